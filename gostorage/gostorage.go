@@ -1,0 +1,117 @@
+// Package gostorage is what Python sees of the Go side: flat functions over numbers, strings and addresses.
+//
+// Every function answers within 250 ms, so that Python sees its signals; long work goes on behind Start and Wait.
+// Errors cross in one form (object.Wire). No function keeps an address after it has returned.
+package gostorage
+
+import (
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/calls"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+var table = calls.NewTable()
+
+// guard turns a panic into an error, and any error into the form in which it crosses.
+func guard(op string, err *error) {
+	if r := recover(); r != nil {
+		*err = calls.Panicked(r)
+	}
+	if *err != nil && !strings.HasPrefix((*err).Error(), "E1|") {
+		*err = object.Wire(op, "", *err)
+	}
+}
+
+// memory is the n bytes at an address that Python gave for the time of this call.
+func memory(address uintptr, n int64) ([]byte, error) {
+	if address == 0 || n < 0 {
+		return nil, object.Errorf(object.Internal, "no memory was given")
+	}
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&address)), n), nil
+}
+
+// Open makes a store from a configuration in JSON and gives its number.
+func Open(config string) (store int64, err error) {
+	defer guard("open", &err)
+	return table.Open(config)
+}
+
+// Close cancels what runs on a store and forgets it; an unknown store is fine.
+func Close(store int64) (done bool, err error) {
+	defer guard("close", &err)
+	return true, table.Close(store)
+}
+
+// Start sets an operation going, with its arguments in JSON, and gives the number of the call.
+func Start(store int64, op string, args string) (call int64, err error) {
+	defer guard(op, &err)
+	return table.Start(store, op, args)
+}
+
+// Write copies bytes into a put and gives how many it took within 200 ms.
+func Write(call int64, address uintptr, n int64) (taken int64, err error) {
+	defer guard("put", &err)
+	data, err := memory(address, n)
+	if err != nil {
+		return 0, err
+	}
+	written, err := table.Write(call, data)
+	return int64(written), err
+}
+
+// Finish tells a put that all bytes have come.
+func Finish(call int64) (done bool, err error) {
+	defer guard("put", &err)
+	return true, table.Finish(call)
+}
+
+// Wait gives the result of a call in JSON, or an empty string while it goes on.
+func Wait(call int64, milliseconds int64) (result string, err error) {
+	defer guard("wait", &err)
+	return table.Wait(call, time.Duration(milliseconds)*time.Millisecond)
+}
+
+// Progress gives how many bytes a call has moved.
+func Progress(call int64) (moved int64, err error) {
+	defer guard("progress", &err)
+	return table.Progress(call)
+}
+
+// Cancel undoes a call and forgets it; an unknown call is fine.
+func Cancel(call int64) (done bool, err error) {
+	defer guard("cancel", &err)
+	table.Cancel(call)
+	return true, nil
+}
+
+// Read fills memory from an open reader at an offset and gives the number of bytes, 0 at the end.
+func Read(reader int64, offset int64, address uintptr, n int64) (taken int64, err error) {
+	defer guard("read", &err)
+	into, err := memory(address, n)
+	if err != nil {
+		return 0, err
+	}
+	read, err := table.Read(reader, offset, into)
+	return int64(read), err
+}
+
+// Release closes a reader; an unknown one is fine.
+func Release(reader int64) (done bool, err error) {
+	defer guard("release", &err)
+	return true, table.Release(reader)
+}
+
+// CheckKey gives the verdict on a key.
+func CheckKey(key string) (legal bool, err error) {
+	defer guard("key", &err)
+	return true, object.CheckKey(key)
+}
+
+// Stats gives in JSON what is open, for tests that look for leaks.
+func Stats() (counts string, err error) {
+	defer guard("stats", &err)
+	return table.Stats(), nil
+}

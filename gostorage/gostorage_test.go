@@ -1,0 +1,138 @@
+package gostorage
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+)
+
+// The binding drops or mistreats any other shape of function without a word.
+func TestFacadeHoldsOnlyWhatCanBeBound(t *testing.T) {
+	files := token.NewFileSet()
+	parsed, err := parser.ParseFile(files, "gostorage.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checker := types.Config{Importer: emptyImporter{}, Error: func(error) {}}
+	facade, _ := checker.Check("gostorage", files, []*ast.File{parsed}, nil)
+	parameters := []string{"string", "int64", "bool", "float64", "uintptr"}
+	count := 0
+	for _, name := range facade.Scope().Names() {
+		found := facade.Scope().Lookup(name)
+		if !found.Exported() {
+			continue
+		}
+		function, ok := found.(*types.Func)
+		if !ok {
+			t.Errorf("%s is exported and no function", name)
+			continue
+		}
+		count++
+		signature := function.Signature()
+		if signature.TypeParams().Len() > 0 || signature.Variadic() {
+			t.Errorf("%s is generic or variadic", name)
+		}
+		for parameter := range signature.Params().Variables() {
+			if !slices.Contains(parameters, parameter.Type().String()) {
+				t.Errorf("%s takes a %s", name, parameter.Type())
+			}
+		}
+		results := signature.Results()
+		if results.Len() != 2 || results.At(1).Type().String() != "error" ||
+			!slices.Contains(parameters, results.At(0).Type().String()) {
+			t.Errorf("%s gives %s", name, results)
+		}
+	}
+	if count != 12 {
+		t.Errorf("%d functions are exported", count)
+	}
+	for _, declared := range parsed.Decls {
+		function, ok := declared.(*ast.FuncDecl)
+		if !ok || !function.Name.IsExported() {
+			continue
+		}
+		first, ok := function.Body.List[0].(*ast.DeferStmt)
+		if !ok || fmt.Sprint(first.Call.Fun) != "guard" {
+			t.Errorf("%s is not guarded against panics", function.Name)
+		}
+		if strings.ContainsAny(function.Doc.Text(), "\\\"`") {
+			t.Errorf("%s has a comment that breaks the binding's docstring", function.Name)
+		}
+	}
+}
+
+type emptyImporter struct{}
+
+func (emptyImporter) Import(path string) (*types.Package, error) {
+	if path == "unsafe" {
+		return types.Unsafe, nil
+	}
+	return nil, fmt.Errorf("not needed")
+}
+
+func TestGuardTurnsAPanicIntoAnError(t *testing.T) {
+	burst := func() (_ int64, err error) {
+		defer guard("test", &err)
+		var nowhere *int64
+		return *nowhere, nil
+	}
+	if _, err := burst(); err == nil || !strings.HasPrefix(err.Error(), "E1|internal|test|") {
+		t.Errorf("a panic gives %v", err)
+	}
+}
+
+func TestPutAndGetThroughTheFacade(t *testing.T) {
+	store, err := Open(`{"backend": "memory"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call, err := Start(store, "put", `{"key": "a/b", "overwrite": true}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := []byte("some bytes")
+	if n, err := Write(call, uintptr(unsafe.Pointer(&data[0])), int64(len(data))); n != int64(len(data)) || err != nil {
+		t.Fatal(n, err)
+	}
+	if _, err := Finish(call); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Wait(call, 1000); err != nil {
+		t.Fatal(err)
+	}
+	call, err = Start(store, "get", `{"key": "a/b"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := Wait(call, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var opened struct{ Reader, Size int64 }
+	if err := json.Unmarshal([]byte(text), &opened); err != nil {
+		t.Fatal(err)
+	}
+	into := make([]byte, 100)
+	n, err := Read(opened.Reader, 0, uintptr(unsafe.Pointer(&into[0])), 100)
+	if err != nil || string(into[:n]) != "some bytes" {
+		t.Error(n, err)
+	}
+	for range 2 {
+		if _, err := Release(opened.Reader); err != nil {
+			t.Error(err)
+		}
+		if _, err := Close(store); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := Start(store, "stat", `{"key": "a/b"}`); err == nil || !strings.HasPrefix(err.Error(), "E1|closed|") {
+		t.Errorf("a closed store gives %v", err)
+	}
+}

@@ -1,0 +1,326 @@
+// Package calls keeps what Python knows by number: stores, calls under way, open readers.
+//
+// A call runs in the background from Start; Python waits for it in short turns, so that signals are seen, and cancels
+// it when it is not wanted any more. Numbers are never used twice.
+package calls
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+const (
+	// writeWait bounds one Write, and undoWait one Cancel: Python must see a signal within 250 ms.
+	writeWait = 200 * time.Millisecond
+	undoWait  = 100 * time.Millisecond
+)
+
+var errCancelled = object.Errorf(object.Cancelled, "the transfer was cancelled")
+
+type store struct {
+	object.Store
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+type call struct {
+	op, key string
+	cancel  context.CancelCauseFunc
+	pipe    *digest.Pipe // what moves bytes: put and assemble
+	done    chan struct{}
+	result  any
+	err     error
+}
+
+type reader struct {
+	*digest.Reader
+	store int64
+}
+
+// Table holds all that one process has under way.
+type Table struct {
+	mu      sync.Mutex
+	last    int64
+	stores  map[int64]*store
+	calls   map[int64]*call
+	readers map[int64]*reader
+	running int64 // calls whose work has not ended, forgotten ones too
+}
+
+// NewTable makes an empty table.
+func NewTable() *Table {
+	return &Table{stores: map[int64]*store{}, calls: map[int64]*call{}, readers: map[int64]*reader{}}
+}
+
+func (t *Table) number() int64 {
+	t.last++
+	return t.last
+}
+
+// Open makes a store from its configuration in JSON.
+func (t *Table) Open(config string) (int64, error) {
+	var kind struct {
+		Backend string `json:"backend"`
+		local.Config
+	}
+	if err := json.Unmarshal([]byte(config), &kind); err != nil {
+		return 0, object.Errorf(object.Config, "the configuration of a store is not understood")
+	}
+	var made object.Store
+	switch kind.Backend {
+	case "local":
+		made = local.Open(kind.Config)
+	case "memory":
+		made = memory.Open()
+	default:
+		return 0, object.Errorf(object.Config, "there is no store of the kind %q", kind.Backend)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id := t.number()
+	t.stores[id] = &store{Store: made, ctx: ctx, cancel: cancel}
+	return id, nil
+}
+
+// Close cancels what runs on a store, closes its readers and forgets it.
+func (t *Table) Close(id int64) error {
+	t.mu.Lock()
+	closing, ok := t.stores[id]
+	delete(t.stores, id)
+	var open []*reader
+	for number, reader := range t.readers {
+		if reader.store == id {
+			open = append(open, reader)
+			delete(t.readers, number)
+		}
+	}
+	t.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	closing.cancel(errCancelled)
+	for _, reader := range open {
+		_ = reader.Close()
+	}
+	return closing.Close()
+}
+
+func (t *Table) store(id int64) (*store, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	found, ok := t.stores[id]
+	if !ok {
+		return nil, object.Errorf(object.Closed, "the adapter was closed")
+	}
+	return found, nil
+}
+
+func (t *Table) call(id int64) (*call, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	found, ok := t.calls[id]
+	if !ok {
+		return nil, object.Errorf(object.Closed, "the transfer has ended")
+	}
+	return found, nil
+}
+
+// Start sets an operation going on a store.
+func (t *Table) Start(id int64, op, args string) (int64, error) {
+	on, err := t.store(id)
+	if err != nil {
+		return 0, err
+	}
+	var request Request
+	if err := json.Unmarshal([]byte(args), &request); err != nil {
+		return 0, object.Errorf(object.Internal, "the arguments of %s are not understood", op)
+	}
+	work, err := t.plan(on, id, op, &request)
+	if err != nil {
+		return 0, object.Wire(op, request.Key, err)
+	}
+	ctx, cancel := context.WithCancelCause(on.ctx)
+	started := &call{op: op, key: request.Key, cancel: cancel, pipe: request.pipe, done: make(chan struct{})}
+	t.mu.Lock()
+	number := t.number()
+	t.calls[number] = started
+	t.running++
+	t.mu.Unlock()
+	go t.run(ctx, started, work)
+	return number, nil
+}
+
+func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.err = Panicked(r)
+		}
+		c.cancel(nil)
+		close(c.done)
+		t.mu.Lock()
+		t.running--
+		t.mu.Unlock()
+	}()
+	if c.pipe != nil {
+		stop := context.AfterFunc(ctx, func() { c.pipe.Fail(context.Cause(ctx)) })
+		defer c.pipe.Close()
+		defer stop()
+	}
+	c.result, c.err = work(ctx)
+	if c.err != nil && c.pipe != nil {
+		c.pipe.Fail(c.err)
+	}
+}
+
+// Panicked is the error for a panic; the stack stays on this side, since it holds paths.
+func Panicked(r any) error {
+	return object.Errorf(object.Internal, "a defect of the storage extension: panic: %v", r)
+}
+
+// Write gives bytes to a put and says how many it took.
+func (t *Table) Write(id int64, data []byte) (int, error) {
+	c, err := t.call(id)
+	if err != nil {
+		return 0, err
+	}
+	if c.op != "put" {
+		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
+	}
+	n, err := c.pipe.Write(data, writeWait)
+	if err != nil {
+		return n, object.Wire(c.op, c.key, err)
+	}
+	return n, nil
+}
+
+// Finish tells a put that all bytes have come.
+func (t *Table) Finish(id int64) error {
+	c, err := t.call(id)
+	if err != nil {
+		return err
+	}
+	c.pipe.CloseWrite()
+	return nil
+}
+
+// Wait gives the result of a call as JSON, or "" when it has not ended within the time. The call is then forgotten.
+func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
+	c, err := t.call(id)
+	if err != nil {
+		return "", err
+	}
+	if !ended(c.done, wait) {
+		return "", nil
+	}
+	t.mu.Lock()
+	_, mine := t.calls[id]
+	delete(t.calls, id)
+	if opened, ok := c.result.(*openedReader); ok && mine && c.err == nil {
+		opened.Number = t.number()
+		t.readers[opened.Number] = opened.reader
+	}
+	t.mu.Unlock()
+	if !mine {
+		return "", object.Errorf(object.Closed, "the transfer has ended")
+	}
+	if c.err != nil {
+		return "", object.Wire(c.op, c.key, c.err)
+	}
+	text, err := json.Marshal(c.result)
+	return string(text), err
+}
+
+func ended(done <-chan struct{}, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// Progress tells how many bytes a put or an assembly has moved.
+func (t *Table) Progress(id int64) (int64, error) {
+	c, err := t.call(id)
+	if err != nil || c.pipe == nil {
+		return 0, err
+	}
+	return c.pipe.Moved(), nil
+}
+
+// Cancel undoes a call and forgets it. The undo goes on in the background when it takes long.
+func (t *Table) Cancel(id int64) {
+	t.mu.Lock()
+	c, ok := t.calls[id]
+	delete(t.calls, id)
+	t.mu.Unlock()
+	if !ok {
+		return
+	}
+	c.cancel(errCancelled)
+	discard := func() {
+		if opened, ok := c.result.(*openedReader); ok {
+			_ = opened.reader.Close()
+		}
+	}
+	if ended(c.done, undoWait) {
+		discard()
+		return
+	}
+	go func() {
+		<-c.done
+		discard()
+	}()
+}
+
+// Read reads from an open reader: fewer bytes than asked for only at the end, 0 at it.
+func (t *Table) Read(id, offset int64, into []byte) (int, error) {
+	t.mu.Lock()
+	found, ok := t.readers[id]
+	t.mu.Unlock()
+	if !ok {
+		return 0, object.Errorf(object.Closed, "the stream is closed, or its adapter was")
+	}
+	n, err := found.ReadAt(into, offset)
+	if err != nil && err != io.EOF {
+		return 0, object.Wire("read", found.Info().Key, err)
+	}
+	return n, nil
+}
+
+// Release closes a reader.
+func (t *Table) Release(id int64) error {
+	t.mu.Lock()
+	found, ok := t.readers[id]
+	delete(t.readers, id)
+	t.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	return found.Close()
+}
+
+// Stats counts what is open, for tests that look for leaks.
+func (t *Table) Stats() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return fmt.Sprintf(
+		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d}`,
+		len(t.stores), max(t.running, int64(len(t.calls))), len(t.readers), runtime.NumGoroutine(),
+		buffers.Shared.Lent(), buffers.Shared.Mapped(),
+	)
+}

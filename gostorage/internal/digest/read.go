@@ -1,0 +1,89 @@
+package digest
+
+import (
+	"context"
+	stdsha256 "crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"io"
+	"sync"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// Reader reads an object and verifies it: once all of it was read in sequence, a digest that differs from the one
+// known is a Mismatch in place of the last bytes. Each byte is hashed once, however often it is read.
+type Reader struct {
+	object.Reader
+	known  object.Info
+	mu     sync.Mutex
+	hash   hash.Hash
+	hashed int64 // how far from the start the hash has come
+	wrong  bool  // the digest was compared, and differs
+}
+
+// NewReader wraps an opened object; sha256 is what the caller expects where the store does not know it, or "".
+func NewReader(opened object.Reader, sha256 string) *Reader {
+	known := opened.Info()
+	if known.SHA256 == "" {
+		known.SHA256 = sha256
+	}
+	return &Reader{Reader: opened, known: known, hash: stdsha256.New()}
+}
+
+// Info tells what the reader compares with.
+func (r *Reader) Info() object.Info { return r.known }
+
+// ReadAt implements io.ReaderAt.
+func (r *Reader) ReadAt(p []byte, offset int64) (int, error) {
+	info := r.known
+	n, err := r.Reader.ReadAt(p, offset)
+	if err != nil && err != io.EOF {
+		return n, err
+	}
+	end := offset + int64(n)
+	if n < len(p) && end < info.Size {
+		return 0, object.Errorf(object.Mismatch, "the object ends after %d of %d bytes", end, info.Size)
+	}
+	if info.SHA256 == "" {
+		return n, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if offset <= r.hashed && end > r.hashed {
+		r.hash.Write(p[r.hashed-offset : n])
+		r.hashed = end
+		if r.hashed >= info.Size {
+			r.wrong = r.hashed != info.Size || hex.EncodeToString(r.hash.Sum(nil)) != info.SHA256
+		}
+	}
+	if r.wrong && end >= info.Size {
+		return 0, object.Errorf(object.Mismatch, "the object does not have the SHA-256 that was stored with it")
+	}
+	return n, err
+}
+
+// SHA256 reads all of an object and gives its digest.
+func SHA256(ctx context.Context, from object.Reader) (string, error) {
+	block, err := buffers.Shared.Get()
+	if err != nil {
+		return "", err
+	}
+	defer buffers.Shared.Put(block)
+	sum := stdsha256.New()
+	for offset := int64(0); ; {
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		n, err := from.ReadAt(block.Bytes, offset)
+		sum.Write(block.Bytes[:n])
+		offset += int64(n)
+		if err == io.EOF {
+			return hex.EncodeToString(sum.Sum(nil)), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}

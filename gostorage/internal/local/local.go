@@ -1,0 +1,457 @@
+// Package local keeps objects as files below one directory, durably: an object is written to a file without a name,
+// synced, and only then linked or renamed to its key, and the directory is synced after it. Whatever interrupts that
+// leaves the key as it was.
+//
+// os.Root confines every path. What a crash may leave behind lies in one folder, whose name no key can have.
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// StagingName is the folder of unfinished writes at the root of a store. A key cannot hold a backslash.
+const StagingName = `.gostorage\staging`
+
+// Config says where and how a Store keeps its files.
+type Config struct {
+	Root          string      `json:"root"`
+	Durable       bool        `json:"durable"` // fsync files and directories before a put is acknowledged
+	FileMode      fs.FileMode `json:"file_mode"`
+	DirectoryMode fs.FileMode `json:"directory_mode"`
+}
+
+// Store is an object.Store on a file system.
+type Store struct {
+	config Config
+	mu     sync.Mutex
+	at     *place
+}
+
+var _ object.Store = (*Store)(nil)
+
+// place is the opened root: it goes on existing for those who use it when the directory was made anew.
+type place struct {
+	root    *os.Root
+	top     *os.File
+	staging *os.File
+}
+
+// Open makes a Store; directories are made and opened at the first operation.
+func Open(config Config) *Store { return &Store{config: config} }
+
+// Close implements object.Store.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at.close()
+	s.at = nil
+	return nil
+}
+
+func (p *place) close() {
+	if p == nil {
+		return
+	}
+	for _, c := range []io.Closer{p.staging, p.top, p.root} {
+		_ = c.Close() // directories opened for reading: nothing can be lost
+	}
+}
+
+// here gives the opened root. A directory that was removed under us is made again.
+func (s *Store) here() (*place, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at != nil && linked(s.at.top) && linked(s.at.staging) {
+		return s.at, nil
+	}
+	next, err := s.enter()
+	if err != nil {
+		return nil, classify(err)
+	}
+	// The old place is not closed: others may be at work in it. Its finalizers do that.
+	s.at = next
+	return next, nil
+}
+
+func linked(directory *os.File) bool {
+	var stat unix.Stat_t
+	return unix.Fstat(int(directory.Fd()), &stat) == nil && stat.Nlink > 0
+}
+
+func (s *Store) enter() (_ *place, err error) {
+	if err := os.MkdirAll(s.config.Root, s.config.DirectoryMode); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(s.config.Root)
+	if err != nil {
+		return nil, err
+	}
+	top, err := root.Open(".")
+	if err != nil {
+		_ = root.Close()
+		return nil, err
+	}
+	err = root.Mkdir(StagingName, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		_, _ = root.Close(), top.Close()
+		return nil, err
+	}
+	staging, err := root.Open(StagingName)
+	if err != nil {
+		_, _ = root.Close(), top.Close()
+		return nil, err
+	}
+	return &place{root: root, top: top, staging: staging}, nil
+}
+
+// Put implements object.Store.
+func (s *Store) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
+	at, err := s.here()
+	if err != nil {
+		return object.Info{}, err
+	}
+	file, err := at.stage()
+	if err != nil {
+		return object.Info{}, classify(err)
+	}
+	defer file.discard()
+	if _, err := src.WriteTo(classifying{file}); err != nil {
+		return object.Info{}, err
+	}
+	size, sum := src.Sum()
+	info := object.Info{Key: key, Size: size, SHA256: sum}
+	if err := s.seal(file, info, opts); err != nil {
+		return object.Info{}, classify(err)
+	}
+	if ctx.Err() != nil {
+		return object.Info{}, context.Cause(ctx)
+	}
+	return s.publish(ctx, at, file, info, opts)
+}
+
+// seal makes the file all that the object will be, before it has a name.
+func (s *Store) seal(file *staged, info object.Info, opts object.PutOptions) error {
+	if err := file.Chmod(s.config.FileMode); err != nil {
+		return err
+	}
+	if err := writeAttributes(file.File, info, opts); err != nil {
+		return err
+	}
+	if s.config.Durable {
+		return file.Sync() // a failed fsync is never tried again: the pages may be gone
+	}
+	return nil
+}
+
+// publish gives the file its key.
+func (s *Store) publish(
+	ctx context.Context, at *place, file *staged, info object.Info, opts object.PutOptions,
+) (object.Info, error) {
+	name := path.Base(info.Key)
+	for attempt := 0; ; attempt++ {
+		directory, err := s.directory(at, path.Dir(info.Key))
+		if err != nil {
+			return object.Info{}, classify(err)
+		}
+		err = file.linkTo(directory, name)
+		if errors.Is(err, fs.ErrExist) {
+			if !opts.Overwrite {
+				_ = directory.Close()
+				return s.settle(ctx, info)
+			}
+			err = file.renameTo(directory, name)
+		}
+		if err == nil && s.config.Durable {
+			err = directory.Sync()
+		}
+		_ = directory.Close()
+		switch {
+		case err == nil:
+			return info, nil
+		case errors.Is(err, unix.ENOENT) && attempt < 100:
+			continue // a delete took the emptied folder away between opening it and linking
+		default:
+			return object.Info{}, classify(err)
+		}
+	}
+}
+
+// settle decides a put without overwrite that came second.
+func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error) {
+	reader, err := s.Get(ctx, put.Key)
+	if object.CodeOf(err) == object.NotFound {
+		return object.Info{}, object.Errorf(object.Conflict, "a folder of other objects has this name")
+	}
+	if err != nil {
+		return object.Info{}, err
+	}
+	defer func() { _ = reader.Close() }()
+	there := reader.Info()
+	if there.SHA256 == "" && there.Size == put.Size {
+		if there.SHA256, err = digest.SHA256(ctx, reader); err != nil {
+			return object.Info{}, err
+		}
+	}
+	return object.Same(there, put)
+}
+
+// directory opens a folder of the store, and makes it if need be.
+func (s *Store) directory(at *place, name string) (*os.File, error) {
+	directory, err := at.root.OpenFile(name, unix.O_DIRECTORY, 0)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return directory, err
+	}
+	parent, err := s.directory(at, path.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = parent.Close() }()
+	err = at.root.Mkdir(name, s.config.DirectoryMode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	made := err == nil
+	directory, err = at.root.OpenFile(name, unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if made {
+		err = directory.Chmod(s.config.DirectoryMode) // what the umask took away
+		if err == nil && s.config.Durable {
+			err = parent.Sync() // a new folder is an entry of its parent
+		}
+	}
+	if err != nil {
+		_ = directory.Close()
+		return nil, err
+	}
+	return directory, nil
+}
+
+// Get implements object.Store.
+func (s *Store) Get(_ context.Context, key string) (object.Reader, error) {
+	at, err := s.here()
+	if err != nil {
+		return nil, err
+	}
+	return at.open(key)
+}
+
+func (p *place) open(key string) (*reader, error) {
+	// O_NONBLOCK: a FIFO that somebody put there must not hold us up.
+	file, err := p.root.OpenFile(key, unix.O_NONBLOCK, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENOTDIR) {
+			err = fs.ErrNotExist
+		}
+		return nil, classify(err)
+	}
+	stat, err := file.Stat()
+	if err == nil && !stat.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, classify(err)
+	}
+	info := object.Info{Key: key, Size: stat.Size()}
+	info.SHA256 = readDigest(file, info.Size)
+	return &reader{File: file, info: info}, nil
+}
+
+// Stat implements object.Store.
+func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
+	reader, err := s.Get(ctx, key)
+	if err != nil {
+		return object.Info{}, err
+	}
+	return reader.Info(), reader.Close()
+}
+
+// Delete implements object.Store. Folders that it empties go too, so that their name is free for an object.
+func (s *Store) Delete(_ context.Context, key string) error {
+	at, err := s.here()
+	if err != nil {
+		return err
+	}
+	folder := path.Dir(key)
+	directory, err := at.root.OpenFile(folder, unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return classify(err)
+	}
+	defer func() { _ = directory.Close() }()
+	err = unix.Unlinkat(int(directory.Fd()), path.Base(key), 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EISDIR) {
+		return nil
+	}
+	if err == nil && s.config.Durable {
+		err = directory.Sync()
+	}
+	if err != nil {
+		return classify(err)
+	}
+	for ; folder != "."; folder = path.Dir(folder) {
+		parent, err := at.root.OpenFile(path.Dir(folder), unix.O_DIRECTORY, 0)
+		if err != nil {
+			break
+		}
+		err = unix.Unlinkat(int(parent.Fd()), path.Base(folder), unix.AT_REMOVEDIR)
+		_ = parent.Close()
+		if err != nil {
+			break // it holds something else, or another took it away
+		}
+	}
+	return nil
+}
+
+// List implements object.Store.
+func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) {
+	at, err := s.here()
+	if err != nil {
+		return nil, err
+	}
+	var found []object.Info
+	if err := at.walk(ctx, strings.TrimSuffix(prefix, "/"), &found); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(found, func(a, b object.Info) int { return strings.Compare(a.Key, b.Key) })
+	return found, nil
+}
+
+func (p *place) walk(ctx context.Context, folder string, found *[]object.Info) error {
+	directory, err := p.root.OpenFile(folder, unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return classify(err)
+	}
+	entries, err := directory.ReadDir(-1)
+	_ = directory.Close()
+	if err != nil {
+		return classify(err)
+	}
+	for _, entry := range entries {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		key := folder + "/" + entry.Name()
+		if object.CheckKey(key) != nil {
+			continue // no object of ours: no key can name it
+		}
+		if entry.IsDir() {
+			if err := p.walk(ctx, key, found); err != nil {
+				return err
+			}
+			continue
+		}
+		reader, err := p.open(key)
+		if object.CodeOf(err) == object.NotFound {
+			continue // deleted meanwhile, or not a file
+		}
+		if err != nil {
+			return err
+		}
+		*found = append(*found, reader.info)
+		_ = reader.Close()
+	}
+	return nil
+}
+
+// Check implements object.Store.
+func (s *Store) Check(ctx context.Context) error {
+	at, err := s.here()
+	if err != nil {
+		return err
+	}
+	file, err := at.stage()
+	if err != nil {
+		return classify(err)
+	}
+	defer file.discard()
+	if _, err := file.Write([]byte("probe")); err != nil {
+		return classify(err)
+	}
+	if err := file.Sync(); err != nil {
+		return classify(err)
+	}
+	return ctx.Err()
+}
+
+type reader struct {
+	*os.File
+	info object.Info
+}
+
+func (r *reader) Info() object.Info { return r.info }
+
+func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := r.File.ReadAt(p, offset)
+	if err != nil && err != io.EOF {
+		err = classify(err)
+	}
+	return n, err
+}
+
+// classifying tells the file's errors from those of the source.
+type classifying struct{ w io.Writer }
+
+func (c classifying) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	if err != nil {
+		err = classify(err)
+	}
+	return n, err
+}
+
+// The extended attributes that are kept with an object; user.mime_type is the freedesktop.org name.
+const (
+	digestAttribute      = "user.gostorage.sha256"
+	contentTypeAttribute = "user.mime_type"
+	metadataAttribute    = "user.gostorage.metadata"
+)
+
+// writeAttributes keeps digest, content type and metadata with the file, where the file system can: elsewhere the
+// digest of a listing is unknown, and nothing else is lost.
+func writeAttributes(file *os.File, info object.Info, opts object.PutOptions) error {
+	set := func(name, value string) error {
+		err := unix.Fsetxattr(int(file.Fd()), name, []byte(value), 0)
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
+			return nil
+		}
+		return err
+	}
+	if err := set(digestAttribute, digestRecord(info)); err != nil {
+		return err
+	}
+	if opts.ContentType != "" {
+		if err := set(contentTypeAttribute, opts.ContentType); err != nil {
+			return err
+		}
+	}
+	if len(opts.Metadata) > 0 {
+		metadata, err := json.Marshal(opts.Metadata)
+		if err != nil {
+			return err
+		}
+		return set(metadataAttribute, string(metadata))
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+// Package memory keeps objects in the memory of the process, for tests and throw-away data. A Store's objects go with
+// it.
+package memory
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+type entry struct {
+	info object.Info
+	data []byte
+}
+
+// Store is an object.Store in memory.
+type Store struct {
+	mu      sync.RWMutex
+	objects map[string]entry
+}
+
+var _ object.Store = (*Store)(nil)
+
+// Open makes an empty Store.
+func Open() *Store { return &Store{objects: map[string]entry{}} }
+
+// Put implements object.Store.
+func (s *Store) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
+	var into growing
+	if _, err := src.WriteTo(&into); err != nil {
+		return object.Info{}, err
+	}
+	size, sum := src.Sum()
+	stored := entry{info: object.Info{Key: key, Size: size, SHA256: sum}, data: into}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return object.Info{}, context.Cause(ctx)
+	}
+	if there, ok := s.objects[key]; ok && !opts.Overwrite {
+		return object.Same(there.info, stored.info)
+	}
+	s.objects[key] = stored
+	return stored.info, nil
+}
+
+// Get implements object.Store.
+func (s *Store) Get(_ context.Context, key string) (object.Reader, error) {
+	found, err := s.find(key)
+	return reader(found), err
+}
+
+// Stat implements object.Store.
+func (s *Store) Stat(_ context.Context, key string) (object.Info, error) {
+	found, err := s.find(key)
+	return found.info, err
+}
+
+func (s *Store) find(key string) (entry, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	found, ok := s.objects[key]
+	if !ok {
+		return entry{}, object.Errorf(object.NotFound, "there is no such object")
+	}
+	return found, nil
+}
+
+// Delete implements object.Store.
+func (s *Store) Delete(_ context.Context, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.objects, key)
+	return nil
+}
+
+// List implements object.Store.
+func (s *Store) List(_ context.Context, prefix string) ([]object.Info, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var found []object.Info
+	for key, entry := range s.objects {
+		if strings.HasPrefix(key, prefix) {
+			found = append(found, entry.info)
+		}
+	}
+	slices.SortFunc(found, func(a, b object.Info) int { return strings.Compare(a.Key, b.Key) })
+	return found, nil
+}
+
+// Check implements object.Store.
+func (s *Store) Check(context.Context) error { return nil }
+
+// Close implements object.Store.
+func (s *Store) Close() error { return nil }
+
+type growing []byte
+
+func (g *growing) Write(p []byte) (int, error) {
+	*g = append(*g, p...)
+	return len(p), nil
+}
+
+type reader entry
+
+func (r reader) Info() object.Info { return r.info }
+
+func (r reader) Close() error { return nil }
+
+func (r reader) ReadAt(p []byte, offset int64) (int, error) {
+	if offset >= int64(len(r.data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, r.data[offset:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
