@@ -1,0 +1,48 @@
+"""Storage adapters for large uploads: temp parts, final objects, streamed, hashed on the way, all or nothing.
+
+Importing this loads nothing native: the extension comes with the first operation.
+"""
+
+from django.core.signals import setting_changed
+
+from .base import FinalObject, StorageAdapter, TempPart
+from .conf import forget_adapters, get_storage_adapter
+from .exceptions import (
+    ContentMismatch,
+    InvalidKey,
+    ObjectExists,
+    ObjectNotFound,
+    StorageCancelled,
+    StorageError,
+    StorageFull,
+    StoragePermissionError,
+    StorageTimeout,
+    StorageUnavailable,
+)
+from .local import LocalStorageAdapter
+from .memory import MemoryStorageAdapter
+from .streams import ObjectReader
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ContentMismatch",
+    "FinalObject",
+    "InvalidKey",
+    "LocalStorageAdapter",
+    "MemoryStorageAdapter",
+    "ObjectExists",
+    "ObjectNotFound",
+    "ObjectReader",
+    "StorageAdapter",
+    "StorageCancelled",
+    "StorageError",
+    "StorageFull",
+    "StoragePermissionError",
+    "StorageTimeout",
+    "StorageUnavailable",
+    "TempPart",
+    "get_storage_adapter",
+]
+
+setting_changed.connect(forget_adapters, dispatch_uid="storage.forget_adapters")

@@ -1,0 +1,230 @@
+"""The contract over two stores of the Go side, one for temp parts and one for final objects."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import native
+from .base import (
+    FinalObject,
+    Progress,
+    Source,
+    StorageAdapter,
+    TempPart,
+    check_count,
+    check_key,
+    check_metadata,
+    check_part_number,
+    check_session_id,
+    check_sha256,
+)
+from .exceptions import StorageError
+from .streams import Meter, ObjectReader, check_source, pump
+
+
+class NativeAdapter(StorageAdapter):
+    """What every adapter does alike; a kind of store adds its configuration."""
+
+    bucket: str
+
+    def __init__(self) -> None:
+        self._stores: tuple[int, int] | None = None
+        self._generation = native.generation()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The configurations of the temp and of the final store."""
+        raise NotImplementedError
+
+    def _open(self) -> tuple[int, int]:
+        if self._generation != native.generation():  # a forked child opens stores of its own
+            self._lock = threading.Lock()
+            self._stores = None
+            self._generation = native.generation()
+        if self._closed:
+            raise StorageError("the adapter was closed", code="closed")
+        if self._stores is None:
+            with self._lock:
+                if self._stores is None:
+                    temp, final = self._configurations()
+                    self._stores = native.open_store(temp), native.open_store(final)
+        return self._stores
+
+    @property
+    def _temp(self) -> int:
+        return self._open()[0]
+
+    @property
+    def _final(self) -> int:
+        return self._open()[1]
+
+    def close(self) -> None:
+        self._closed = True
+        stores, self._stores = self._stores, None
+        if stores is not None and self._generation == native.generation():
+            for store in stores:
+                native.close_store(store)
+
+    def __del__(self) -> None:
+        if getattr(self, "_stores", None) is not None:
+            self.close()
+
+    def put_temp_part(
+        self,
+        session_id: object,
+        part_number: int,
+        stream: Source,
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> TempPart:
+        number = check_part_number(part_number)
+        key = f"{check_session_id(session_id)}/{number:05d}"
+        stored = self._put("_temp", key, stream, size, sha256, progress, overwrite=overwrite)
+        return TempPart(stored["key"], number, stored["size"], stored["sha256"])
+
+    def put_final(
+        self,
+        file_id: object,
+        stream: Source,
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+        overwrite: bool = True,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> FinalObject:
+        key = check_key(str(file_id))
+        described = {"content_type": content_type or "", "metadata": check_metadata(metadata)}
+        stored = self._put("_final", key, stream, size, sha256, progress, overwrite=overwrite, **described)
+        return self._final_object(stored)
+
+    def _put(
+        self,
+        area: str,
+        key: str,
+        stream: Source,
+        size: int | None,
+        sha256: str | None,
+        progress: Progress | None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        size, sha256 = check_count("size", size), check_sha256(sha256)
+        check_source(stream)
+        meter = Meter(progress, size)
+        expected = {"size": -1 if size is None else size, "sha256": sha256}
+        with native.Call(getattr(self, area), "put", key=key, **expected, **options) as call:
+            meter.final(pump(stream, call, meter))
+            call.finish()
+            return call.wait()
+
+    def assemble(
+        self,
+        file_id: object,
+        temp_keys: Sequence[str | TempPart],
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+        overwrite: bool = True,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> FinalObject:
+        if isinstance(temp_keys, str | TempPart):
+            raise TypeError("temp_keys is a list of parts, not one")
+        parts = [_expected(part) for part in temp_keys]
+        if not parts:
+            raise ValueError("an object is assembled from at least one part")
+        size = check_count("size", size)
+        arguments = {
+            "key": check_key(str(file_id)),
+            "temp_store": self._temp,
+            "parts": parts,
+            "size": -1 if size is None else size,
+            "sha256": check_sha256(sha256),
+            "overwrite": overwrite,
+            "content_type": content_type or "",
+            "metadata": check_metadata(metadata),
+        }
+        sizes = [part["size"] for part in parts]
+        meter = Meter(progress, size if size is not None else None if -1 in sizes else sum(sizes))
+        with native.Call(self._final, "assemble", **arguments) as call:
+            while (stored := call.poll(100 if progress else 200)) is None:
+                meter(call.progress())
+            meter.final(stored["size"])
+            return self._final_object(stored)
+
+    def get_temp_part_stream(self, temp_key: str | TempPart) -> ObjectReader:
+        return self._reader(self._temp, _expected(temp_key))
+
+    def delete_temp_part(self, temp_key: str | TempPart) -> None:
+        native.call(self._temp, "delete", key=check_key(_key(temp_key)))
+
+    def list_temp_parts(self, session_id: object) -> list[TempPart]:
+        listed = native.call(self._temp, "list", prefix=check_session_id(session_id) + "/")
+        parts = [(item, _part_number(item["key"])) for item in listed["objects"] or ()]
+        return [
+            TempPart(item["key"], number, item["size"], item["sha256"] or None) for item, number in parts if number
+        ]
+
+    def delete_temp_parts(self, session_id: object) -> int:
+        deleted: int = native.call(self._temp, "delete_all", prefix=check_session_id(session_id) + "/")["count"]
+        return deleted
+
+    def get_final_stream(
+        self, bucket: str | FinalObject, key: str | None = None, *, start: int = 0, length: int | None = None
+    ) -> ObjectReader:
+        start = check_count("start", start) or 0
+        length = check_count("length", length)
+        return self._reader(self._final, {"key": self._final_key(bucket, key)}, start=start, length=length)
+
+    def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
+        return self._final_object(native.call(self._final, "stat", key=self._final_key(bucket, key)))
+
+    def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
+        native.call(self._final, "delete", key=self._final_key(bucket, key))
+
+    def check_health(self, timeout: float = 5.0) -> None:
+        for store in self._open():
+            native.call_within(timeout, store, "check")
+
+    def _reader(self, store: int, wanted: dict[str, Any], *, start: int = 0, length: int | None = None) -> ObjectReader:
+        return ObjectReader(native.call(store, "get", **wanted), start=start, length=length)
+
+    def _final_object(self, stored: dict[str, Any]) -> FinalObject:
+        return FinalObject(self.bucket, stored["key"], stored["size"], stored["sha256"] or None)
+
+    def _final_key(self, bucket: str | FinalObject, key: str | None) -> str:
+        if isinstance(bucket, FinalObject):
+            bucket, key = bucket
+        elif isinstance(key, FinalObject):
+            key = key.key
+        if key is None:
+            raise TypeError("a bucket and a key are needed, or a FinalObject")
+        if bucket != self.bucket:
+            raise StorageError(f"this adapter has the bucket {self.bucket!r}, not {bucket!r}", code="bucket", key=key)
+        return check_key(key)
+
+
+def _key(part: str | TempPart) -> str:
+    return part.key if isinstance(part, TempPart) else part
+
+
+def _expected(part: str | TempPart) -> dict[str, Any]:
+    """A part with what its value object says of it: a plain key takes what is there now."""
+    key = check_key(_key(part))
+    if isinstance(part, TempPart):
+        return {"key": key, "size": -1 if part.size is None else part.size, "sha256": part.sha256 or ""}
+    return {"key": key, "size": -1, "sha256": ""}
+
+
+def _part_number(key: str) -> int:
+    """The number in a temp key, or 0 for a file that is no part."""
+    name = key.rpartition("/")[2]
+    return int(name) if len(name) == 5 and name.isascii() and name.isdigit() else 0

@@ -1,0 +1,157 @@
+"""What can go wrong. Each kind is a StorageError and also the builtin that people catch.
+
+StorageError
+├── ObjectNotFound           FileNotFoundError
+├── ObjectExists             FileExistsError
+├── InvalidKey               ValueError
+├── ContentMismatch          ValueError
+├── StoragePermissionError   PermissionError
+├── StorageFull              OSError
+├── StorageTimeout           TimeoutError
+├── StorageUnavailable       ConnectionError
+└── StorageCancelled
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+__all__ = [
+    "ContentMismatch",
+    "InvalidKey",
+    "ObjectExists",
+    "ObjectNotFound",
+    "StorageCancelled",
+    "StorageError",
+    "StorageFull",
+    "StoragePermissionError",
+    "StorageTimeout",
+    "StorageUnavailable",
+]
+
+
+class StorageError(Exception):
+    """A storage operation failed, and nothing of it is visible.
+
+    ``code`` names the kind, ``op`` the operation and ``key`` the object, as far as they are known; ``retryable`` says
+    whether the same call may succeed later; ``status`` (HTTP) and ``request_id`` are the server's, where there is one.
+    """
+
+    default_code = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        op: str = "",
+        key: str = "",
+        retryable: bool = False,
+        status: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.op = op
+        self.key = key
+        self.retryable = retryable
+        self.status = status
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.op, repr(self.key) if self.key else "") if part)
+        return f"{where}: {self.message}" if where else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Celery and multiprocessing send exceptions by pickle, which knows nothing of keyword arguments.
+        return (type(self), (self.message,), dict(self.__dict__))
+
+
+class ObjectNotFound(StorageError, FileNotFoundError):
+    """There is no such part or object."""
+
+    default_code = "not_found"
+
+
+class ObjectExists(StorageError, FileExistsError):
+    """``overwrite=False``, and a different object is there."""
+
+    default_code = "exists"
+
+
+class InvalidKey(StorageError, ValueError):
+    """The name is not a legal key; see ``storage.base.check_key``."""
+
+    default_code = "invalid_key"
+
+
+class ContentMismatch(StorageError, ValueError):
+    """The bytes do not have the size or the SHA-256 that they should have."""
+
+    default_code = "mismatch"
+
+
+class StoragePermissionError(StorageError, PermissionError):
+    """The store does not allow it."""
+
+    default_code = "permission"
+
+
+class StorageFull(StorageError, OSError):
+    """No space, or no quota, is left."""
+
+    default_code = "full"
+
+
+class StorageTimeout(StorageError, TimeoutError):
+    """The store did not answer in time."""
+
+    default_code = "timeout"
+
+
+class StorageUnavailable(StorageError, ConnectionError):
+    """The store cannot be reached, or is too busy, now."""
+
+    default_code = "unavailable"
+
+
+class StorageCancelled(StorageError):
+    """``adapter.close()`` was called during the transfer."""
+
+    default_code = "cancelled"
+
+
+_CLASSES: dict[str, type[StorageError]] = {
+    kind.default_code: kind
+    for kind in (
+        ObjectNotFound,
+        ObjectExists,
+        InvalidKey,
+        ContentMismatch,
+        StoragePermissionError,
+        StorageFull,
+        StorageTimeout,
+        StorageUnavailable,
+        StorageCancelled,
+    )
+}
+
+_WIRE_FIELDS = 8
+
+
+def from_wire(text: str) -> StorageError:
+    """The exception for an error of the Go side, in the form that ``object.Wire`` gives it there."""
+    fields = [unquote(field) for field in text.split("|")]
+    if len(fields) != _WIRE_FIELDS or fields[0] != "E1":
+        return StorageError("the storage extension failed in a way it should not")
+    _, code, op, key, status, request_id, retryable, message = fields
+    return _CLASSES.get(code, StorageError)(
+        message,
+        code=code,
+        op=op,
+        key=key,
+        retryable=retryable == "1",
+        status=int(status) or None,
+        request_id=request_id or None,
+    )

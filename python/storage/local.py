@@ -1,0 +1,78 @@
+"""Objects as files in two directories."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .adapter import NativeAdapter
+from .base import check_key
+
+
+class LocalStorageAdapter(NativeAdapter):
+    """Keeps parts below ``temp_dir`` and objects below ``final_dir``, each object a file at its key.
+
+    ``durable`` syncs files and directories before a put is acknowledged. Modes are those of new files and
+    directories, whatever the umask. ``bucket`` is the name that ``FinalObject`` carries: rows survive a moved
+    directory. Raises ``ImproperlyConfigured`` when one directory is, or lies in, the other.
+    """
+
+    backend: ClassVar[str] = "local"
+
+    def __init__(
+        self,
+        *,
+        temp_dir: str | os.PathLike[str],
+        final_dir: str | os.PathLike[str],
+        bucket: str = "local",
+        durable: bool = True,
+        file_mode: int = 0o640,
+        directory_mode: int = 0o750,
+    ) -> None:
+        super().__init__()
+        self._directories = _directory("temp_dir", temp_dir), _directory("final_dir", final_dir)
+        check_key(bucket)
+        self.bucket = bucket
+        self._options = {
+            "durable": bool(durable),
+            "file_mode": _mode("file_mode", file_mode),
+            "directory_mode": _mode("directory_mode", directory_mode),
+        }
+        self._check_areas()
+
+    def _check_areas(self) -> None:
+        """Compares the real paths, since a symbolic link may make one area of two."""
+        temp, final = (Path(os.path.realpath(directory)) for directory in self._directories)
+        if temp == final or temp in final.parents or final in temp.parents:
+            raise ImproperlyConfigured(
+                "temp_dir and final_dir (STORAGE_TEMP_DIR, STORAGE_FINAL_DIR) must be two directories, neither inside"
+                " the other, also through symbolic links"
+            )
+
+    def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        self._check_areas()
+        temp, final = ({"backend": "local", "root": root, **self._options} for root in self._directories)
+        return temp, final
+
+    def check_health(self, timeout: float = 5.0) -> None:
+        self._check_areas()
+        super().check_health(timeout)
+
+    def __repr__(self) -> str:
+        return f"<LocalStorageAdapter bucket={self.bucket!r}>"
+
+
+def _directory(name: str, value: str | os.PathLike[str]) -> str:
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ImproperlyConfigured(f"{name} (STORAGE_{name.upper()}) is the path of a directory, and not empty")
+    return os.path.abspath(path)
+
+
+def _mode(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o7777:
+        raise ImproperlyConfigured(f"{name} is a file mode such as 0o640, not {value!r}")
+    return value

@@ -1,0 +1,23 @@
+"""Objects in the memory of the process, for tests and throw-away data."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from .adapter import NativeAdapter
+
+
+class MemoryStorageAdapter(NativeAdapter):
+    """Keeps everything in memory: one store per instance; a forked child's is empty."""
+
+    backend: ClassVar[str] = "memory"
+    bucket = "memory"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"backend": "memory"}, {"backend": "memory"}
+
+    def __repr__(self) -> str:
+        return "<MemoryStorageAdapter>"

@@ -1,0 +1,265 @@
+"""The boundary: loads the extension, also in forked children, calls it, and types what comes back.
+
+Nothing is loaded before the first operation. A Go runtime does not survive a fork, so a child whose parent had
+loaded it loads a copy of its own, from memory and under a path that is new to the dynamic linker: the linker knows
+open libraries by their path, and would give back the parent's dead one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from .exceptions import StorageError, StorageTimeout, from_wire
+
+CHUNK = 256 * 1024
+"""Bytes that cross at once: a block of the Go side."""
+
+_TURN_MS = 200  # a longer wait would keep Python from its signals
+_NAME = "storage._gostorage"
+
+_lock = threading.Lock()
+_module: ModuleType | None = None
+_loaded_before_fork = False
+_generation = 0
+
+
+def generation() -> int:
+    """How many forks lie between the first process and this one. Ids of the extension are worth nothing in another."""
+    return _generation
+
+
+def loaded() -> bool:
+    """Whether this process has loaded the extension."""
+    return _module is not None
+
+
+def _after_fork_in_child() -> None:
+    global _lock, _module, _loaded_before_fork, _generation
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    _loaded_before_fork = _loaded_before_fork or _module is not None
+    _module = None
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _extension() -> Any:
+    module = _module
+    return module if module is not None else _load()
+
+
+def _load() -> ModuleType:
+    global _module
+    with _lock:
+        if _module is None:
+            try:
+                _module = _load_copy() if _loaded_before_fork else importlib.import_module(_NAME)
+            except ImportError as error:
+                raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
+        return _module
+
+
+def _why(error: ImportError) -> str:
+    text = str(error)
+    if "subinterpreter" in text:
+        return "it does not work in a sub-interpreter (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
+    if "initial-exec" in text:
+        return "it needs glibc; use an image that is not Alpine (musl)"
+    if isinstance(error, ModuleNotFoundError):
+        return "this installation has no extension for this Python; install django-gostorage again"
+    return "it was built for another Python or system; install django-gostorage again"
+
+
+def _load_copy() -> ModuleType:
+    found = importlib.util.find_spec(_NAME)
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(_NAME)
+    fd = _memory_file()
+    try:
+        with Path(found.origin).open("rb") as original:
+            left = os.fstat(original.fileno()).st_size
+            while left:
+                left -= os.sendfile(fd, original.fileno(), None, left)
+        path = f"/proc/self/fd/{'./' * _generation}{fd}"
+        loader = importlib.machinery.ExtensionFileLoader(_NAME, path)
+        spec = importlib.util.spec_from_file_location(_NAME, path, loader=loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+    finally:
+        os.close(fd)
+    sys.modules[_NAME] = module
+    return module
+
+
+def _memory_file() -> int:
+    noexec_seal = 0x8  # MFD_NOEXEC_SEAL, which kernels before 6.3 do not know
+    try:
+        return os.memfd_create("gostorage", os.MFD_CLOEXEC | noexec_seal)
+    except OSError:
+        return os.memfd_create("gostorage", os.MFD_CLOEXEC)
+
+
+def _raise(error: RuntimeError) -> NoReturn:
+    raise from_wire(str(error)) from None
+
+
+def forked(what: str) -> StorageError:
+    """The error for a stream or transfer of the parent that is used in a forked child."""
+    return StorageError(
+        f"this {what} was opened before the fork and belongs to the parent process; open it again here", code="forked"
+    )
+
+
+def open_store(config: dict[str, Any]) -> int:
+    """Make a store on the Go side; gives its id."""
+    try:
+        return int(_extension().gostorage_Open(json.dumps(config)))
+    except RuntimeError as error:
+        _raise(error)
+
+
+def close_store(store: int) -> None:
+    """Cancel what runs on a store and forget it."""
+    try:
+        _extension().gostorage_Close(store)
+    except RuntimeError as error:
+        _raise(error)
+
+
+class Call:
+    """An operation that the Go side carries out. Leaving the ``with`` block by an exception undoes it."""
+
+    __slots__ = ("_generation", "_id")
+
+    def __init__(self, store: int, op: str, **arguments: Any) -> None:
+        self._generation = _generation
+        try:
+            self._id: int = _extension().gostorage_Start(store, op, json.dumps(arguments))
+        except RuntimeError as error:
+            _raise(error)
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None and self._generation == _generation:
+            _extension().gostorage_Cancel(self._id)
+
+    def _check(self) -> None:
+        if self._generation != _generation:
+            raise forked("transfer")
+
+    def write(self, address: int, size: int) -> None:
+        """Give ``size`` bytes at ``address``; they are copied before it returns."""
+        self._check()
+        write = _extension().gostorage_Write
+        try:
+            while size:
+                taken = write(self._id, address, size)
+                address += taken
+                size -= taken
+        except RuntimeError as error:
+            _raise(error)
+
+    def finish(self) -> None:
+        """Say that all bytes have come: the commit begins."""
+        self._check()
+        try:
+            _extension().gostorage_Finish(self._id)
+        except RuntimeError as error:
+            _raise(error)
+
+    def poll(self, milliseconds: int = _TURN_MS) -> dict[str, Any] | None:
+        """The result, or None when it is not there in time."""
+        self._check()
+        try:
+            text = _extension().gostorage_Wait(self._id, min(milliseconds, _TURN_MS))
+        except RuntimeError as error:
+            _raise(error)
+        return json.loads(text) if text else None
+
+    def wait(self) -> dict[str, Any]:
+        """The result. Signals are seen meanwhile."""
+        while (result := self.poll()) is None:
+            pass
+        return result
+
+    def progress(self) -> int:
+        """Bytes moved so far."""
+        try:
+            return int(_extension().gostorage_Progress(self._id))
+        except RuntimeError as error:
+            _raise(error)
+
+
+def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
+    """Carry out an operation and wait for its result."""
+    with Call(store, op, **arguments) as running:
+        return running.wait()
+
+
+def call_within(seconds: float, store: int, op: str) -> dict[str, Any]:
+    """The same, with ``StorageTimeout`` after so many seconds."""
+    from time import monotonic
+
+    end = monotonic() + seconds
+    with Call(store, op) as running:
+        while True:
+            left = end - monotonic()
+            result = running.poll(max(0, min(_TURN_MS, int(left * 1000))))
+            if result is not None:
+                return result
+            if left <= 0:
+                raise StorageTimeout(f"no answer within {seconds:g} s", op=op, retryable=True)
+
+
+def read(reader: int, offset: int, address: int, size: int) -> int:
+    """Fill memory from a reader; gives the number of bytes, 0 at the end."""
+    try:
+        return int(_extension().gostorage_Read(reader, offset, address, size))
+    except RuntimeError as error:
+        _raise(error)
+
+
+def release(reader: int) -> None:
+    """Close a reader."""
+    try:
+        _extension().gostorage_Release(reader)
+    except RuntimeError as error:
+        _raise(error)
+
+
+def check_key(key: str) -> None:
+    """The Go side's verdict on a key; the same as ``storage.base.check_key``."""
+    try:
+        _extension().gostorage_CheckKey(key)
+    except RuntimeError as error:
+        _raise(error)
+
+
+def stats() -> dict[str, int]:
+    """What is open on the Go side, for tests that look for leaks."""
+    counts: dict[str, int] = json.loads(_extension().gostorage_Stats())
+    return counts
+
+
+def address_of(buffer: bytearray | memoryview) -> int:
+    """The address of writable memory, which the caller keeps alive and unmoved."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def address_of_bytes(data: bytes) -> int:
+    """The address of the bytes themselves, without a copy; the caller keeps them alive."""
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0

@@ -1,0 +1,219 @@
+"""Bytes in and out: the pump that reads any source into a call, and the reader of a stored object."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from . import native
+from .exceptions import StorageError
+
+if TYPE_CHECKING:
+    from .base import Progress, Source
+
+CHUNK = native.CHUNK
+"""Bytes asked of a source at once, and the buffer of a reader."""
+
+_PROGRESS_SECONDS = 0.1
+
+
+class Meter:
+    """Calls ``progress`` at most ten times a second, and once with the final figure."""
+
+    def __init__(self, progress: Progress | None, total: int | None) -> None:
+        self._progress = progress
+        self._total = total
+        self._next = 0.0
+
+    def __call__(self, done: int) -> None:
+        if self._progress is not None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PROGRESS_SECONDS
+            self._progress(done, self._total)
+
+    def final(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done, self._total)
+
+
+def check_source(source: object) -> None:
+    """Raises ``TypeError`` for what can be seen to give no bytes, before anything is started."""
+    if isinstance(source, str):
+        raise TypeError("the stream gives text: pass bytes, or a file opened in binary mode")
+    if isinstance(source, io.TextIOBase):
+        raise TypeError("the file is open in text mode: open it in binary mode, open(…, 'rb')")
+    if hasattr(source, "readinto") or hasattr(source, "read") or isinstance(source, Buffers):
+        return
+    if isinstance(source, AsyncIterator):
+        raise TypeError("the stream is an async iterator: this method takes a synchronous stream")
+    if isinstance(source, Iterable) and not isinstance(source, dict):
+        return
+    raise TypeError(
+        f"a stream has read(n) or readinto(b), or gives bytes when iterated: {type(source).__name__} does not"
+    )
+
+
+Buffers = (bytes, bytearray, memoryview)
+
+
+def pump(source: Source, call: native.Call, meter: Meter) -> int:
+    """Move all of ``source`` into a put; gives the number of bytes. What the source raises arrives unchanged."""
+    done = 0
+    for address, size in _pieces(source):
+        call.write(address, size)
+        done += size
+        meter(done)
+    return done
+
+
+def _pieces(source: Any) -> Iterator[tuple[int, int]]:
+    """Addresses and sizes of what the source gives; each is valid until the next is asked for."""
+    if isinstance(source, Buffers):
+        yield from _address(source)
+    elif callable(readinto := getattr(source, "readinto", None)):
+        yield from _filled(readinto)
+    elif callable(read := getattr(source, "read", None)):
+        while piece := _not_none(read(CHUNK)):
+            yield from _address(piece)
+        _address_check(piece)
+    else:
+        for piece in source:
+            yield from _address(_not_none(piece))
+
+
+def _filled(readinto: Callable[[memoryview], int | None]) -> Iterator[tuple[int, int]]:
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    address = native.address_of(buffer)
+    while count := _not_none(readinto(view)):
+        if not 0 < count <= CHUNK:
+            raise ValueError(f"the stream's readinto answers {count} for a buffer of {CHUNK} bytes")
+        yield address, count
+
+
+def _not_none(answer: Any) -> Any:
+    if answer is None:
+        raise StorageError(
+            "the stream has no data now (it answers None): it must be a blocking one", code="source", retryable=True
+        )
+    return answer
+
+
+def _address_check(piece: object) -> None:
+    if not isinstance(piece, Buffers):
+        raise TypeError(f"the stream gives {type(piece).__name__}, not bytes")
+
+
+def _address(piece: object) -> Iterator[tuple[int, int]]:
+    _address_check(piece)
+    if isinstance(piece, bytes):
+        if piece:
+            yield native.address_of_bytes(piece), len(piece)
+        return
+    assert isinstance(piece, bytearray | memoryview)
+    with memoryview(piece) as whole:
+        if not whole.nbytes:
+            return
+        if whole.readonly or not whole.c_contiguous:
+            data = whole.tobytes()
+            yield native.address_of_bytes(data), len(data)
+        else:
+            with whole.cast("B") as flat:
+                yield native.address_of(flat), len(flat)
+
+
+class _Raw(io.RawIOBase):
+    """A window on an open reader of the Go side."""
+
+    def __init__(self, opened: dict[str, Any], start: int, length: int | None) -> None:
+        self._reader: int = opened["reader"]
+        self._generation = native.generation()
+        whole: int = opened["size"]
+        self._start = min(start, whole)
+        self.size = whole - self._start if length is None else min(length, whole - self._start)
+        self._position = 0
+        self._lock = threading.Lock()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        self._check()
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._check()
+        if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
+            raise ValueError(f"whence is 0, 1 or 2, not {whence}")
+        position = offset + (0, self._position, self.size)[whence]
+        if position < 0:
+            raise ValueError(f"a position is not negative: {position}")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: Any) -> int:
+        self._check()
+        with memoryview(buffer) as whole, whole.cast("B") as view, self._lock:
+            wanted = min(len(view), self.size - self._position)
+            if wanted <= 0:
+                return 0
+            offset = self._start + self._position
+            count = native.read(self._reader, offset, native.address_of(view), wanted)
+            self._position += count
+            return count
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed stream")
+        if self._generation != native.generation():
+            raise native.forked("stream")
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            if self._generation == native.generation():
+                native.release(self._reader)
+
+
+class ObjectReader(io.BufferedReader):
+    """A stored object, or a range of it, as a binary stream: seekable, buffered, a context manager.
+
+    ``size`` is what this stream can give, in bytes; ``sha256`` belongs to the whole object and is None where the store
+    does not know it; ``name`` is the key. Iterating gives chunks of 256 KiB, not lines. Reading on to the end
+    verifies the digest: ``ContentMismatch`` comes in place of the last bytes. It reads the object as it was when it
+    was opened, even if that is replaced or deleted meanwhile.
+    """
+
+    def __init__(self, opened: dict[str, Any], *, start: int = 0, length: int | None = None) -> None:
+        raw = _Raw(opened, start, length)
+        super().__init__(raw, CHUNK)
+        self._window = raw
+        self._key: str = opened["key"]
+        self.sha256: str | None = opened["sha256"] or None
+
+    @property
+    def size(self) -> int:
+        """Bytes from the stream's start to its end."""
+        return self._window.size
+
+    @property
+    def name(self) -> str:
+        """The key of the object."""
+        return self._key
+
+    def __repr__(self) -> str:
+        return f"<ObjectReader {self._key!r}, {self.size} bytes>"
+
+    def __iter__(self) -> ObjectReader:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = self.read(CHUNK)
+        if not chunk:
+            raise StopIteration
+        return chunk
