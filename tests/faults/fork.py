@@ -1,0 +1,247 @@
+"""Forks after the extension was loaded. Usage: fork.py ROOT SCENARIO; exits 0 if all went well."""
+
+import gc
+import json
+import multiprocessing
+import os
+import sys
+import threading
+
+from django.conf import settings
+
+settings.configure(INSTALLED_APPS=["storage"])
+
+from storage import LocalStorageAdapter, MemoryStorageAdapter, StorageError, native  # noqa: E402
+
+ROOT = sys.argv[1]
+adapter = LocalStorageAdapter(temp_dir=f"{ROOT}/temp", final_dir=f"{ROOT}/final", durable=False)
+DATA = os.urandom(700_000)
+
+
+def work(key):
+    final = adapter.put_final(key, [DATA, DATA])
+    with adapter.get_final_stream(*final) as reader:
+        assert reader.read() == DATA + DATA
+    adapter.delete_final(*final)
+    return os.getpid()
+
+
+def child(function, *args):
+    """Runs function in a forked child; raises unless the child ends well."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            function(*args)
+            code = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"child: {os.waitstatus_to_exitcode(status)}"
+
+
+def nested(depth, key):
+    work(f"{key}/{depth}")
+    if depth:
+        child(nested, depth - 1, key)
+        work(f"{key}/{depth}")
+
+
+def busy_parent():
+    """Children and their children, while four threads of the parent write and read."""
+    done = threading.Event()
+    errors = []
+
+    def write(n):
+        while not done.is_set():
+            try:
+                work(f"parent/{n}")
+            except Exception as error:
+                errors.append(error)
+                raise
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(30):
+            child(nested, 2, f"child/{n}")
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
+
+
+def before_load():
+    """The child loads it first; then the parent; then another child."""
+    child(work, "a")
+    work("a")
+    child(work, "b")
+
+
+def many_children():
+    work("a")
+    for n in range(60):
+        child(work, f"a/{n}") if n else child(work, "b")
+
+
+def refused(call, *args):
+    try:
+        call(*args)
+    except StorageError as error:
+        assert error.code == "forked", error.code
+        assert "fork" in str(error)
+    else:
+        raise AssertionError("a stream of the parent worked in the child")
+
+
+def streams_belong_to_the_parent():
+    final = adapter.put_final("a", DATA)
+    reader = adapter.get_final_stream(*final)
+    fresh = adapter.get_final_stream(*final)
+    assert reader.read(10) == DATA[:10]
+
+    def in_child():
+        mine = adapter.get_final_stream(*final)  # may well have the id of the parent's reader
+        refused(fresh.read, 10)
+        refused(reader.readinto, bytearray(600_000))
+        reader.close()
+        fresh.close()
+        gc.collect()
+        assert mine.read() == DATA
+        mine.close()
+
+    child(in_child)
+    assert reader.read() == DATA[10:]
+    assert fresh.read() == DATA
+
+
+def transfers_belong_to_the_parent():
+    """A source that forks: the child cannot go on with the put, the parent can."""
+
+    def source():
+        yield DATA
+        pid = os.fork()
+        if pid == 0:
+            try:
+                source_in_child()
+            except BaseException:
+                os._exit(3)
+        else:
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        yield DATA
+
+    def source_in_child():
+        work("child")
+        in_child[:] = [True]
+
+    in_child = []
+    try:
+        final = adapter.put_final("a", source())
+    except StorageError as error:
+        os._exit(0 if in_child and error.code == "forked" else 4)
+    if in_child:
+        os._exit(5)
+    assert final.size == 2 * len(DATA)
+
+
+def closed_descriptors():
+    work("a")
+
+    def daemon():
+        os.closerange(3, 1000)
+        work("b")
+        child(work, "c")
+
+    child(daemon)
+
+
+def pool():
+    work("a")
+    context = multiprocessing.get_context("fork")
+    with context.Pool(4) as workers:
+        pids = set(workers.map(work, [f"p/{n}" for n in range(64)], chunksize=1))
+    assert len(pids) > 1 and os.getpid() not in pids
+    process = context.Process(target=work, args=("b",))
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0
+
+
+def spawned():
+    work("a")
+    import subprocess
+
+    assert subprocess.run(["true"], preexec_fn=lambda: work("b")).returncode == 0
+
+
+def memory_is_empty_in_a_child():
+    memory = MemoryStorageAdapter()
+    memory.put_temp_part("s", 1, b"x")
+
+    def in_child():
+        assert memory.list_temp_parts("s") == []
+        memory.put_temp_part("s", 2, b"y")
+
+    child(in_child)
+    assert [part.part_number for part in memory.list_temp_parts("s")] == [1]
+
+
+def from_a_thread():
+    """A fork from another thread, one that is not the first to have loaded it."""
+    work("a")
+    errors = []
+
+    def fork():
+        try:
+            child(nested, 1, "b")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=fork) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+
+
+def while_another_thread_loads():
+    """The lock around the loading may be held by a thread that the child does not have."""
+    threads = [threading.Thread(target=work, args=(f"t/{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for n in range(10):
+        child(work, f"c/{n}")
+    for thread in threads:
+        thread.join()
+
+
+def interrupted():
+    """Ctrl-C in the child."""
+    work("a")
+
+    def in_child():
+        import signal
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            adapter.put_final("b", iter(lambda: DATA, None))
+        except KeyboardInterrupt:
+            work("b")
+        else:
+            raise AssertionError
+
+    child(in_child)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[2]]()
+    native.stats()
+    print(json.dumps("well"))

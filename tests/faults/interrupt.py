@@ -1,0 +1,139 @@
+"""Runs a long operation until a signal ends it. Usage: interrupt.py ROOT SCENARIO int|raise|note
+
+Says "started", then {"error", "mine", "at", "alarm"}: the exception that arrived, whether it is the
+handler's own, when it arrived and when the handler ran (CLOCK_MONOTONIC, one for all processes).
+"""
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+from django.conf import settings
+
+settings.configure(INSTALLED_APPS=["storage"])
+
+from storage import LocalStorageAdapter, native  # noqa: E402
+
+ROOT, SCENARIO, KIND = sys.argv[1:4]
+if "faulthandler" in sys.argv:
+    faulthandler.enable()
+adapter = LocalStorageAdapter(temp_dir=f"{ROOT}/temp", final_dir=f"{ROOT}/final")
+MiB = 1024 * 1024
+GiB = 1024 * MiB
+
+
+class Mine(Exception):
+    pass
+
+
+MINE = Mine()
+result = {"error": None, "mine": False, "at": None, "alarm": None}
+
+
+def note(number, frame):
+    result["alarm"] = time.monotonic()
+    if KIND == "raise":
+        raise MINE
+
+
+def sparse(size):
+    with open(f"{ROOT}/final/sparse", "wb") as file:
+        file.truncate(size)
+
+
+def open_sparse():
+    sparse(20 * GiB)
+    return adapter.get_final_stream("local", "sparse")
+
+
+def put_endless():
+    adapter.put_final("a", iter(lambda: bytes(MiB), None))
+
+
+def put_for_a_second():
+    until = time.monotonic() + 1.5
+    adapter.put_final(
+        "a", iter(lambda: bytes(65536) if time.monotonic() < until else b"end", b"end")
+    )
+
+
+def put_huge_bytes():
+    adapter.put_final("a", memoryview(bytes(6 * GiB)))
+
+
+def put_then_sync():
+    adapter.put_final("a", b"x")
+
+
+def assemble():
+    part = adapter.list_temp_parts("s")[0]
+    adapter.assemble("a", [part] * 500)
+
+
+def read_all():
+    with reader:
+        reader.read()
+
+
+def read_big():
+    buffer = bytearray(6 * GiB)
+    with reader:
+        reader.readinto(buffer)
+
+
+def read_by_chunks():
+    with reader:
+        for _ in reader:
+            pass
+
+
+def put_from_reader():
+    with reader:
+        adapter.put_final("a", reader)
+
+
+def get():
+    adapter.get_final_stream("local", "warm").close()
+
+
+def delete():
+    adapter.delete_final("local", "warm")
+
+
+def health():
+    adapter.check_health(timeout=30)
+
+
+def main():
+    global reader
+    adapter.put_final("warm", b"x")
+    adapter.put_temp_part("s", 1, bytes(32 * MiB))
+    reader = open_sparse()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, note)
+    if "faulthandler-late" in sys.argv:
+        faulthandler.enable()
+    os.write(1, b'"ready"\n')
+    sys.stdin.readline()
+    base = native.stats()["calls"]
+    os.write(1, b'"started"\n')
+    try:
+        globals()[SCENARIO]()
+    except BaseException as error:
+        result["at"] = time.monotonic()
+        result["error"] = type(error).__name__
+        result["mine"] = error is MINE
+    until = time.monotonic() + 10
+    while native.stats()["calls"] > base and time.monotonic() < until:
+        time.sleep(0.02)
+    result["calls"] = native.stats()["calls"] - base
+    result["threads"] = threading.active_count()
+    adapter.put_final("after", b"works")
+    print(json.dumps(result))
+
+
+main()

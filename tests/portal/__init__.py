@@ -1,0 +1,1 @@
+"""A small upload portal: the demo, and a real project for the tests to run."""

@@ -1,0 +1,706 @@
+"""The contract: what every adapter promises, in one suite."""
+
+import array
+import dataclasses
+import gzip
+import io
+import os
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+
+import pytest
+from django.core.files.base import ContentFile, File
+from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
+from django.test import RequestFactory
+
+from conftest import BYTES, CONTRACT
+from storage import (
+    ContentMismatch,
+    FinalObject,
+    InvalidKey,
+    ObjectExists,
+    ObjectNotFound,
+    StorageCancelled,
+    StorageError,
+    TempPart,
+)
+
+KiB, MiB = 1024, 1024 * 1024
+DATA = BYTES[: 700 * KiB + 3]
+
+
+def digest(data):
+    return sha256(data).hexdigest()
+
+
+def read_final(adapter, final):
+    with adapter.get_final_stream(final.bucket, final.key) as reader:
+        return reader.read()
+
+
+def read_part(adapter, part):
+    with adapter.get_temp_part_stream(part) as reader:
+        return reader.read()
+
+
+class Reads:
+    """Only read(n), at most `step` bytes a call. Everything else on it is forbidden."""
+
+    def __init__(self, data, step=None):
+        self.data, self.step, self.at = data, step or len(data) or 1, 0
+
+    def read(self, n=-1):
+        assert n > 0, "a source is never read whole"
+        piece = self.data[self.at : self.at + min(n, self.step)]
+        self.at += len(piece)
+        return piece
+
+    def forbidden(self, *args):
+        raise AssertionError("the stream is the caller's")
+
+    seek = tell = close = __iter__ = forbidden
+
+
+class ReadsInto(Reads):
+    def readinto(self, buffer):
+        piece = Reads.read(self, len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def read(self, n=-1):
+        raise AssertionError("readinto comes first")
+
+
+class Wicked(Reads):
+    """Good for 3 MiB, then does what it was given: raises or returns it."""
+
+    def __init__(self, act):
+        super().__init__(BYTES[: 3 * MiB])
+        self.act = act
+
+    def read(self, n=-1):
+        if piece := super().read(n):
+            return piece
+        if isinstance(self.act, BaseException):
+            raise self.act
+        act, self.act = self.act, b""
+        return act
+
+
+def pieces(data):
+    half = len(data) // 2
+    yield b""
+    yield data[:half]
+    yield bytearray()
+    yield bytearray(data[half : half + 10])
+    yield memoryview(data)[half + 10 :]
+
+
+def odd_views(data):
+    """Views whose len() is not their number of bytes, or whose bytes do not lie side by side."""
+    whole = len(data) // 8 * 4
+    yield memoryview(array.array("I", data[:whole]))
+    yield memoryview(bytes(b for byte in data[whole:] for b in (byte, 0)))[::2]
+
+
+def on_disk(data, tmp_path, **options):
+    (tmp_path / "source").write_bytes(data)
+    return open(tmp_path / "source", "rb", **options)
+
+
+def zipped(data, tmp_path):
+    (tmp_path / "source.gz").write_bytes(gzip.compress(data, 1))
+    return gzip.open(tmp_path / "source.gz")
+
+
+def piped(data, tmp_path):
+    reader, writer = os.pipe()
+
+    def feed():
+        with open(writer, "wb") as pipe:
+            pipe.write(data)
+
+    threading.Thread(target=feed).start()
+    return open(reader, "rb")
+
+
+def temporary(data, tmp_path):
+    upload = TemporaryUploadedFile("a.bin", "text/plain", len(data), None)
+    upload.write(data)
+    upload.file.seek(0)
+    return upload
+
+
+def request(data, tmp_path):
+    return RequestFactory().put("/", data, content_type="application/octet-stream")
+
+
+GOOD = {
+    "bytes": lambda data, _: data,
+    "bytearray": lambda data, _: bytearray(data),
+    "memoryview": lambda data, _: memoryview(data),
+    "BytesIO": lambda data, _: io.BytesIO(data),
+    "reads": lambda data, _: Reads(data),
+    "reads by one": lambda data, _: Reads(data, 1),
+    "reads by 4097": lambda data, _: Reads(data, 4097),
+    "readinto by one": lambda data, _: ReadsInto(data, 1),
+    "readinto by 65537": lambda data, _: ReadsInto(data, 65537),
+    "generator": lambda data, _: pieces(data),
+    "odd views": lambda data, _: odd_views(data),
+    "list": lambda data, _: [data[:5], b"", data[5:]],
+    "file": on_disk,
+    "raw file": lambda data, tmp: on_disk(data, tmp, buffering=0),
+    "gzip": zipped,
+    "pipe": piped,
+    "request": request,
+    "uploaded": lambda data, _: SimpleUploadedFile("a.bin", data),
+    "uploaded to disk": temporary,
+    "ContentFile": lambda data, _: ContentFile(data),
+    "Django file": lambda data, tmp: File(on_disk(data, tmp)),
+}
+
+
+@pytest.mark.parametrize("size", CONTRACT["sizes"])
+def test_sizes(adapter, size):
+    data = BYTES[:size]
+    final = adapter.put_final(f"sizes/{size}", io.BytesIO(data), size=size, sha256=digest(data))
+    assert (final.key, final.size, final.sha256) == (f"sizes/{size}", size, digest(data))
+    assert adapter.stat_final(*final) == final
+    assert read_final(adapter, final) == data
+    part = adapter.put_temp_part("s", 1, Reads(data))
+    assert (part.part_number, part.size, part.sha256) == (1, size, digest(data))
+    assert read_part(adapter, part) == data
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_sources(adapter, name, tmp_path):
+    source = GOOD[name](DATA, tmp_path)
+    final = adapter.put_final("a", source)
+    assert (final.size, final.sha256) == (len(DATA), digest(DATA))
+    assert read_final(adapter, final) == DATA
+    assert not getattr(source, "closed", False)
+    if hasattr(source, "close") and not isinstance(source, Reads):
+        source.close()
+
+
+@pytest.mark.parametrize("name", ["BytesIO", "file", "raw file", "gzip", "uploaded", "request"])
+def test_source_is_read_from_where_it_stands(adapter, name, tmp_path):
+    source = GOOD[name](DATA, tmp_path)
+    assert source.read(3) == DATA[:3]
+    final = adapter.put_final("a", source, size=len(DATA) - 3)
+    assert final.sha256 == digest(DATA[3:])
+    assert source.read(1) == b""
+    source.close()
+
+
+def boom(kind):
+    return lambda: (Wicked(error := kind("mine")), {}, error)
+
+
+def raising_generator():
+    error = LookupError("mine")
+
+    def generate():
+        yield BYTES[: 3 * MiB]
+        raise error
+
+    return generate(), {}, error
+
+
+def raising_progress():
+    error = LookupError("mine")
+
+    def progress(done, total):
+        raise error
+
+    return Reads(BYTES), {"progress": progress}, error
+
+
+class Liar(ReadsInto):
+    def readinto(self, buffer):
+        return super().readinto(buffer) and len(buffer) + 1
+
+
+# What each gives: the source, arguments, and the very exception or the class that must arrive.
+BAD = {
+    "raises": boom(OSError),
+    "raises KeyboardInterrupt": boom(KeyboardInterrupt),
+    "raises SystemExit": boom(SystemExit),
+    "raises StopIteration": boom(StopIteration),
+    "generator raises": raising_generator,
+    "progress raises": raising_progress,
+    "None": lambda: (Wicked(None), {}, StorageError),
+    "gives str": lambda: (Wicked("text"), {}, (TypeError, StorageError)),
+    "gives int": lambda: (Wicked(5), {}, (TypeError, StorageError)),
+    "text file": lambda: (io.StringIO("text"), {}, (TypeError, StorageError)),
+    "yields str": lambda: (iter([b"a", "b"]), {}, (TypeError, StorageError)),
+    "yields int": lambda: ([1, 2, 3], {}, (TypeError, StorageError)),
+    "yields None": lambda: (iter([b"a", None]), {}, (TypeError, StorageError)),
+    "readinto lies": lambda: (Liar(DATA), {}, (ValueError, StorageError)),
+    "str": lambda: ("text", {}, TypeError),
+    "no stream": lambda: (None, {}, TypeError),
+    "int": lambda: (7, {}, TypeError),
+    "shorter": lambda: (Reads(DATA), {"size": len(DATA) + 1}, ContentMismatch),
+    "longer": lambda: (Reads(DATA), {"size": len(DATA) - 1}, ContentMismatch),
+    "endless": lambda: (iter(lambda: DATA, 0), {"size": len(DATA)}, ContentMismatch),
+    "empty": lambda: (Reads(b""), {"size": 1}, ContentMismatch),
+    "not empty": lambda: (Reads(b"x"), {"size": 0}, ContentMismatch),
+    "wrong digest": lambda: (Reads(DATA), {"sha256": digest(b"")}, ContentMismatch),
+    "no digest": lambda: (Reads(DATA), {"sha256": "xyz"}, ValueError),
+    "negative size": lambda: (Reads(DATA), {"size": -1}, ValueError),
+}
+
+
+@pytest.mark.parametrize("method", ["put_final", "put_temp_part"])
+@pytest.mark.parametrize("previous", [False, True], ids=["nothing there", "one there"])
+@pytest.mark.parametrize("name", BAD)
+def test_bad_sources_leave_all_as_it_was(adapter, name, previous, method):
+    where = ("a/b",) if method == "put_final" else ("a", 1)
+    old = getattr(adapter, method)(*where, b"old") if previous else None
+    source, kwargs, expected = BAD[name]()
+    if isinstance(expected, BaseException):
+        with pytest.raises(type(expected)) as caught:
+            getattr(adapter, method)(*where, source, **kwargs)
+        assert caught.value is expected
+    else:
+        with pytest.raises(expected) as caught:
+            getattr(adapter, method)(*where, source, **kwargs)
+        if name == "None":
+            assert caught.value.code == "source"
+    if method == "put_temp_part":
+        assert adapter.list_temp_parts("a") == ([old] if previous else [])
+        if previous:
+            assert read_part(adapter, old) == b"old"
+    elif previous:
+        assert read_final(adapter, old) == b"old"
+    else:
+        with pytest.raises(ObjectNotFound):
+            adapter.stat_final(adapter.put_final("bucket", b"").bucket, "a/b")
+
+
+@pytest.mark.parametrize("method", ["put_final", "put_temp_part", "assemble"])
+@pytest.mark.parametrize("same", [False, True], ids=["different", "identical"])
+def test_sixteen_racing_writers(adapter, method, same):
+    contents = [BYTES[:MiB] if same else BYTES[i : i + MiB + i] for i in range(16)]
+    barrier = threading.Barrier(16)
+    parts = [adapter.put_temp_part("source", i + 1, data) for i, data in enumerate(contents)]
+
+    def write(i):
+        barrier.wait()
+        try:
+            if method == "put_final":
+                return adapter.put_final("a/b", Reads(contents[i], 65536), overwrite=False)
+            if method == "assemble":
+                return adapter.assemble("a/b", [parts[i]], overwrite=False)
+            return adapter.put_temp_part("a", 1, Reads(contents[i], 65536), overwrite=False)
+        except ObjectExists as error:
+            assert error.code == "exists"
+            return None
+
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(write, range(16)))
+    won = [i for i, result in enumerate(results) if result]
+    assert len(won) == (16 if same else 1)
+    read = read_part if method == "put_temp_part" else read_final
+    assert read(adapter, results[won[0]]) == contents[won[0]]
+    assert results[won[0]].sha256 == digest(contents[won[0]])
+
+
+def test_racing_overwrites_leave_one_whole(adapter):
+    contents = [BYTES[i : i + MiB] for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        finals = list(pool.map(lambda data: adapter.put_final("a", data), contents))
+    assert digest(read_final(adapter, finals[0])) in {final.sha256 for final in finals}
+    assert adapter.stat_final(*finals[0]) in finals
+
+
+def test_overwrite_false_after_the_fact(adapter):
+    final = adapter.put_final("a", DATA, overwrite=False)
+    assert adapter.put_final("a", Reads(DATA), overwrite=False) == final
+    for other in (DATA[:-1], DATA + b"x", b"", DATA[::-1]):
+        with pytest.raises(ObjectExists) as caught:
+            adapter.put_final("a", other, overwrite=False)
+        assert isinstance(caught.value, FileExistsError)
+    assert read_final(adapter, final) == DATA
+    assert adapter.put_final("a", b"new").sha256 == digest(b"new")
+    assert read_final(adapter, final) == b"new"
+
+
+def test_one_adapter_in_many_threads(adapter):
+    def work(i):
+        data = BYTES[i : i + 300 * KiB + i]
+        final = adapter.put_final(f"t/{i}", Reads(data, 100_000))
+        part = adapter.put_temp_part("t", i + 1, data)
+        return read_final(adapter, final) == data == read_part(adapter, part)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(64)))
+    assert [part.part_number for part in adapter.list_temp_parts("t")] == list(range(1, 65))
+
+
+def test_values(adapter):
+    part = adapter.put_temp_part(uuid.UUID(int=7), 3, b"abc")
+    assert isinstance(part, TempPart) and str(part) == part.key and len(part.key) <= 500
+    assert part == adapter.put_temp_part(str(uuid.UUID(int=7)), 3, b"abc")
+    final = adapter.put_final(12, b"abc")
+    assert isinstance(final, FinalObject) and final.key == "12"
+    bucket, key = final
+    assert (bucket, key) == (final.bucket, final.key)
+    for value in (part, final):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            value.key = "x"
+        with pytest.raises((AttributeError, TypeError)):
+            value.more = 1
+    assert adapter.stat_final(bucket, final) == final
+    with adapter.get_final_stream(bucket, final) as reader:
+        assert reader.read() == b"abc"
+    adapter.delete_temp_part(part)
+    adapter.delete_final(bucket, final)
+    with pytest.raises(ObjectNotFound):
+        adapter.stat_final(bucket, final)
+    assert adapter.backend in {"local", "memory", "s3"}
+
+
+def test_missing(adapter):
+    bucket = adapter.put_final("there", b"").bucket
+    for missing in (
+        lambda: adapter.get_final_stream(bucket, "a"),
+        lambda: adapter.get_final_stream(bucket, "there/below"),
+        lambda: adapter.stat_final(bucket, "a/b/c"),
+        lambda: adapter.get_temp_part_stream("s/00001"),
+        lambda: adapter.assemble("x", ["s/00001"]),
+    ):
+        with pytest.raises(ObjectNotFound) as caught:
+            missing()
+        assert isinstance(caught.value, FileNotFoundError) and caught.value.code == "not_found"
+    adapter.delete_final(bucket, "a")
+    adapter.delete_final(bucket, "a/b/c")
+    adapter.delete_temp_part("s/00001")
+    assert adapter.delete_temp_parts("s") == 0
+    assert adapter.list_temp_parts("s") == []
+
+
+def test_areas_cannot_name_each_other(adapter):
+    part = adapter.put_temp_part("s", 1, b"temp")
+    final = adapter.put_final("f", b"final")
+    for key in (part.key, f"../temp/{part.key}", f"temp/{part.key}"):
+        with pytest.raises((ObjectNotFound, InvalidKey)):
+            adapter.get_final_stream(final.bucket, key)
+    for key in (final.key, f"../final/{final.key}"):
+        with pytest.raises((ObjectNotFound, InvalidKey)):
+            adapter.get_temp_part_stream(key)
+    same = adapter.put_final(part.key, b"a final of that name")
+    assert read_part(adapter, part) == b"temp"
+    adapter.delete_temp_parts("s")
+    assert read_final(adapter, same) == b"a final of that name"
+
+
+def test_wrong_bucket(adapter):
+    adapter.put_final("a", b"")
+    for call in (adapter.get_final_stream, adapter.stat_final, adapter.delete_final):
+        with pytest.raises(StorageError) as caught:
+            call("another", "a")
+        assert caught.value.code == "bucket"
+
+
+def test_parts(adapter):
+    parts = {n: adapter.put_temp_part("s", n, bytes([n % 251])) for n in (3, 1, 10_000, 2)}
+    other = adapter.put_temp_part("s2", 1, b"other")
+    assert adapter.list_temp_parts("s") == [parts[n] for n in (1, 2, 3, 10_000)]
+    adapter.delete_temp_part(parts[2].key)
+    assert adapter.list_temp_parts("s") == [parts[n] for n in (1, 3, 10_000)]
+    again = adapter.put_temp_part("s", 3, b"again")
+    assert again.key == parts[3].key
+    assert adapter.list_temp_parts("s")[1] == again
+    assert adapter.delete_temp_parts("s") == 3
+    assert adapter.list_temp_parts("s") == []
+    assert adapter.list_temp_parts("s2") == [other]
+    for number in (0, -1, 10_001):
+        with pytest.raises(ValueError):
+            adapter.put_temp_part("s", number, b"")
+
+
+def test_more_than_a_thousand_parts(adapter):
+    parts = [adapter.put_temp_part("s", n, b"%d" % n) for n in range(1, 1102)]
+    assert adapter.list_temp_parts("s") == parts
+    final = adapter.assemble("all", parts)
+    assert read_final(adapter, final) == b"".join(b"%d" % n for n in range(1, 1102))
+    assert adapter.delete_temp_parts("s") == 1101
+
+
+def test_assemble(adapter):
+    datas = [BYTES[:5_000_001], BYTES[7 : 2 * MiB], b"", b"x"]
+    parts = [adapter.put_temp_part("s", n + 1, data) for n, data in enumerate(datas)]
+    for order in ((0, 1, 2, 3), (3, 1, 0), (1, 1, 3, 1), (2,)):
+        whole = b"".join(datas[i] for i in order)
+        for keys in ([parts[i] for i in order], [parts[i].key for i in order]):
+            final = adapter.assemble(
+                "out/whole", keys, size=len(whole), sha256=digest(whole), content_type="text/plain"
+            )
+            assert (final.key, final.size, final.sha256) == ("out/whole", len(whole), digest(whole))
+        assert read_final(adapter, final) == whole
+    assert adapter.list_temp_parts("s") == parts
+    assert adapter.assemble("out/whole", (part for part in parts[2:3]), overwrite=False) == final
+    with pytest.raises(ObjectExists):
+        adapter.assemble("out/whole", parts, overwrite=False)
+    assert read_final(adapter, final) == b""
+    with pytest.raises(ValueError):
+        adapter.assemble("out/none", [])
+
+
+def test_assemble_checks_what_is_expected(adapter):
+    one, two = (adapter.put_temp_part("s", n, DATA) for n in (1, 2))
+    old = adapter.put_final("a", b"old")
+    changed = adapter.put_temp_part("s", 2, DATA[::-1])
+    whole = DATA + DATA[::-1]
+
+    def fails(error, parts, **expected):
+        with pytest.raises(error) as caught:
+            adapter.assemble("a", parts, **expected)
+        assert read_final(adapter, old) == b"old"
+        return caught.value
+
+    assert fails(ContentMismatch, [one, two]).code == "mismatch"
+    fails(ContentMismatch, [one, changed], size=len(whole) - 1)
+    fails(ContentMismatch, [one, changed], size=len(whole) + 1)
+    fails(ContentMismatch, [one, changed], sha256=digest(DATA))
+    fails(ObjectNotFound, [one, "s/00009"])
+    with pytest.raises(ContentMismatch):
+        adapter.get_temp_part_stream(two)
+    assert read_part(adapter, changed) == DATA[::-1]
+    final = adapter.assemble("a", [one, two.key], size=len(whole), sha256=digest(whole))
+    assert read_final(adapter, final) == whole
+
+
+def test_ranges(adapter):
+    bucket, key = adapter.put_final("a", DATA)
+    n = len(DATA)
+    for start, length in [
+        (0, None), (0, 0), (0, 1), (1, None), (n - 1, None), (n, None), (n + 5, None), (n + 5, 3),
+        (5, n), (256 * KiB - 1, 2), (256 * KiB, 256 * KiB), (0, n), (0, n + 1), (3, 10**12),
+    ]:  # fmt: skip
+        expected = DATA[start:] if length is None else DATA[start : start + length]
+        with adapter.get_final_stream(bucket, key, start=start, length=length) as reader:
+            assert reader.tell() == 0
+            assert reader.read() == expected
+            assert reader.tell() == len(expected)
+            assert reader.seek(0, io.SEEK_END) == len(expected)
+            assert reader.seek(len(expected) // 2) == len(expected) // 2
+            assert reader.read() == expected[len(expected) // 2 :]
+    for bad in ({"start": -1}, {"length": -1}, {"start": -5, "length": 3}):
+        with pytest.raises(ValueError):
+            adapter.get_final_stream(bucket, key, **bad)
+
+
+def test_reader(adapter):
+    final = adapter.put_final("a/b", DATA)
+    with adapter.get_final_stream(*final) as reader:
+        assert (reader.size, reader.sha256) == (final.size, final.sha256)
+        assert (reader.readable(), reader.seekable(), reader.writable()) == (True, True, False)
+        assert reader.read(0) == b"" and reader.read(10) == DATA[:10] and reader.tell() == 10
+        assert reader.seek(-5, io.SEEK_CUR) == 5 and reader.read(3) == DATA[5:8]
+        assert reader.seek(-7, io.SEEK_END) == len(DATA) - 7 and reader.read() == DATA[-7:]
+        assert reader.seek(len(DATA) + 9) and reader.read() == b""
+        reader.seek(0)
+        buffer = bytearray(100_000)
+        assert reader.readinto(buffer) and buffer.startswith(DATA[:10])
+        reader.seek(0)
+        chunks = list(reader)
+        assert b"".join(chunks) == DATA and max(map(len, chunks)) <= 256 * KiB and len(chunks) < 9
+        with pytest.raises(ValueError):
+            reader.seek(-1)
+        with pytest.raises((io.UnsupportedOperation, AttributeError)):
+            reader.write(b"x")
+    assert reader.closed
+    with pytest.raises(ValueError):
+        reader.read(1)
+    reader.close()
+    dropped = adapter.get_final_stream(*final)
+    assert dropped.read(1) == DATA[:1]
+    del dropped
+
+
+def test_reader_survives_overwrite_and_delete(adapter):
+    final = adapter.put_final("a", BYTES[: 5 * MiB])
+    part = adapter.put_temp_part("s", 1, DATA)
+    with adapter.get_final_stream(*final) as reader, adapter.get_temp_part_stream(part) as other:
+        assert reader.read(10) == BYTES[:10]
+        adapter.put_final("a", b"new")
+        assert reader.read(MiB) == BYTES[10 : MiB + 10]
+        adapter.delete_final(*final)
+        adapter.delete_temp_parts("s")
+        assert reader.read() == BYTES[MiB + 10 : 5 * MiB]
+        assert other.read() == DATA
+    with pytest.raises(ObjectNotFound):
+        adapter.get_final_stream(*final)
+
+
+def test_a_reader_is_a_source(adapter):
+    final = adapter.put_final("a", BYTES[: 5 * MiB])
+    with adapter.get_final_stream(*final) as reader:
+        assert reader.read(3) == BYTES[:3]
+        copy = adapter.put_final("b", reader)
+    assert copy.sha256 == digest(BYTES[3 : 5 * MiB])
+
+
+def test_nothing_is_visible_before_the_end(adapter):
+    old = adapter.put_final("a", b"old")
+    seen = []
+
+    def source():
+        for _ in range(5):
+            yield BYTES[:MiB]
+            seen.append(read_final(adapter, old))
+            with pytest.raises(ObjectNotFound):
+                adapter.stat_final(old.bucket, "b")
+            seen.append(len(adapter.list_temp_parts("s")))
+
+    adapter.put_final("a", source())
+    assert seen == [b"old", 0] * 5
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["size", "no size"])
+def test_progress(adapter, known):
+    size = 20 * MiB
+    calls, started = [], time.monotonic()
+
+    def progress(done, total):
+        calls.append((done, total))
+        with pytest.raises(ObjectNotFound):
+            adapter.get_final_stream(bucket, "a")
+
+    bucket = adapter.put_final("x", b"").bucket
+    source = Reads(BYTES[:size], MiB)
+    adapter.put_final("a", source, size=size if known else None, progress=progress)
+    seconds = time.monotonic() - started
+    dones = [done for done, _ in calls]
+    assert dones == sorted(dones) and dones[-1] == size and dones.count(size) == 1
+    assert len(calls) <= 10 * seconds + 2
+    assert all(total == size or (total is None and not known) for _, total in calls)
+
+    parts = [adapter.put_temp_part("s", n, BYTES[: 5 * MiB]) for n in (1, 2, 3)]
+    adapter.delete_final(bucket, "a")
+    calls.clear()
+    adapter.assemble("a", parts, progress=progress)
+    dones = [done for done, _ in calls]
+    assert dones == sorted(dones) and dones[-1] == 15 * MiB
+    with pytest.raises(ZeroDivisionError):
+        adapter.assemble("b", parts, progress=lambda done, total: 1 / 0)
+    with pytest.raises(ObjectNotFound):
+        adapter.stat_final(bucket, "b")
+
+
+def test_an_empty_put_reports_progress(adapter):
+    calls = []
+    adapter.put_final("a", b"", progress=lambda *args: calls.append(args))
+    assert [done for done, _ in calls] == [0]
+
+
+def test_an_object_and_one_below_it(adapter):
+    """A disk cannot hold both; then the second is refused and nothing is lost."""
+    final = adapter.put_final("a", DATA)
+    try:
+        below = adapter.put_final("a/b/c", b"below")
+    except StorageError as error:
+        assert error.code == "conflict"
+    else:
+        assert read_final(adapter, below) == b"below"
+        adapter.delete_final(*below)
+    assert read_final(adapter, final) == DATA
+    adapter.delete_final(*final)
+    below = adapter.put_final("a/b/c", b"below")
+    for overwrite in (True, False):
+        try:
+            adapter.put_final("a", b"above", overwrite=overwrite)
+        except StorageError as error:
+            assert error.code == "conflict"
+    assert read_final(adapter, below) == b"below"
+    adapter.delete_final(*below)
+    assert read_final(adapter, adapter.put_final("a", b"again")) == b"again"
+
+
+@pytest.mark.parametrize("slow", [True, False], ids=["slow source", "fast source"])
+def test_close_cancels(adapter, slow):
+    running = threading.Event()
+
+    def source():
+        while True:
+            yield BYTES[:MiB]
+            running.set()
+            time.sleep(0.02 if slow else 0)
+
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(adapter.put_final, "a", source())
+        assert running.wait(5)
+        adapter.close()
+        with pytest.raises(StorageCancelled) as caught:
+            put.result(timeout=5)
+    assert caught.value.code == "cancelled"
+    adapter.close()
+
+
+def test_keys_that_are_refused(adapter):
+    bucket, _ = adapter.put_final("a", b"")
+    part = adapter.put_temp_part("s", 1, b"x")
+    surrogates = ["\ud800", "a\udcffb", "a/\udfff"]
+    for key in [*CONTRACT["illegal_keys"], *surrogates]:
+        for call in (
+            lambda key: adapter.put_final(key, b""),
+            lambda key: adapter.assemble(key, [part]),
+            lambda key: adapter.assemble("b", [key]),
+            lambda key: adapter.get_final_stream(bucket, key),
+            lambda key: adapter.stat_final(bucket, key),
+            lambda key: adapter.delete_final(bucket, key),
+            adapter.get_temp_part_stream,
+            adapter.delete_temp_part,
+            lambda key: adapter.put_temp_part(key, 1, b""),
+            adapter.list_temp_parts,
+            adapter.delete_temp_parts,
+        ):
+            with pytest.raises(InvalidKey) as caught:
+                call(key)
+            assert caught.value.code == "invalid_key", ascii(key)
+            assert isinstance(caught.value, ValueError)
+    for session in ("a/b", "x/"):
+        with pytest.raises(InvalidKey):
+            adapter.put_temp_part(session, 1, b"")
+
+
+def test_keys_that_are_taken(adapter):
+    for key in CONTRACT["legal_keys"]:
+        final = adapter.put_final(key, key.encode())
+        assert final.key == key
+        assert adapter.stat_final(final.bucket, key) == final
+        assert read_final(adapter, final) == key.encode()
+        adapter.delete_final(*final)
+        with pytest.raises(ObjectNotFound):
+            adapter.stat_final(final.bucket, key)
+        if "/" not in key and len(key.encode()) <= 249:
+            part = adapter.put_temp_part(key, 1, b"x")
+            assert adapter.list_temp_parts(key) == [part]
+            assert adapter.delete_temp_parts(key) == 1
+
+
+def test_names_that_look_alike_differ(adapter):
+    names = ["\u00e9", "e\u0301", "a", "A", "a ", "a.", "\uff41", "a\u200b"]
+    finals = [adapter.put_final(name, name.encode()) for name in names]
+    assert [read_final(adapter, final).decode() for final in finals] == names
+
+
+def test_content_type_and_metadata(adapter):
+    final = adapter.put_final("a", b"x", content_type="text/plain", metadata={"by": "Zoë\n|%"})
+    assert read_final(adapter, final) == b"x"
+    adapter.put_final("a", b"x", metadata={"k": "v" * 2000})
+    for metadata in ({"k": "v" * 2100}, {"k": 1}, {1: "v"}, ["k"]):
+        with pytest.raises((ValueError, TypeError)):
+            adapter.put_final("b", b"x", metadata=metadata)
+    with pytest.raises(ObjectNotFound):
+        adapter.stat_final(final.bucket, "b")
+
+
+def test_health(adapter):
+    adapter.check_health()
+    adapter.check_health(timeout=1.0)

@@ -1,0 +1,199 @@
+"""Signals reach Python within 250 ms in any call, what it did is undone, and exit is clean."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import litter
+from test_crash import Agent
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 0.25
+# What runs, and the system call that strace makes slow meanwhile.
+SCENARIOS = {
+    "put_endless": None,
+    "put_endless, slow disk": "write",
+    "put_huge_bytes": None,
+    "put_huge_bytes, slow disk": "write",
+    "put_then_sync, slow disk": "fsync",
+    "assemble": None,
+    "assemble, slow disk": "write",
+    "read_all": None,
+    "read_big": None,
+    "read_by_chunks": None,
+    "put_from_reader": None,
+    "get, slow disk": "openat",
+    "delete, slow disk": "unlinkat",
+    "health, slow disk": "fsync",
+}
+
+
+class Running(Agent):
+    """A process of tests/faults/interrupt.py."""
+
+    def __init__(self, script, *args):
+        self.process = script("interrupt", *args, stdin=subprocess.PIPE)
+        assert self.hear() == "ready", self.process.stderr.read()
+
+    def signal_while(self, number, after=0.3):
+        """Sends the signal while it runs; gives the time of sending and what came of it."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        assert self.hear() == "started"
+        time.sleep(after)
+        sent = time.monotonic()
+        self.process.send_signal(number)
+        return sent, self.hear()
+
+    def run(self, number, slow, log):
+        if not slow:
+            return self.signal_while(number)
+        with self.strace(log, f"trace={slow}", f"inject={slow}:delay_enter=1500000"):
+            return self.signal_while(number)
+
+
+def interrupt(script, tmp_path, name, number, kind, *more):
+    scenario, slow = name.split(",")[0], SCENARIOS.get(name)
+    running = Running(script, tmp_path, scenario, kind, *more)
+    sent, result = running.run(number, slow, tmp_path / "strace.log")
+    assert result, running.process.stderr.read()
+    running.process.wait(10)
+    assert running.process.returncode == 0, running.process.stderr.read()
+    return sent, result
+
+
+def undone(tmp_path, result):
+    assert not (tmp_path / "final/a").exists()
+    assert result["calls"] == 0 and result["threads"] == 1
+    assert not litter(tmp_path)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_control_c(name, script, tmp_path):
+    sent, result = interrupt(script, tmp_path, name, signal.SIGINT, "int")
+    assert result["error"] == "KeyboardInterrupt", result
+    assert result["at"] - sent <= LIMIT, result["at"] - sent
+    undone(tmp_path, result)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_handler_that_raises(name, script, tmp_path):
+    sent, result = interrupt(script, tmp_path, name, signal.SIGALRM, "raise")
+    assert result["mine"], result
+    assert result["at"] - sent <= LIMIT, result["at"] - sent
+    undone(tmp_path, result)
+
+
+@pytest.mark.parametrize("name", ["put_for_a_second", "put_then_sync, slow disk"])
+def test_a_handler_that_returns(name, script, tmp_path):
+    """It runs at once, and the transfer goes on to its end."""
+    sent, result = interrupt(script, tmp_path, name, signal.SIGALRM, "note")
+    assert result["error"] is None, result
+    assert result["alarm"] - sent <= LIMIT, result["alarm"] - sent
+    assert (tmp_path / "final/a").exists()
+
+
+@pytest.mark.parametrize("when", ["faulthandler", "faulthandler-late"])
+def test_faulthandler(when, script, tmp_path):
+    sent, result = interrupt(script, tmp_path, "put_endless", signal.SIGINT, "int", when)
+    assert result["error"] == "KeyboardInterrupt" and result["at"] - sent <= LIMIT
+    undone(tmp_path, result)
+
+
+START = """
+import sys, threading, time
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["storage"])
+from storage import LocalStorageAdapter
+adapter = LocalStorageAdapter(temp_dir="temp", final_dir="final")
+final = adapter.put_final("there", b"x" * 1_000_000)
+reader = adapter.get_final_stream(*final)
+assert reader.read(10)
+def endless():
+    while True:
+        yield bytes(65536)
+def put():
+    adapter.put_final("a", endless())
+def read():
+    while True:
+        with adapter.get_final_stream(*final) as stream:
+            stream.read()
+"""
+EXITS = {
+    "an open stream": "",
+    "an open stream in a cycle": "cycle = [reader]; cycle.append(cycle); del reader, cycle",
+    "daemon threads": (
+        "for work in (put, put, read, read):\n"
+        "    threading.Thread(target=work, daemon=True).start()\n"
+        "time.sleep(0.3)"
+    ),
+    "a daemon thread, sys.exit": (
+        "threading.Thread(target=put, daemon=True).start()\ntime.sleep(0.2); sys.exit(0)"
+    ),
+    "a suspended source": (
+        "def source():\n    yield bytes(1_000_000)\n    yield time.sleep(1000)\n"
+        "threading.Thread(target=adapter.put_final, args=('a', source()), daemon=True).start()\n"
+        "time.sleep(0.2)"
+    ),
+    "a thread that goes on during shutdown": (
+        "def late():\n    time.sleep(0.3)\n    adapter.put_final('late', [b'x'] * 100)\n"
+        "    reader.read()\n"
+        "threading.Thread(target=late).start()"
+    ),
+    "work in atexit": "import atexit\natexit.register(adapter.put_final, 'late', b'x')",
+    "closed before": "adapter.close(); adapter.close()",
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_exit(name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", START + EXITS[name]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Fatal" not in done.stderr and "panic" not in done.stderr
+    assert done.stderr == "" or "daemon" in name, done.stderr
+    assert not (tmp_path / "final/a").exists()
+    assert (tmp_path / "final/late").exists() == ("late" in EXITS[name])
+
+
+def test_sigterm_keeps_its_meaning(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", START + "print('on', flush=True); put()"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "on\n"
+    time.sleep(0.2)
+    process.terminate()
+    assert process.wait(5) == -signal.SIGTERM
+    process.stdout.close()
+    assert not (tmp_path / "final/a").exists()
+    for name in litter(tmp_path):  # as after any kill
+        os.unlink(name)
+
+
+def test_handlers_are_left_alone(tmp_path):
+    """Loading the extension changes no signal handler of Python."""
+    code = (
+        "import json, signal\n"
+        "numbers = [int(s) for s in signal.valid_signals()]\n"
+        "before = {n: repr(signal.getsignal(n)) for n in numbers}\n"
+        + START
+        + "print(json.dumps(before == {n: repr(signal.getsignal(n)) for n in numbers}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20
+    )
+    assert json.loads(done.stdout)

@@ -1,0 +1,351 @@
+"""What only a disk can do, and do wrong."""
+
+import contextlib
+import os
+import shutil
+import stat
+import threading
+import time
+import traceback
+from hashlib import sha256
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from conftest import BYTES, STAGING, make_local
+from storage import (
+    ContentMismatch,
+    LocalStorageAdapter,
+    ObjectNotFound,
+    StorageError,
+    StoragePermissionError,
+)
+
+DATA = BYTES[: 3 * 1024 * 1024 + 1]
+
+
+def digest(data):
+    return sha256(data).hexdigest()
+
+
+def xattr(path, name):
+    return os.getxattr(path, f"user.{name}").decode()
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def test_layout_modes_and_attributes(local, tmp_path, umask):
+    final = local.put_final("x/y/a.pdf", DATA, content_type="application/pdf", metadata={"k": "v"})
+    part = local.put_temp_part("s", 7, b"part")
+    path = tmp_path / "final/x/y/a.pdf"
+    assert path.read_bytes() == DATA
+    assert part.key == "s/00007" and (tmp_path / "temp/s/00007").read_bytes() == b"part"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [stat.S_IMODE(p.stat().st_mode) for p in (path.parent, path.parent.parent)] == [
+        0o750
+    ] * 2
+    assert xattr(path, "gostorage.sha256") == f"v1 {final.sha256} {final.size}"
+    assert xattr(path, "mime_type") == "application/pdf"
+    assert xattr(path, "gostorage.metadata") == '{"k":"v"}'
+    assert xattr(tmp_path / "temp/s/00007", "gostorage.sha256") == f"v1 {part.sha256} 4"
+
+
+def test_modes_are_options(tmp_path, umask):
+    adapter = make_local(tmp_path, file_mode=0o604, directory_mode=0o705)
+    adapter.put_final("x/a", b"")
+    assert stat.S_IMODE((tmp_path / "final/x/a").stat().st_mode) == 0o604
+    assert stat.S_IMODE((tmp_path / "final/x").stat().st_mode) == 0o705
+    adapter.close()
+
+
+def test_an_overwrite_drops_the_old_attributes(local, tmp_path):
+    local.put_final("a", b"x", content_type="text/plain", metadata={"k": "v"})
+    local.put_final("a", b"y")
+    assert os.listxattr(tmp_path / "final/a") == ["user.gostorage.sha256"]
+
+
+@pytest.mark.parametrize("at", [0, len(DATA) // 2, len(DATA) - 1], ids=["first", "mid", "last"])
+def test_a_flipped_bit_is_found_before_the_last_byte(local, tmp_path, at):
+    final = local.put_final("a", DATA)
+    part = local.put_temp_part("s", 1, DATA)
+    for path in (tmp_path / "final/a", tmp_path / "temp/s/00001"):
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(bytes([DATA[at] ^ 1]))
+    for reader in (local.get_final_stream(*final), local.get_temp_part_stream(part.key)):
+        got = 0
+        with reader, pytest.raises(ContentMismatch):
+            while piece := reader.read(100_000):
+                got += len(piece)
+        assert got < len(DATA)
+    with pytest.raises(ContentMismatch), local.get_final_stream(*final) as reader:
+        reader.read()
+    with pytest.raises(ContentMismatch), local.get_final_stream(*final) as reader:
+        reader.read(10), reader.seek(0), reader.read()
+    with pytest.raises(ContentMismatch):
+        local.assemble("b", [part])
+    with pytest.raises(ObjectNotFound):
+        local.stat_final("local", "b")
+
+
+def test_a_part_that_shrank_or_grew(local, tmp_path):
+    for length in (0, len(DATA) - 1, len(DATA) + 1):
+        part = local.put_temp_part("s", 1, DATA)
+        os.truncate(tmp_path / "temp/s/00001", length)
+        with pytest.raises(ContentMismatch):
+            local.get_temp_part_stream(part)
+        with pytest.raises(ContentMismatch):
+            local.assemble("b", [part])
+
+
+def test_a_file_cut_while_it_is_read(local, tmp_path):
+    final = local.put_final("a", DATA)
+    with local.get_final_stream(*final) as reader:
+        reader.read(10)
+        os.truncate(tmp_path / "final/a", 1_000_000)
+        with pytest.raises((ContentMismatch, StorageError)):
+            reader.read()
+
+
+def test_foreign_files_are_served_with_what_is_known(local, tmp_path):
+    local.put_final("a", b"")
+    (tmp_path / "final/b").write_bytes(b"foreign")
+    final = local.stat_final("local", "b")
+    assert (final.size, final.sha256) == (7, None)
+    with local.get_final_stream(*final) as reader:
+        assert reader.read() == b"foreign" and reader.sha256 is None
+    for value in (b"nonsense", b"v1 " + b"0" * 64, b"v1 xyz 7", b"v2 " + b"0" * 64 + b" 7", b""):
+        os.setxattr(tmp_path / "final/b", "user.gostorage.sha256", value)
+        assert local.stat_final("local", "b") == final
+    assert local.put_final("b", b"new").sha256 == digest(b"new")
+
+
+def test_an_edited_file_does_not_keep_its_digest(local, tmp_path):
+    final = local.put_final("a", DATA)
+    with open(tmp_path / "final/a", "ab") as file:
+        file.write(b"more")
+    assert local.stat_final(*final).sha256 is None
+
+
+@pytest.mark.parametrize("what", ["fifo", "directory", "link", "dangling", "socketless device"])
+def test_what_is_not_a_file_is_no_object(local, tmp_path, what):
+    local.put_final("warm", b"")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"secret")
+    target = tmp_path / "final/a"
+    if what == "fifo":
+        os.mkfifo(target)
+    elif what == "directory":
+        target.mkdir()
+    elif what == "link":
+        target.symlink_to(outside)
+    elif what == "dangling":
+        target.symlink_to(tmp_path / "nowhere")
+    else:
+        os.mknod(target, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    started = time.monotonic()
+    with pytest.raises(StorageError):
+        local.get_final_stream("local", "a")
+    with pytest.raises(StorageError):
+        local.stat_final("local", "a")
+    try:
+        local.put_final("a", b"new")
+    except StorageError:
+        pass
+    else:
+        with local.get_final_stream("local", "a") as reader:
+            assert reader.read() == b"new"
+    assert time.monotonic() - started < 2
+    assert outside.read_bytes() == b"secret" and not (tmp_path / "nowhere").exists()
+
+
+def test_a_link_in_the_path_leads_nowhere(local, tmp_path):
+    local.put_final("warm", b"")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_bytes(b"secret")
+    for name, to in (("abs", outside), ("rel", "../outside"), ("up", "..")):
+        (tmp_path / "final" / name).symlink_to(to)
+        for key in (f"{name}/a", f"{name}/outside/a", f"{name}/new"):
+            for call in (
+                lambda key=key: local.get_final_stream("local", key),
+                lambda key=key: local.stat_final("local", key),
+                lambda key=key: local.put_final(key, b"x"),
+            ):
+                with pytest.raises(StorageError):
+                    call()
+            with contextlib.suppress(StorageError):
+                local.delete_final("local", key)
+    assert sorted(os.listdir(outside)) == ["a"] and (outside / "a").read_bytes() == b"secret"
+
+
+def test_a_link_swapped_in_while_writing(local, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    local.put_final("d/a", b"old")
+    stop = threading.Event()
+
+    here, kept = tmp_path / "final/d", tmp_path / "final/kept"
+    steps = [(os.rename, here, kept), (os.symlink, outside, here), (os.unlink, here)]
+    steps += [(os.rename, kept, here)]
+
+    def swap():
+        while not stop.is_set():
+            for step, *names in steps:
+                with contextlib.suppress(OSError):  # a put may have made the folder anew
+                    step(*names)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        for _ in range(200):
+            for call in (
+                lambda: local.put_final("d/a", b"new"),
+                lambda: local.put_final("d/b/c", b"new"),
+                lambda: local.delete_final("local", "d/a"),
+            ):
+                with contextlib.suppress(StorageError):
+                    call()
+    finally:
+        stop.set()
+        swapper.join()
+    assert os.listdir(outside) == []
+
+
+def test_overlapping_areas_are_refused(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for temp, final in [
+        ("a", "a"), ("a", "a/"), ("a", "a/b"), ("a/b", "a"), ("a", "./a"), ("a/../b", "b"),
+        ("real", "link"), ("link/x", "real"), ("link", "real/x"),
+    ]:  # fmt: skip
+        with pytest.raises(ImproperlyConfigured):
+            adapter = LocalStorageAdapter(temp_dir=tmp_path / temp, final_dir=f"{tmp_path}/{final}")
+            try:
+                adapter.check_health()
+            finally:
+                adapter.close()
+
+
+def test_areas_side_by_side_and_through_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    adapter = LocalStorageAdapter(temp_dir=str(tmp_path / "ab"), final_dir=tmp_path / "link/a")
+    adapter.check_health()
+    final = adapter.assemble("x", [adapter.put_temp_part("s", 1, DATA)])
+    assert (tmp_path / "real/a/x").read_bytes() == DATA and final.bucket == "local"
+    adapter.close()
+
+
+def test_staging_is_no_object(local, tmp_path):
+    local.put_final("a", b"")
+    local.put_temp_part("s", 1, b"")
+    for area in ("temp", "final"):
+        directory = tmp_path / area / STAGING
+        directory.mkdir(exist_ok=True)
+        (directory / "litter").write_bytes(b"")
+    assert len(local.list_temp_parts("s")) == 1
+    assert local.put_final(".gostorage/staging/litter", b"").key == ".gostorage/staging/litter"
+    for area in ("temp", "final"):
+        os.unlink(tmp_path / area / STAGING / "litter")
+
+
+def test_no_path_is_told(local, tmp_path):
+    local.put_final("d/a", DATA)
+    (tmp_path / "final/fifo").mkdir()
+    (tmp_path / "final/link").symlink_to("/etc")
+    calls = [
+        lambda: local.get_final_stream("local", "none"),
+        lambda: local.put_final("d/a/b", b""),
+        lambda: local.put_final("d", b""),
+        lambda: local.put_final("fifo", b"", overwrite=False),
+        lambda: local.get_final_stream("local", "link/passwd"),
+        lambda: local.put_final("link/x", b""),
+        lambda: local.put_final("../x", b""),
+        lambda: local.put_final("x", b"", size=3),
+        lambda: local.get_final_stream("other", "x"),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError) as caught:
+            call()
+        text = "".join(traceback.format_exception_only(caught.value)) + repr(caught.value)
+        assert str(tmp_path) not in text and STAGING not in text and "/etc" not in text
+        assert str(tmp_path) not in str(vars(caught.value))
+
+
+def test_directories_come_and_go(local, tmp_path):
+    """Areas are made when they are needed, and again if someone removed them."""
+    local.put_final("x/a", DATA)
+    shutil.rmtree(tmp_path / "final/x")
+    final = local.put_final("x/a", DATA)
+    local.delete_final(*final)
+    part = local.put_temp_part("s", 1, b"")
+    local.delete_temp_part(part)
+    local.delete_temp_parts("s")
+    left = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert left == []
+    assert not (tmp_path / "temp/s").exists()
+
+
+def test_area_removed_while_writing(local, tmp_path):
+    local.put_final("a", b"")
+
+    def source():
+        yield DATA
+        shutil.rmtree(tmp_path / "final")
+        yield DATA
+
+    with pytest.raises(StorageError):
+        local.put_final("b", source())
+
+
+def test_deleting_races_with_putting(local, tmp_path):
+    """Removing an empty directory never loses an object that is on its way into it."""
+    done = threading.Event()
+    errors = []
+
+    def churn():
+        while not done.is_set():
+            try:
+                local.delete_final("local", local.put_final("d/e/one", b"1"))
+            except Exception as error:
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for n in range(150):
+            final = local.put_final("d/e/two", b"%d" % n)
+            with local.get_final_stream(*final) as reader:
+                assert reader.read() == b"%d" % n
+            local.delete_final(*final)
+    finally:
+        done.set()
+        thread.join()
+    assert errors == []
+
+
+def test_a_file_that_may_not_be_read(local, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything; the read-only file system of test_crash covers it")
+    local.put_final("a", b"x")
+    (tmp_path / "final").chmod(0o500)
+    with pytest.raises(StoragePermissionError):
+        local.put_final("b", b"x")
+    (tmp_path / "final").chmod(0o700)
+
+
+def test_two_adapters_on_one_area(local, tmp_path):
+    other = make_local(tmp_path)
+    final = local.put_final("a", DATA)
+    with other.get_final_stream(*final) as reader:
+        assert reader.read() == DATA
+    assert other.put_final("a", DATA, overwrite=False) == final
+    other.close()
+    assert local.stat_final(*final) == final
