@@ -29,9 +29,7 @@ def facade_functions(package: Path) -> frozenset[str]:
     """The exported functions of a Go package, as gofmt writes them."""
     sources = (p for p in package.glob("*.go") if not p.name.endswith("_test.go"))
     declared = r"^func ([A-Z]\w*)[(\[]"
-    return frozenset(
-        name for p in sources for name in re.findall(declared, p.read_text(), re.MULTILINE)
-    )
+    return frozenset(name for p in sources for name in re.findall(declared, p.read_text(), re.MULTILINE))
 
 
 def bound_functions(c_source: Path, prefix: str) -> frozenset[str]:
@@ -103,8 +101,6 @@ def read_elf(path: Path) -> Elf:
     symbols = list(entries(DYNAMIC_SYMBOLS, "<IBBHQQ"))
     return Elf(
         needed=frozenset(text(strings + at) for tag, at, strings in dynamic if tag == NEEDED),
-        run_path=frozenset(
-            text(strings + at) for tag, at, strings in dynamic if tag in (RPATH, RUNPATH)
-        ),
+        run_path=frozenset(text(strings + at) for tag, at, strings in dynamic if tag in (RPATH, RUNPATH)),
         exported=frozenset(text(strings + symbol[0]) for symbol, strings in symbols if symbol[3]),
     )

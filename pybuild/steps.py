@@ -47,9 +47,7 @@ def build(target: Path, abi: str, *, loadable: bool) -> None:
 
 def run(command: list[str | Path], directory: Path, environment: Environment) -> None:
     """Run a step and show what it says only if it fails. Raises BuildError."""
-    done = subprocess.run(
-        command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    done = subprocess.run(command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         sys.stderr.write(done.stdout.decode(errors="replace"))
         shown = " ".join(Path(part).name for part in command[:2])

@@ -129,9 +129,7 @@ def test_the_wheel_holds_python_stubs_and_one_extension():
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert rest == {"storage/py.typed", "storage/_gostorage.pyi", f"storage/_gostorage{suffix}"}
     tree = ROOT / "python"
-    assert {str(file) for file in sources} == {
-        str(path.relative_to(tree)) for path in tree.rglob("*.py")
-    }
+    assert {str(file) for file in sources} == {str(path.relative_to(tree)) for path in tree.rglob("*.py")}
     others = {file.parts[0] for file in installed if file.suffix != ".pyc"} - {"storage"}
     assert all(name.endswith(".dist-info") for name in others)
 

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import pytest
+from conftest import BYTES, CONTRACT
 from django.core.files.base import ContentFile, File
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.test import RequestFactory
 
-from conftest import BYTES, CONTRACT
 from storage import (
     ContentMismatch,
     FinalObject,

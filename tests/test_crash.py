@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from hashlib import sha256
 
 import pytest
-
 from conftest import STAGING, litter, make_local
 from faults.agent import content
+
 from storage import ObjectNotFound, StorageError, StoragePermissionError
 
 SYSCALLS = [
@@ -171,9 +171,7 @@ def test_kill_at_every_syscall(name, agent, tmp_path):
         for name in litter(root):  # a sweep may remove what it finds there
             os.unlink(name)
 
-    fired = {
-        syscall: kill_at_each(syscall, agent, tmp_path, operation, check) for syscall in SYSCALLS
-    }
+    fired = {syscall: kill_at_each(syscall, agent, tmp_path, operation, check) for syscall in SYSCALLS}
     assert fired["openat"] and fired["write"] and fired["fsync"] and fired["fsetxattr"], fired
     assert fired["linkat"] + fired["renameat"] + fired["renameat2"], fired
     assert previous or fired["mkdirat"], fired
@@ -239,9 +237,7 @@ def test_power_loss_after_the_acknowledgement(flush, disk, agent):
     disk.cut(flush)
     worker.end()
     disk.restart()
-    assert {
-        name: sha256((disk.path / name).read_bytes()).hexdigest() for name in digests
-    } == digests
+    assert {name: sha256((disk.path / name).read_bytes()).hexdigest() for name in digests} == digests
     adapter = make_local(disk.path)
     assert {f"temp/{part.key}": part.sha256 for part in adapter.list_temp_parts("s")} == {
         name: digest for name, digest in digests.items() if name.startswith("temp")

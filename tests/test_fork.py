@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-
 from conftest import HERE
 
 SCENARIOS = [
@@ -147,8 +146,7 @@ def test_import_loads_no_extension(tmp_path):
         "settings.configure(INSTALLED_APPS=['storage'])\n"
         "import django; django.setup()\n"
         "from storage import get_storage_adapter, LocalStorageAdapter, MemoryStorageAdapter\n"
-        "LocalStorageAdapter(temp_dir='temp', final_dir='final'); MemoryStorageAdapter()\n"
-        + NOT_LOADED,
+        "LocalStorageAdapter(temp_dir='temp', final_dir='final'); MemoryStorageAdapter()\n" + NOT_LOADED,
         tmp_path,
     )
 

@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-
 from conftest import litter
 from test_crash import Agent
 
@@ -129,13 +128,9 @@ EXITS = {
     "an open stream": "",
     "an open stream in a cycle": "cycle = [reader]; cycle.append(cycle); del reader, cycle",
     "daemon threads": (
-        "for work in (put, put, read, read):\n"
-        "    threading.Thread(target=work, daemon=True).start()\n"
-        "time.sleep(0.3)"
+        "for work in (put, put, read, read):\n    threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.3)"
     ),
-    "a daemon thread, sys.exit": (
-        "threading.Thread(target=put, daemon=True).start()\ntime.sleep(0.2); sys.exit(0)"
-    ),
+    "a daemon thread, sys.exit": ("threading.Thread(target=put, daemon=True).start()\ntime.sleep(0.2); sys.exit(0)"),
     "a suspended source": (
         "def source():\n    yield bytes(1_000_000)\n    yield time.sleep(1000)\n"
         "threading.Thread(target=adapter.put_final, args=('a', source()), daemon=True).start()\n"
@@ -193,7 +188,5 @@ def test_handlers_are_left_alone(tmp_path):
         + START
         + "print(json.dumps(before == {n: repr(signal.getsignal(n)) for n in numbers}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert json.loads(done.stdout)

@@ -1,16 +1,14 @@
 """One validator: Python's and Go's give the same verdict on every string."""
 
 import pytest
+from conftest import CONTRACT
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conftest import CONTRACT
 from storage import InvalidKey, native
 from storage.base import check_key
 
-SETTINGS = settings(
-    max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SETTINGS = settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SEGMENTS = st.one_of(
     st.sampled_from(["", ".", "..", "...", "a", " ", "\\", "\x00", "\x7f", "\x85", "\u00a0", "é"]),
     st.text(max_size=8),

@@ -10,9 +10,9 @@ import traceback
 from hashlib import sha256
 
 import pytest
+from conftest import BYTES, STAGING, make_local
 from django.core.exceptions import ImproperlyConfigured
 
-from conftest import BYTES, STAGING, make_local
 from storage import (
     ContentMismatch,
     LocalStorageAdapter,
@@ -46,9 +46,7 @@ def test_layout_modes_and_attributes(local, tmp_path, umask):
     assert path.read_bytes() == DATA
     assert part.key == "s/00007" and (tmp_path / "temp/s/00007").read_bytes() == b"part"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert [stat.S_IMODE(p.stat().st_mode) for p in (path.parent, path.parent.parent)] == [
-        0o750
-    ] * 2
+    assert [stat.S_IMODE(p.stat().st_mode) for p in (path.parent, path.parent.parent)] == [0o750] * 2
     assert xattr(path, "gostorage.sha256") == f"v1 {final.sha256} {final.size}"
     assert xattr(path, "mime_type") == "application/pdf"
     assert xattr(path, "gostorage.metadata") == '{"k":"v"}'

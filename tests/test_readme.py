@@ -155,6 +155,4 @@ def configurations():
 
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    {"code": code, "settings": settings, "configurations": configurations}[kind](
-        *map(Path, arguments)
-    )
+    {"code": code, "settings": settings, "configurations": configurations}[kind](*map(Path, arguments))

@@ -169,16 +169,19 @@ class NativeAdapter(StorageAdapter):
     def list_temp_parts(self, session_id: object) -> list[TempPart]:
         listed = native.call(self._temp, "list", prefix=check_session_id(session_id) + "/")
         parts = [(item, _part_number(item["key"])) for item in listed["objects"] or ()]
-        return [
-            TempPart(item["key"], number, item["size"], item["sha256"] or None) for item, number in parts if number
-        ]
+        return [TempPart(item["key"], number, item["size"], item["sha256"] or None) for item, number in parts if number]
 
     def delete_temp_parts(self, session_id: object) -> int:
         deleted: int = native.call(self._temp, "delete_all", prefix=check_session_id(session_id) + "/")["count"]
         return deleted
 
     def get_final_stream(
-        self, bucket: str | FinalObject, key: str | None = None, *, start: int = 0, length: int | None = None
+        self,
+        bucket: str | FinalObject,
+        key: str | None = None,
+        *,
+        start: int = 0,
+        length: int | None = None,
     ) -> ObjectReader:
         start = check_count("start", start) or 0
         length = check_count("length", length)
@@ -208,7 +211,11 @@ class NativeAdapter(StorageAdapter):
         if key is None:
             raise TypeError("a bucket and a key are needed, or a FinalObject")
         if bucket != self.bucket:
-            raise StorageError(f"this adapter has the bucket {self.bucket!r}, not {bucket!r}", code="bucket", key=key)
+            raise StorageError(
+                f"this adapter has the bucket {self.bucket!r}, not {bucket!r}",
+                code="bucket",
+                key=key,
+            )
         return check_key(key)
 
 
@@ -220,7 +227,11 @@ def _expected(part: str | TempPart) -> dict[str, Any]:
     """A part with what its value object says of it: a plain key takes what is there now."""
     key = check_key(_key(part))
     if isinstance(part, TempPart):
-        return {"key": key, "size": -1 if part.size is None else part.size, "sha256": part.sha256 or ""}
+        return {
+            "key": key,
+            "size": -1 if part.size is None else part.size,
+            "sha256": part.sha256 or "",
+        }
     return {"key": key, "size": -1, "sha256": ""}
 
 

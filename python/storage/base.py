@@ -149,7 +149,12 @@ class StorageAdapter(ABC):
 
     @abstractmethod
     def get_final_stream(
-        self, bucket: str | FinalObject, key: str | None = None, *, start: int = 0, length: int | None = None
+        self,
+        bucket: str | FinalObject,
+        key: str | None = None,
+        *,
+        start: int = 0,
+        length: int | None = None,
     ) -> ObjectReader:
         """Open a final object, or ``length`` bytes of it from ``start``. Raises ``ObjectNotFound``."""
 

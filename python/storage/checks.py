@@ -29,13 +29,25 @@ def _check_alias(alias: str, backend: str, options: dict[str, Any]) -> list[Chec
     try:
         adapter = conf.adapter_class(backend)
     except ImproperlyConfigured as error:
-        return [Error(str(error), id="storage.E002", hint=f"Correct BACKEND in {where}, or STORAGE_BACKEND.")]
+        return [
+            Error(
+                str(error),
+                id="storage.E002",
+                hint=f"Correct BACKEND in {where}, or STORAGE_BACKEND.",
+            )
+        ]
     try:
         conf.check_options(alias, adapter, options)
         if backend in conf.FLAT:
             adapter(**options)  # ours open nothing before their first operation
     except (ImproperlyConfigured, TypeError, ValueError) as error:
-        return [Error(str(error), id="storage.E003", hint=f"Correct OPTIONS in {where}, or the STORAGE_* settings.")]
+        return [
+            Error(
+                str(error),
+                id="storage.E003",
+                hint=f"Correct OPTIONS in {where}, or the STORAGE_* settings.",
+            )
+        ]
     if settings.DEBUG:
         return []
     if backend == conf.BACKENDS["memory"]:

@@ -25,12 +25,21 @@ BACKENDS = {
 """Short names that STORAGE_BACKEND takes besides dotted paths."""
 
 FLAT = {
-    "storage.LocalStorageAdapter": {"STORAGE_TEMP_DIR": "temp_dir", "STORAGE_FINAL_DIR": "final_dir"},
+    "storage.LocalStorageAdapter": {
+        "STORAGE_TEMP_DIR": "temp_dir",
+        "STORAGE_FINAL_DIR": "final_dir",
+    },
     "storage.MemoryStorageAdapter": {},
 }
 """Flat settings, and the options that they are, of each adapter."""
 
-FLAT_NAMES = ("STORAGE_BACKEND", "STORAGE_TEMP_DIR", "STORAGE_FINAL_DIR", "STORAGE_TEMP_PREFIX", "STORAGE_FINAL_PREFIX")
+FLAT_NAMES = (
+    "STORAGE_BACKEND",
+    "STORAGE_TEMP_DIR",
+    "STORAGE_FINAL_DIR",
+    "STORAGE_TEMP_PREFIX",
+    "STORAGE_FINAL_PREFIX",
+)
 
 
 def _value(name: str) -> Any:
@@ -60,7 +69,9 @@ def _from_dict(alias: str, entry: object) -> tuple[str, dict[str, Any]]:
         raise ImproperlyConfigured(f"{where} is a dict with BACKEND and OPTIONS")
     for name in entry:
         if name not in ("BACKEND", "OPTIONS"):
-            raise ImproperlyConfigured(f"{where} has an unknown key {name!r}{_nearest(str(name), ['BACKEND', 'OPTIONS'])}")
+            raise ImproperlyConfigured(
+                f"{where} has an unknown key {name!r}{_nearest(str(name), ['BACKEND', 'OPTIONS'])}"
+            )
     backend, options = entry.get("BACKEND"), entry.get("OPTIONS", {})
     if not isinstance(backend, str) or not backend:
         raise ImproperlyConfigured(f"{where} needs a BACKEND, such as 'storage.LocalStorageAdapter'")

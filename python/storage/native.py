@@ -118,7 +118,8 @@ def _raise(error: RuntimeError) -> NoReturn:
 def forked(what: str) -> StorageError:
     """The error for a stream or transfer of the parent that is used in a forked child."""
     return StorageError(
-        f"this {what} was opened before the fork and belongs to the parent process; open it again here", code="forked"
+        f"this {what} was opened before the fork and belongs to the parent process; open it again here",
+        code="forked",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import native
@@ -18,6 +18,8 @@ CHUNK = native.CHUNK
 """Bytes asked of a source at once, and the buffer of a reader."""
 
 _PROGRESS_SECONDS = 0.1
+
+Buffers = (bytes, bytearray, memoryview)
 
 
 class Meter:
@@ -55,42 +57,61 @@ def check_source(source: object) -> None:
     )
 
 
-Buffers = (bytes, bytearray, memoryview)
-
-
 def pump(source: Source, call: native.Call, meter: Meter) -> int:
     """Move all of ``source`` into a put; gives the number of bytes. What the source raises arrives unchanged."""
-    done = 0
-    for address, size in _pieces(source):
-        call.write(address, size)
-        done += size
-        meter(done)
-    return done
-
-
-def _pieces(source: Any) -> Iterator[tuple[int, int]]:
-    """Addresses and sizes of what the source gives; each is valid until the next is asked for."""
+    sink = _Sink(call, meter)
+    readinto, read = getattr(source, "readinto", None), getattr(source, "read", None)
     if isinstance(source, Buffers):
-        yield from _address(source)
-    elif callable(readinto := getattr(source, "readinto", None)):
-        yield from _filled(readinto)
-    elif callable(read := getattr(source, "read", None)):
-        while piece := _not_none(read(CHUNK)):
-            yield from _address(piece)
-        _address_check(piece)
+        sink.take(source)
+    elif callable(readinto):
+        _pump_into(readinto, sink)
+    elif callable(read):
+        while sink.take(_not_none(read(CHUNK))):
+            pass
     else:
         for piece in source:
-            yield from _address(_not_none(piece))
+            sink.take(_not_none(piece))
+    return sink.done
 
 
-def _filled(readinto: Callable[[memoryview], int | None]) -> Iterator[tuple[int, int]]:
+def _pump_into(readinto: Callable[[memoryview], int | None], sink: _Sink) -> None:
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
     address = native.address_of(buffer)
     while count := _not_none(readinto(view)):
         if not 0 < count <= CHUNK:
             raise ValueError(f"the stream's readinto answers {count} for a buffer of {CHUNK} bytes")
-        yield address, count
+        sink.write(address, count)
+
+
+class _Sink:
+    """Gives memory to a call and counts. No generator: a source's StopIteration would arrive as RuntimeError."""
+
+    def __init__(self, call: native.Call, meter: Meter) -> None:
+        self._call = call
+        self._meter = meter
+        self.done = 0
+
+    def write(self, address: int, size: int) -> None:
+        self._call.write(address, size)
+        self.done += size
+        self._meter(self.done)
+
+    def take(self, piece: object) -> int:
+        """Write a bytes-like object; gives its size in bytes."""
+        if isinstance(piece, bytes):
+            if piece:
+                self.write(native.address_of_bytes(piece), len(piece))
+            return len(piece)
+        if not isinstance(piece, bytearray | memoryview):
+            raise TypeError(f"the stream gives {type(piece).__name__}, not bytes")
+        with memoryview(piece) as whole:
+            if whole.nbytes and (whole.readonly or not whole.c_contiguous):
+                return self.take(whole.tobytes())
+            if whole.nbytes:
+                with whole.cast("B") as flat:
+                    self.write(native.address_of(flat), len(flat))
+            return whole.nbytes
 
 
 def _not_none(answer: Any) -> Any:
@@ -99,29 +120,6 @@ def _not_none(answer: Any) -> Any:
             "the stream has no data now (it answers None): it must be a blocking one", code="source", retryable=True
         )
     return answer
-
-
-def _address_check(piece: object) -> None:
-    if not isinstance(piece, Buffers):
-        raise TypeError(f"the stream gives {type(piece).__name__}, not bytes")
-
-
-def _address(piece: object) -> Iterator[tuple[int, int]]:
-    _address_check(piece)
-    if isinstance(piece, bytes):
-        if piece:
-            yield native.address_of_bytes(piece), len(piece)
-        return
-    assert isinstance(piece, bytearray | memoryview)
-    with memoryview(piece) as whole:
-        if not whole.nbytes:
-            return
-        if whole.readonly or not whole.c_contiguous:
-            data = whole.tobytes()
-            yield native.address_of_bytes(data), len(data)
-        else:
-            with whole.cast("B") as flat:
-                yield native.address_of(flat), len(flat)
 
 
 class _Raw(io.RawIOBase):

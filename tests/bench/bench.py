@@ -101,9 +101,7 @@ class HashingFile(File):
 
 
 class Bench:
-    def __init__(
-        self, directory: Path, size: int, rounds: int, go: str, progress: Progress
-    ) -> None:
+    def __init__(self, directory: Path, size: int, rounds: int, go: str, progress: Progress) -> None:
         self.directory, self.size, self.rounds, self.go = directory, size, rounds, go
         self.progress = progress
         self.rows: list[tuple[str, str, str, str, str]] = []
@@ -179,9 +177,7 @@ class Bench:
     def large(self) -> None:
         self.make_source()
         durable, quick = self.adapter(durable=True), self.adapter(durable=False)
-        ours, plain = self.alternate(
-            "put, fsync / plain loop", lambda: self.put(durable), self.plain_loop
-        )
+        ours, plain = self.alternate("put, fsync / plain loop", lambda: self.put(durable), self.plain_loop)
         self.compare("put with SHA-256 and fsync / plain loop", ours, plain, "≥ 1.30 x")
         ours, plain, hashing, copying = self.alternate(
             "put / FileSystemStorage / hashing / copying",

@@ -23,9 +23,7 @@ class Operations:
         from storage import LocalStorageAdapter
 
         self.root, self.held = root, []
-        self.adapter = LocalStorageAdapter(
-            temp_dir=f"{root}/temp", final_dir=f"{root}/final", **options
-        )
+        self.adapter = LocalStorageAdapter(temp_dir=f"{root}/temp", final_dir=f"{root}/final", **options)
 
     def warm(self):
         self.adapter.put_final("warm", b"x")

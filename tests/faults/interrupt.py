@@ -56,9 +56,7 @@ def put_endless():
 
 def put_for_a_second():
     until = time.monotonic() + 1.5
-    adapter.put_final(
-        "a", iter(lambda: bytes(65536) if time.monotonic() < until else b"end", b"end")
-    )
+    adapter.put_final("a", iter(lambda: bytes(65536) if time.monotonic() < until else b"end", b"end"))
 
 
 def put_huge_bytes():

@@ -56,9 +56,7 @@ class UploadPart(models.Model):
 
     class Meta:
         ordering = ("part_number",)
-        constraints = (
-            models.UniqueConstraint(fields=("session", "part_number"), name="one_part_per_number"),
-        )
+        constraints = (models.UniqueConstraint(fields=("session", "part_number"), name="one_part_per_number"),)
 
     def __str__(self) -> str:
         return self.temp_storage_key

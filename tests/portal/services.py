@@ -20,15 +20,11 @@ def start_session(
     if size < 1 or chunk_size < 1:
         raise ValueError("size and chunk_size are numbers of bytes, at least 1")
     with transaction.atomic():
-        file = UploadFile.objects.create(
-            original_filename=filename, size=size, content_type=content_type
-        )
+        file = UploadFile.objects.create(original_filename=filename, size=size, content_type=content_type)
         return UploadSession.objects.create(file=file, chunk_size=chunk_size)
 
 
-def upload_chunk(
-    session: UploadSession, part_number: int, stream: Any, *, sha256: str | None = None
-) -> UploadPart:
+def upload_chunk(session: UploadSession, part_number: int, stream: Any, *, sha256: str | None = None) -> UploadPart:
     """Stores one part, in any order; the same part again is fine, another content is not.
 
     Raises ValueError for a part number outside the file, `storage.ContentMismatch` (a ValueError)
@@ -65,10 +61,7 @@ def finalize_session(
         file = session.file
         if session.status == UploadSession.Status.COMPLETE:
             return file
-        parts = [
-            TempPart(p.temp_storage_key, p.part_number, p.size, p.sha256)
-            for p in session.parts.all()
-        ]
+        parts = [TempPart(p.temp_storage_key, p.part_number, p.size, p.sha256) for p in session.parts.all()]
         if len(parts) != session.total_parts:
             raise ValueError(f"{len(parts)} of {session.total_parts} parts have arrived")
         final = adapter.assemble(

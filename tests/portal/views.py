@@ -49,18 +49,14 @@ def storage_errors(view: View) -> View:
 def stream_response(stream: ObjectReader, content_type: str = "") -> StreamingHttpResponse:
     """The stream in pieces of 256 KiB; Django closes it."""
     headers = {} if stream.size is None else {"Content-Length": str(stream.size)}
-    return StreamingHttpResponse(
-        stream, content_type=content_type or "application/octet-stream", headers=headers
-    )
+    return StreamingHttpResponse(stream, content_type=content_type or "application/octet-stream", headers=headers)
 
 
 @require_POST
 @storage_errors
 def sessions(request: HttpRequest) -> HttpResponseBase:
     body = json.loads(request.body)
-    session = services.start_session(
-        body["filename"], int(body["size"]), content_type=body.get("content_type", "")
-    )
+    session = services.start_session(body["filename"], int(body["size"]), content_type=body.get("content_type", ""))
     return JsonResponse(
         {
             "session": str(session.pk),
@@ -101,9 +97,7 @@ def bare_part(request: HttpRequest, session_id: str, part_number: int) -> HttpRe
     adapter = get_storage_adapter()
     if request.method == "PUT":
         part = adapter.put_temp_part(session_id, part_number, request)
-        return JsonResponse(
-            {"key": part.key, "size": part.size, "sha256": part.sha256, "pid": os.getpid()}
-        )
+        return JsonResponse({"key": part.key, "size": part.size, "sha256": part.sha256, "pid": os.getpid()})
     key = f"{session_id}/{part_number:05d}"
     if request.method == "DELETE":
         adapter.delete_temp_part(key)

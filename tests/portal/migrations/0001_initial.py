@@ -15,9 +15,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
                 ),
                 ("original_filename", models.CharField(max_length=255)),
                 ("content_type", models.CharField(blank=True, max_length=100)),
@@ -33,9 +31,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.UUIDField(
-                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
-                    ),
+                    models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False),
                 ),
                 ("chunk_size", models.BigIntegerField(default=5242880)),
                 (
@@ -61,9 +57,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("part_number", models.PositiveIntegerField()),
                 ("temp_storage_key", models.CharField(max_length=500)),
@@ -80,11 +74,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ("part_number",),
-                "constraints": [
-                    models.UniqueConstraint(
-                        fields=("session", "part_number"), name="one_part_per_number"
-                    )
-                ],
+                "constraints": [models.UniqueConstraint(fields=("session", "part_number"), name="one_part_per_number")],
             },
         ),
     )

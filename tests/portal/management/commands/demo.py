@@ -76,9 +76,7 @@ class Command(BaseCommand):
         parser.add_argument("--chunk-size", type=int, default=5 * MIB, help="bytes per part")
         parser.add_argument("--make-size", type=int, default=1024 * MIB, help="bytes to make")
 
-    def handle(
-        self, *, file: Path | None, chunk_size: int, make_size: int, **options: object
-    ) -> None:
+    def handle(self, *, file: Path | None, chunk_size: int, make_size: int, **options: object) -> None:
         started = peak_memory()
         console = Console()
         columns = (
