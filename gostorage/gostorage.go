@@ -62,7 +62,7 @@ func Write(call int64, address uintptr, n int64) (taken int64, err error) {
 	return int64(written), err
 }
 
-// Finish tells a put that all bytes have come.
+// Finish lets a put or an assembly commit: all bytes have come.
 func Finish(call int64) (done bool, err error) {
 	defer guard("put", &err)
 	return true, table.Finish(call)

@@ -48,7 +48,7 @@ def manage(environment, tmp_path):
 
 @contextmanager
 def running(command, environment, log):
-    """A server in a process group of its own, which is ended with all its children."""
+    """A server in a process group of its own, killed as one if it does not end when told to."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -61,9 +61,9 @@ def running(command, environment, log):
     try:
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         try:
-            process.wait(10)
+            process.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -132,7 +132,8 @@ def settings(document):
             names = {"BASE_DIR": base}
             exec(compile(text, str(document), "exec"), names)
             with override_settings(**{k: v for k, v in names.items() if k.isupper()}):
-                assert run_checks() == []
+                problems = run_checks()
+                assert not problems, problems
                 for alias in names.get("STORAGE_ADAPTERS", ["default"]):
                     adapter = get_storage_adapter(alias)
                     adapter.check_health()

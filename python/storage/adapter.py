@@ -155,10 +155,11 @@ class NativeAdapter(StorageAdapter):
         sizes = [part["size"] for part in parts]
         meter = Meter(progress, size if size is not None else None if -1 in sizes else sum(sizes))
         with native.Call(self._final, "assemble", **arguments) as call:
-            while (stored := call.poll(100 if progress else 200)) is None:
+            while call.poll(100 if progress else 200) is None:
                 meter(call.progress())
-            meter.final(stored["size"])
-            return self._final_object(stored)
+            meter.final(call.progress())
+            call.finish()
+            return self._final_object(call.wait())
 
     def get_temp_part_stream(self, temp_key: str | TempPart) -> ObjectReader:
         return self._reader(self._temp, _expected(temp_key))

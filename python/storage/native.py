@@ -24,12 +24,15 @@ from .exceptions import StorageError, StorageTimeout, from_wire
 CHUNK = 256 * 1024
 """Bytes that cross at once: a block of the Go side."""
 
+TURN = 4 * 1024 * 1024
+"""Bytes that one call moves at most, so that Python sees its signals."""
+
 _TURN_MS = 200  # a longer wait would keep Python from its signals
 _NAME = "storage._gostorage"
 
 _lock = threading.Lock()
 _module: ModuleType | None = None
-_loaded_before_fork = False
+_original: str | None = None  # the extension's file, once this process or a forebear began to load it
 _generation = 0
 
 
@@ -44,9 +47,8 @@ def loaded() -> bool:
 
 
 def _after_fork_in_child() -> None:
-    global _lock, _module, _loaded_before_fork, _generation
+    global _lock, _module, _generation
     _lock = threading.Lock()  # another thread of the parent may have held it
-    _loaded_before_fork = _loaded_before_fork or _module is not None
     _module = None
     _generation += 1
 
@@ -60,14 +62,25 @@ def _extension() -> Any:
 
 
 def _load() -> ModuleType:
-    global _module
+    global _module, _original
     with _lock:
         if _module is None:
             try:
-                _module = _load_copy() if _loaded_before_fork else importlib.import_module(_NAME)
+                if _original is None:
+                    _original = _find()  # before the loading: another thread may fork in the middle of it
+                    _module = importlib.import_module(_NAME)
+                else:
+                    _module = _load_copy(_original)
             except ImportError as error:
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
         return _module
+
+
+def _find() -> str:
+    found = importlib.util.find_spec(_NAME)
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(_NAME)
+    return found.origin
 
 
 def _why(error: ImportError) -> str:
@@ -81,13 +94,10 @@ def _why(error: ImportError) -> str:
     return "it was built for another Python or system; install django-gostorage again"
 
 
-def _load_copy() -> ModuleType:
-    found = importlib.util.find_spec(_NAME)
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError(_NAME)
+def _load_copy(file: str) -> ModuleType:
     fd = _memory_file()
     try:
-        with Path(found.origin).open("rb") as original:
+        with Path(file).open("rb") as original:
             left = os.fstat(original.fileno()).st_size
             while left:
                 left -= os.sendfile(fd, original.fileno(), None, left)
@@ -168,7 +178,7 @@ class Call:
         write = _extension().gostorage_Write
         try:
             while size:
-                taken = write(self._id, address, size)
+                taken = write(self._id, address, min(size, TURN))
                 address += taken
                 size -= taken
         except RuntimeError as error:

@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import native
 from .exceptions import StorageError
@@ -29,14 +29,21 @@ class Meter:
         self._progress = progress
         self._total = total
         self._next = 0.0
+        self._last = -1
 
     def __call__(self, done: int) -> None:
         if self._progress is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PROGRESS_SECONDS
-            self._progress(done, self._total)
+            self._report(done)
 
     def final(self, done: int) -> None:
+        """The final figure, unless it was just told."""
+        if done != self._last:
+            self._report(done)
+
+    def _report(self, done: int) -> None:
         if self._progress is not None:
+            self._last = done
             self._progress(done, self._total)
 
 
@@ -69,7 +76,7 @@ def pump(source: Source, call: native.Call, meter: Meter) -> int:
         while sink.take(_not_none(read(CHUNK))):
             pass
     else:
-        for piece in source:
+        for piece in cast("Iterable[object]", source):
             sink.take(_not_none(piece))
     return sink.done
 
@@ -106,11 +113,15 @@ class _Sink:
         if not isinstance(piece, bytearray | memoryview):
             raise TypeError(f"the stream gives {type(piece).__name__}, not bytes")
         with memoryview(piece) as whole:
-            if whole.nbytes and (whole.readonly or not whole.c_contiguous):
+            if whole.nbytes and not whole.c_contiguous:
                 return self.take(whole.tobytes())
             if whole.nbytes:
                 with whole.cast("B") as flat:
-                    self.write(native.address_of(flat), len(flat))
+                    if flat.readonly:  # ctypes tells no address of it: a copy, but never of the whole
+                        for start in range(0, len(flat), CHUNK):
+                            self.take(flat[start : start + CHUNK].tobytes())
+                    else:
+                        self.write(native.address_of(flat), len(flat))
             return whole.nbytes
 
 
@@ -157,7 +168,7 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         self._check()
         with memoryview(buffer) as whole, whole.cast("B") as view, self._lock:
-            wanted = min(len(view), self.size - self._position)
+            wanted = min(len(view), self.size - self._position, native.TURN)
             if wanted <= 0:
                 return 0
             offset = self._start + self._position

@@ -245,7 +245,7 @@ class Bench:
 
     def start(self) -> None:
         results: list[list[float]] = []
-        command = [sys.executable, "-c", START, self.directory / "temp", self.directory / "final"]
+        command = [sys.executable, "-W", "ignore", "-c", START, self.directory / "temp", self.directory / "final"]
         bar = self.progress.add_task("start", total=self.rounds + 1)
         for number in range(self.rounds + 1):
             output = subprocess.check_output(command, text=True)

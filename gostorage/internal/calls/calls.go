@@ -11,6 +11,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
@@ -35,12 +36,14 @@ type store struct {
 }
 
 type call struct {
-	op, key string
-	cancel  context.CancelCauseFunc
-	pipe    *digest.Pipe // what moves bytes: put and assemble
-	done    chan struct{}
-	result  any
-	err     error
+	op, key  string
+	cancel   context.CancelCauseFunc
+	pipe     *digest.Pipe // what moves bytes: put and assemble
+	finished atomic.Bool
+	moved    chan struct{} // closed when an assembly has moved all bytes and waits for Finish
+	done     chan struct{}
+	result   any
+	err      error
 }
 
 type reader struct {
@@ -152,7 +155,9 @@ func (t *Table) Start(id int64, op, args string) (int64, error) {
 		return 0, object.Wire(op, request.Key, err)
 	}
 	ctx, cancel := context.WithCancelCause(on.ctx)
-	started := &call{op: op, key: request.Key, cancel: cancel, pipe: request.pipe, done: make(chan struct{})}
+	started := &call{
+		op: op, key: request.Key, cancel: cancel, pipe: request.pipe, moved: request.moved, done: make(chan struct{}),
+	}
 	t.mu.Lock()
 	number := t.number()
 	t.calls[number] = started
@@ -205,21 +210,32 @@ func (t *Table) Write(id int64, data []byte) (int, error) {
 	return n, nil
 }
 
-// Finish tells a put that all bytes have come.
+// Finish lets a put or an assembly commit: no more bytes will come.
 func (t *Table) Finish(id int64) error {
 	c, err := t.call(id)
 	if err != nil {
 		return err
 	}
+	if c.pipe == nil {
+		return object.Errorf(object.Internal, "%s takes no bytes", c.op)
+	}
+	c.finished.Store(true)
 	c.pipe.CloseWrite()
 	return nil
 }
 
 // Wait gives the result of a call as JSON, or "" when it has not ended within the time. The call is then forgotten.
+// An assembly that has moved all bytes answers {"ready":true}, and goes on when it is told to Finish.
 func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
 	c, err := t.call(id)
 	if err != nil {
 		return "", err
+	}
+	if c.moved != nil && !c.finished.Load() {
+		if either(c.moved, c.done, wait) && !closed(c.done) {
+			return `{"ready":true}`, nil
+		}
+		wait = 0
 	}
 	if !ended(c.done, wait) {
 		return "", nil
@@ -242,13 +258,29 @@ func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
 	return string(text), err
 }
 
-func ended(done <-chan struct{}, wait time.Duration) bool {
+// either waits for one of two channels to be closed; ended for one.
+func either(a, b <-chan struct{}, wait time.Duration) bool {
+	if closed(a) || closed(b) {
+		return true
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case <-done:
-		return true
+	case <-a:
+	case <-b:
 	case <-timer.C:
+		return false
+	}
+	return true
+}
+
+func ended(done <-chan struct{}, wait time.Duration) bool { return either(done, nil, wait) }
+
+func closed(channel <-chan struct{}) bool {
+	select {
+	case <-channel:
+		return true
+	default:
 		return false
 	}
 }

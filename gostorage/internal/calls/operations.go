@@ -22,7 +22,8 @@ type Request struct {
 	TempStore   int64             `json:"temp_store"`
 	Parts       []part            `json:"parts"`
 
-	pipe *digest.Pipe
+	pipe  *digest.Pipe
+	moved chan struct{}
 }
 
 type part struct {
@@ -70,7 +71,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		if err != nil {
 			return nil, err
 		}
-		r.pipe = digest.NewPipe(buffers.Shared, expected(r.Size, r.SHA256))
+		r.pipe, r.moved = digest.NewPipe(buffers.Shared, expected(r.Size, r.SHA256)), make(chan struct{})
 		return func(ctx context.Context) (any, error) { return assemble(ctx, on, temp, r) }, nil
 	case "get":
 		return func(ctx context.Context) (any, error) {
@@ -159,7 +160,7 @@ func assemble(ctx context.Context, final, temp *store, r *Request) (any, error) 
 			r.pipe.Fail(err)
 			return
 		}
-		r.pipe.CloseWrite()
+		close(r.moved) // the caller sees the final figure before it lets the commit begin
 	}()
 	info, err := final.Put(ctx, r.Key, r.pipe, r.options())
 	if err != nil {

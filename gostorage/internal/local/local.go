@@ -161,33 +161,39 @@ func (s *Store) seal(file *staged, info object.Info, opts object.PutOptions) err
 func (s *Store) publish(
 	ctx context.Context, at *place, file *staged, info object.Info, opts object.PutOptions,
 ) (object.Info, error) {
-	name := path.Base(info.Key)
 	for attempt := 0; ; attempt++ {
-		directory, err := s.directory(at, path.Dir(info.Key))
-		if err != nil {
-			return object.Info{}, classify(err)
-		}
-		err = file.linkTo(directory, name)
-		if errors.Is(err, fs.ErrExist) {
-			if !opts.Overwrite {
-				_ = directory.Close()
-				return s.settle(ctx, info)
-			}
-			err = file.renameTo(directory, name)
-		}
-		if err == nil && s.config.Durable {
-			err = directory.Sync()
-		}
-		_ = directory.Close()
+		done, err := s.tryPublish(at, file, info.Key, opts.Overwrite)
 		switch {
-		case err == nil:
+		case err == nil && done:
 			return info, nil
-		case errors.Is(err, unix.ENOENT) && attempt < 100:
-			continue // a delete took the emptied folder away between opening it and linking
+		case err == nil:
+			return s.settle(ctx, info)
+		case errors.Is(err, fs.ErrNotExist) && attempt < 100:
+			continue // a delete took an emptied folder away before the file was in it
 		default:
 			return object.Info{}, classify(err)
 		}
 	}
+}
+
+// tryPublish tells false when the key is taken and must not be overwritten.
+func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) (bool, error) {
+	directory, err := s.directory(at, path.Dir(key))
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = directory.Close() }()
+	err = file.linkTo(directory, path.Base(key))
+	if errors.Is(err, fs.ErrExist) {
+		if !overwrite {
+			return false, nil
+		}
+		err = file.renameTo(directory, path.Base(key))
+	}
+	if err == nil && s.config.Durable {
+		err = directory.Sync()
+	}
+	return err == nil, err
 }
 
 // settle decides a put without overwrite that came second.
