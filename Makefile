@@ -107,7 +107,7 @@ lint: $(VENV)$(MAIN)/tools ## gofmt, go vet, staticcheck, ruff, mypy --strict
 	@echo "==> ruff, mypy"
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy --strict python/storage
+	$(PYTHON) -m mypy --strict
 
 # ---- speed
 

@@ -147,6 +147,7 @@ KILLS = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", KILLS)
 def test_kill_at_every_syscall(name, agent, tmp_path):
     previous, operation = KILLS[name]

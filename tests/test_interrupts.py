@@ -53,7 +53,7 @@ class Running(Agent):
     def run(self, number, slow, log):
         if not slow:
             return self.signal_while(number)
-        with self.strace(log, f"trace={slow}", f"inject={slow}:delay_enter=1500000"):
+        with self.strace(log, f"trace={slow}", f"inject={slow}:delay_enter=800000"):
             return self.signal_while(number)
 
 

@@ -18,7 +18,6 @@ from storage import (
     LocalStorageAdapter,
     ObjectNotFound,
     StorageError,
-    StoragePermissionError,
 )
 
 DATA = BYTES[: 3 * 1024 * 1024 + 1]
@@ -327,16 +326,6 @@ def test_deleting_races_with_putting(local, tmp_path):
         done.set()
         thread.join()
     assert errors == []
-
-
-def test_a_file_that_may_not_be_read(local, tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything; the read-only file system of test_crash covers it")
-    local.put_final("a", b"x")
-    (tmp_path / "final").chmod(0o500)
-    with pytest.raises(StoragePermissionError):
-        local.put_final("b", b"x")
-    (tmp_path / "final").chmod(0o700)
 
 
 def test_two_adapters_on_one_area(local, tmp_path):

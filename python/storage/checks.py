@@ -55,7 +55,7 @@ def _check_alias(alias: str, backend: str, options: dict[str, Any]) -> list[Chec
             Warning(
                 f"{where} keeps files in memory: they are lost with the process, and each worker has its own.",
                 id="storage.W002",
-                hint="Set STORAGE_BACKEND = 'local'.",
+                hint=f"Use the local adapter: BACKEND in {where}, or STORAGE_BACKEND = 'local'.",
             )
         ]
     if not hasattr(settings, conf.SETTING) and not any(getattr(settings, name, "") for name in conf.FLAT_NAMES):

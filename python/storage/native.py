@@ -165,7 +165,11 @@ class Call:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None and self._generation == _generation:
+        if kind is not None:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._generation == _generation:
             _extension().gostorage_Cancel(self._id)
 
     def _check(self) -> None:

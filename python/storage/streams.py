@@ -176,6 +176,12 @@ class _Raw(io.RawIOBase):
             self._position += count
             return count
 
+    def readall(self) -> bytes:
+        pieces = []
+        while piece := self.read(CHUNK):
+            pieces.append(piece)
+        return b"".join(pieces)
+
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed stream")

@@ -197,13 +197,13 @@ def from_a_thread():
     work("a")
     errors = []
 
-    def fork():
+    def fork(n):
         try:
-            child(nested, 1, "b")
+            child(nested, 1, f"b{n}")
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=fork) for _ in range(8)]
+    threads = [threading.Thread(target=fork, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

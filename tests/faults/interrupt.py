@@ -6,6 +6,7 @@ handler's own, when it arrived and when the handler ran (CLOCK_MONOTONIC, one fo
 
 import faulthandler
 import json
+import mmap
 import os
 import signal
 import sys
@@ -78,9 +79,8 @@ def read_all():
 
 
 def read_big():
-    buffer = bytearray(6 * GiB)
     with reader:
-        reader.readinto(buffer)
+        reader.readinto(mmap.mmap(-1, 6 * GiB))
 
 
 def read_by_chunks():

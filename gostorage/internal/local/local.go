@@ -39,6 +39,7 @@ type Store struct {
 	config Config
 	mu     sync.Mutex
 	at     *place
+	closed bool
 }
 
 var _ object.Store = (*Store)(nil)
@@ -58,7 +59,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.at.close()
-	s.at = nil
+	s.at, s.closed = nil, true
 	return nil
 }
 
@@ -75,6 +76,9 @@ func (p *place) close() {
 func (s *Store) here() (*place, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil, object.Errorf(object.Closed, "the adapter was closed")
+	}
 	if s.at != nil && linked(s.at.top) && linked(s.at.staging) {
 		return s.at, nil
 	}
@@ -167,7 +171,11 @@ func (s *Store) publish(
 		case err == nil && done:
 			return info, nil
 		case err == nil:
-			return s.settle(ctx, info)
+			there, err := s.settle(ctx, info)
+			if object.CodeOf(err) == object.NotFound && attempt < 100 {
+				continue // the rival was deleted meanwhile: the key is free again
+			}
+			return there, err
 		case errors.Is(err, fs.ErrNotExist) && attempt < 100:
 			continue // a delete took an emptied folder away before the file was in it
 		default:
@@ -199,7 +207,7 @@ func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) 
 // settle decides a put without overwrite that came second.
 func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error) {
 	reader, err := s.Get(ctx, put.Key)
-	if object.CodeOf(err) == object.NotFound {
+	if object.CodeOf(err) == object.NotFound && s.isFolder(put.Key) {
 		return object.Info{}, object.Errorf(object.Conflict, "a folder of other objects has this name")
 	}
 	if err != nil {
@@ -213,6 +221,15 @@ func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error
 		}
 	}
 	return object.Same(there, put)
+}
+
+func (s *Store) isFolder(key string) bool {
+	at, err := s.here()
+	if err != nil {
+		return false
+	}
+	stat, err := at.root.Stat(key)
+	return err == nil && stat.IsDir()
 }
 
 // directory opens a folder of the store, and makes it if need be.
