@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +13,9 @@ from .base import (
     Source,
     StorageAdapter,
     TempPart,
+    check_content_type,
     check_count,
+    check_file_id,
     check_key,
     check_metadata,
     check_part_number,
@@ -32,7 +34,6 @@ class NativeAdapter(StorageAdapter):
     def __init__(self) -> None:
         self._stores: tuple[int, int] | None = None
         self._generation = native.generation()
-        self._lock = threading.Lock()
         self._closed = False
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -40,18 +41,17 @@ class NativeAdapter(StorageAdapter):
         raise NotImplementedError
 
     def _open(self) -> tuple[int, int]:
-        if self._generation != native.generation():  # a forked child opens stores of its own
-            self._lock = threading.Lock()
-            self._stores = None
-            self._generation = native.generation()
-        if self._closed:
-            raise StorageError("the adapter was closed", code="closed")
-        if self._stores is None:
-            with self._lock:
-                if self._stores is None:
+        stores = self._stores
+        if stores is None or self._generation != native.generation() or self._closed:
+            with native.lock():
+                if self._closed:
+                    raise StorageError("the adapter was closed", code="closed")
+                stores = self._stores
+                if stores is None or self._generation != native.generation():  # a forked child opens its own
                     temp, final = self._configurations()
-                    self._stores = native.open_store(temp), native.open_store(final)
-        return self._stores
+                    stores = native.open_store(temp), native.open_store(final)
+                    self._stores, self._generation = stores, native.generation()
+        return stores
 
     @property
     def _temp(self) -> int:
@@ -85,7 +85,7 @@ class NativeAdapter(StorageAdapter):
     ) -> TempPart:
         number = check_part_number(part_number)
         key = f"{check_session_id(session_id)}/{number:05d}"
-        stored = self._put("_temp", key, stream, size, sha256, progress, overwrite=overwrite)
+        stored = self._put("_temp", key, stream, size, sha256, progress, overwrite=bool(overwrite))
         return TempPart(stored["key"], number, stored["size"], stored["sha256"])
 
     def put_final(
@@ -100,9 +100,9 @@ class NativeAdapter(StorageAdapter):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        key = check_key(str(file_id))
-        described = {"content_type": content_type or "", "metadata": check_metadata(metadata)}
-        stored = self._put("_final", key, stream, size, sha256, progress, overwrite=overwrite, **described)
+        key = check_file_id(file_id)
+        described = {"content_type": check_content_type(content_type), "metadata": check_metadata(metadata)}
+        stored = self._put("_final", key, stream, size, sha256, progress, overwrite=bool(overwrite), **described)
         return self._final_object(stored)
 
     def _put(
@@ -143,13 +143,13 @@ class NativeAdapter(StorageAdapter):
             raise ValueError("an object is assembled from at least one part")
         size = check_count("size", size)
         arguments = {
-            "key": check_key(str(file_id)),
+            "key": check_file_id(file_id),
             "temp_store": self._temp,
             "parts": parts,
             "size": -1 if size is None else size,
             "sha256": check_sha256(sha256),
-            "overwrite": overwrite,
-            "content_type": content_type or "",
+            "overwrite": bool(overwrite),
+            "content_type": check_content_type(content_type),
             "metadata": check_metadata(metadata),
         }
         sizes = [part["size"] for part in parts]
@@ -195,11 +195,12 @@ class NativeAdapter(StorageAdapter):
         native.call(self._final, "delete", key=self._final_key(bucket, key))
 
     def check_health(self, timeout: float = 5.0) -> None:
+        end = time.monotonic() + timeout
         for store in self._open():
-            native.call_within(timeout, store, "check")
+            native.call_within(end - time.monotonic(), store, "check")
 
     def _reader(self, store: int, wanted: dict[str, Any], *, start: int = 0, length: int | None = None) -> ObjectReader:
-        return ObjectReader(native.call(store, "get", **wanted), start=start, length=length)
+        return ObjectReader(self, native.call(store, "get", **wanted), start=start, length=length)
 
     def _final_object(self, stored: dict[str, Any]) -> FinalObject:
         return FinalObject(self.bucket, stored["key"], stored["size"], stored["sha256"] or None)
@@ -231,7 +232,7 @@ def _expected(part: str | TempPart) -> dict[str, Any]:
         return {
             "key": key,
             "size": -1 if part.size is None else part.size,
-            "sha256": part.sha256 or "",
+            "sha256": check_sha256(part.sha256 or None),
         }
     return {"key": key, "size": -1, "sha256": ""}
 

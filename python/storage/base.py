@@ -210,9 +210,16 @@ def _invalid(key: str, why: str) -> InvalidKey:
     return InvalidKey(f"not a legal key: {why}", key=key)
 
 
+def check_file_id(file_id: object) -> str:
+    """``str(file_id)``, which must be a key. Raises ``InvalidKey``, ``TypeError`` for None and bytes."""
+    if file_id is None or isinstance(file_id, bytes | bytearray | memoryview):
+        raise TypeError(f"an id is a str, an int or a UUID, not {type(file_id).__name__}")
+    return check_key(str(file_id))
+
+
 def check_session_id(session_id: object) -> str:
     """``str(session_id)``, which must be a key of one segment. Raises ``InvalidKey``."""
-    session = check_key(str(session_id))
+    session = check_file_id(session_id)
     if "/" in session:
         raise _invalid(session, "a session id has no slash")
     return session
@@ -251,6 +258,13 @@ def check_sha256(sha256: str | None) -> str:
     if not _SHA256.fullmatch(lowered):
         raise ValueError("sha256 is 64 hex digits")
     return lowered
+
+
+def check_content_type(content_type: str | None) -> str:
+    """The content type, or "" for None. Raises ``TypeError`` unless it is text."""
+    if content_type is not None and not isinstance(content_type, str):
+        raise TypeError(f"content_type is a str, not {type(content_type).__name__}")
+    return content_type or ""
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:

@@ -50,7 +50,7 @@ def _value(name: str) -> Any:
 
 def configuration() -> dict[str, tuple[str, dict[str, Any]]]:
     """The dotted path and the options of every alias. Raises ``ImproperlyConfigured``."""
-    adapters = getattr(settings, SETTING, None)
+    adapters = _value(SETTING)
     flat = [name for name in FLAT_NAMES if _value(name) is not None]
     if adapters is None:
         return {"default": _from_flat()}
@@ -85,7 +85,8 @@ def _from_flat() -> tuple[str, dict[str, Any]]:
     options = {option: value for name, option in FLAT.get(backend, {}).items() if (value := _value(name)) is not None}
     if backend == BACKENDS["local"]:
         for option in ("temp_dir", "final_dir"):
-            options.setdefault(option, _default_directory(option))
+            if option not in options:
+                options[option] = _default_directory(option)
     return backend, options
 
 
@@ -169,7 +170,10 @@ def _make(alias: str) -> StorageAdapter:
     backend, options = known[alias]
     found = adapter_class(backend)
     check_options(alias, found, options)
-    return found(**options)
+    try:
+        return found(**options)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"the storage adapter {alias!r} refuses its options: {error}") from error
 
 
 def forget_adapters(*, setting: str, **_: object) -> None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
+from django.core.exceptions import ImproperlyConfigured
+
 __all__ = [
     "ContentMismatch",
     "InvalidKey",
@@ -140,12 +142,14 @@ _CLASSES: dict[str, type[StorageError]] = {
 _WIRE_FIELDS = 8
 
 
-def from_wire(text: str) -> StorageError:
+def from_wire(text: str) -> StorageError | ImproperlyConfigured:
     """The exception for an error of the Go side, in the form that ``object.Wire`` gives it there."""
     fields = [unquote(field) for field in text.split("|")]
     if len(fields) != _WIRE_FIELDS or fields[0] != "E1":
         return StorageError("the storage extension failed in a way it should not")
     _, code, op, key, status, request_id, retryable, message = fields
+    if code == "config":
+        return ImproperlyConfigured(message)
     return _CLASSES.get(code, StorageError)(
         message,
         code=code,

@@ -30,7 +30,7 @@ TURN = 4 * 1024 * 1024
 _TURN_MS = 200  # a longer wait would keep Python from its signals
 _NAME = "storage._gostorage"
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _module: ModuleType | None = None
 _original: str | None = None  # the extension's file, once this process or a forebear began to load it
 _generation = 0
@@ -41,6 +41,11 @@ def generation() -> int:
     return _generation
 
 
+def lock() -> threading.RLock:
+    """Held while stores open; a forked child has a fresh one, since a thread that it lacks may hold the parent's."""
+    return _lock
+
+
 def loaded() -> bool:
     """Whether this process has loaded the extension."""
     return _module is not None
@@ -48,7 +53,7 @@ def loaded() -> bool:
 
 def _after_fork_in_child() -> None:
     global _lock, _module, _generation
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    _lock = threading.RLock()  # another thread of the parent may have held it
     _module = None
     _generation += 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from . import native
@@ -55,7 +55,7 @@ def check_source(source: object) -> None:
         raise TypeError("the file is open in text mode: open it in binary mode, open(…, 'rb')")
     if hasattr(source, "readinto") or hasattr(source, "read") or isinstance(source, Buffers):
         return
-    if isinstance(source, AsyncIterator):
+    if isinstance(source, AsyncIterable):
         raise TypeError("the stream is an async iterator: this method takes a synchronous stream")
     if isinstance(source, Iterable) and not isinstance(source, dict):
         return
@@ -136,7 +136,8 @@ def _not_none(answer: Any) -> Any:
 class _Raw(io.RawIOBase):
     """A window on an open reader of the Go side."""
 
-    def __init__(self, opened: dict[str, Any], start: int, length: int | None) -> None:
+    def __init__(self, owner: object, opened: dict[str, Any], start: int, length: int | None) -> None:
+        self._owner = owner  # an adapter that nobody has any more closes its readers
         self._reader: int = opened["reader"]
         self._generation = native.generation()
         whole: int = opened["size"]
@@ -178,7 +179,7 @@ class _Raw(io.RawIOBase):
 
     def readall(self) -> bytes:
         pieces = []
-        while piece := self.read(CHUNK):
+        while piece := self.read(native.TURN):
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -204,8 +205,8 @@ class ObjectReader(io.BufferedReader):
     was opened, even if that is replaced or deleted meanwhile.
     """
 
-    def __init__(self, opened: dict[str, Any], *, start: int = 0, length: int | None = None) -> None:
-        raw = _Raw(opened, start, length)
+    def __init__(self, owner: object, opened: dict[str, Any], *, start: int = 0, length: int | None = None) -> None:
+        raw = _Raw(owner, opened, start, length)
         super().__init__(raw, CHUNK)
         self._window = raw
         self._key: str = opened["key"]

@@ -24,7 +24,7 @@ import (
 const (
 	// writeWait bounds one Write, and undoWait one Cancel: Python must see a signal within 250 ms.
 	writeWait = 200 * time.Millisecond
-	undoWait  = 100 * time.Millisecond
+	undoWait  = 40 * time.Millisecond
 )
 
 var errCancelled = object.Errorf(object.Cancelled, "the transfer was cancelled")

@@ -1,0 +1,65 @@
+"""Errors: the classes, what they say, and the form in which they cross from Go."""
+
+import copy
+import pickle
+
+import pytest
+
+from storage import (
+    ContentMismatch,
+    InvalidKey,
+    ObjectExists,
+    ObjectNotFound,
+    StorageCancelled,
+    StorageError,
+    StorageFull,
+    StoragePermissionError,
+    StorageTimeout,
+    StorageUnavailable,
+)
+from storage.exceptions import from_wire
+
+KINDS = [
+    (ObjectNotFound, FileNotFoundError, "not_found"),
+    (ObjectExists, FileExistsError, "exists"),
+    (InvalidKey, ValueError, "invalid_key"),
+    (ContentMismatch, ValueError, "mismatch"),
+    (StoragePermissionError, PermissionError, "permission"),
+    (StorageFull, OSError, "full"),
+    (StorageTimeout, TimeoutError, "timeout"),
+    (StorageUnavailable, ConnectionError, "unavailable"),
+    (StorageCancelled, StorageError, "cancelled"),
+]
+
+
+@pytest.mark.parametrize(("kind", "builtin", "code"), KINDS, ids=[code for *_, code in KINDS])
+def test_each_kind(kind, builtin, code):
+    error = from_wire(f"E1|{code}|put|a%7Cb%25|503|id-1|1|what%20failed")
+    assert type(error) is kind and isinstance(error, builtin) and isinstance(error, StorageError)
+    assert (error.code, error.op, error.key) == (code, "put", "a|b%")
+    assert (error.status, error.request_id, error.retryable) == (503, "id-1", True)
+    assert str(error) == "put 'a|b%': what failed"
+    assert kind("x").code == code
+
+
+@pytest.mark.parametrize("code", ["conflict", "bucket", "forked", "closed", "io", "source", "new"])
+def test_other_codes_are_plain(code):
+    error = from_wire(f"E1|{code}|||0||0|m")
+    assert type(error) is StorageError and error.code == code and str(error) == "m"
+    assert (error.status, error.request_id, error.retryable) == (None, None, False)
+
+
+@pytest.mark.parametrize("text", ["", "panic: /srv/secret", "E2|a|b|c|0||0|m", "E1|a|b", "E1|" * 9])
+def test_what_is_not_the_wire_form_is_not_repeated(text):
+    error = from_wire(text)
+    assert type(error) is StorageError and error.code == "internal"
+    assert "secret" not in str(error) and "secret" not in repr(error)
+
+
+@pytest.mark.parametrize("kind", [StorageError, *(kind for kind, *_ in KINDS)])
+def test_pickled_and_copied(kind):
+    """Celery and multiprocessing send them between processes."""
+    error = kind("m", op="get", key="k", retryable=True, status=404, request_id="r")
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(other) is kind and str(other) == str(error) == "get 'k': m"
+        assert vars(other) == vars(error)
