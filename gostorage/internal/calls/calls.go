@@ -184,6 +184,9 @@ func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (an
 		defer stop()
 	}
 	c.result, c.err = work(ctx)
+	if c.err != nil && ctx.Err() != nil {
+		c.err = context.Cause(ctx) // whatever a cancelled call ran into, that is why
+	}
 	if c.err != nil && c.pipe != nil {
 		c.pipe.Fail(c.err)
 	}

@@ -133,6 +133,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return object.Info{}, classify(err)
 	}
 	defer file.discard()
+	file.durable = s.config.Durable
 	if _, err := src.WriteTo(classifying{file}); err != nil {
 		return object.Info{}, err
 	}

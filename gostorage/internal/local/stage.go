@@ -19,6 +19,25 @@ type staged struct {
 	*os.File
 	staging *os.File
 	name    string // in the staging folder; empty for a file without a name
+	durable bool
+	written int64
+	started int64 // how far the disk was told to begin with
+}
+
+// writeBehind is how many bytes are handed to the disk at once while more are coming, so that the fsync at the end
+// finds most of its work done.
+const writeBehind = 8 << 20
+
+// Write implements io.Writer.
+func (f *staged) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	f.written += int64(n)
+	if f.durable && f.written-f.started >= writeBehind {
+		// A hint: where it fails, the fsync does all the work.
+		_ = unix.SyncFileRange(int(f.Fd()), f.started, f.written-f.started, unix.SYNC_FILE_RANGE_WRITE)
+		f.started = f.written
+	}
+	return n, err
 }
 
 func (p *place) stage() (*staged, error) {
