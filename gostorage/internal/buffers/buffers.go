@@ -1,6 +1,6 @@
 // Package buffers is the memory that transfers work in: blocks outside the Go heap, under one budget of the process.
 //
-// The peak is: one block for each transfer under way, plus at most the budget.
+// The peak is: one block for each transfer under way (two for an assembly), plus at most the budget.
 package buffers
 
 import (
