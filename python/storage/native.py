@@ -16,8 +16,9 @@ import os
 import sys
 import threading
 from pathlib import Path
+from time import monotonic
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from .exceptions import StorageError, StorageTimeout, from_wire
 
@@ -126,8 +127,12 @@ def _memory_file() -> int:
         return os.memfd_create("gostorage", os.MFD_CLOEXEC)
 
 
-def _raise(error: RuntimeError) -> NoReturn:
-    raise from_wire(str(error)) from None
+def _invoke(function: str, *arguments: object) -> Any:
+    """Call a function of the extension; its errors become ours here and nowhere else."""
+    try:
+        return getattr(_extension(), f"gostorage_{function}")(*arguments)
+    except RuntimeError as error:
+        raise from_wire(str(error)) from None
 
 
 def forked(what: str) -> StorageError:
@@ -140,18 +145,12 @@ def forked(what: str) -> StorageError:
 
 def open_store(config: dict[str, Any]) -> int:
     """Make a store on the Go side; gives its id."""
-    try:
-        return int(_extension().gostorage_Open(json.dumps(config)))
-    except RuntimeError as error:
-        _raise(error)
+    return int(_invoke("Open", json.dumps(config)))
 
 
 def close_store(store: int) -> None:
     """Cancel what runs on a store and forget it."""
-    try:
-        _extension().gostorage_Close(store)
-    except RuntimeError as error:
-        _raise(error)
+    _invoke("Close", store)
 
 
 class Call:
@@ -161,21 +160,14 @@ class Call:
 
     def __init__(self, store: int, op: str, **arguments: Any) -> None:
         self._generation = _generation
-        try:
-            self._id: int = _extension().gostorage_Start(store, op, json.dumps(arguments))
-        except RuntimeError as error:
-            _raise(error)
+        self._id: int = _invoke("Start", store, op, json.dumps(arguments))
 
     def __enter__(self) -> Call:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self._cancel()
-
-    def _cancel(self) -> None:
-        if self._generation == _generation:
-            _extension().gostorage_Cancel(self._id)
+        if kind is not None and self._generation == _generation:
+            _invoke("Cancel", self._id)
 
     def _check(self) -> None:
         if self._generation != _generation:
@@ -184,30 +176,20 @@ class Call:
     def write(self, address: int, size: int) -> None:
         """Give ``size`` bytes at ``address``; they are copied before it returns."""
         self._check()
-        write = _extension().gostorage_Write
-        try:
-            while size:
-                taken = write(self._id, address, min(size, TURN))
-                address += taken
-                size -= taken
-        except RuntimeError as error:
-            _raise(error)
+        while size:
+            taken = _invoke("Write", self._id, address, min(size, TURN))
+            address += taken
+            size -= taken
 
     def finish(self) -> None:
         """Say that all bytes have come: the commit begins."""
         self._check()
-        try:
-            _extension().gostorage_Finish(self._id)
-        except RuntimeError as error:
-            _raise(error)
+        _invoke("Finish", self._id)
 
     def poll(self, milliseconds: int = _TURN_MS) -> dict[str, Any] | None:
         """The result, or None when it is not there in time."""
         self._check()
-        try:
-            text = _extension().gostorage_Wait(self._id, min(milliseconds, _TURN_MS))
-        except RuntimeError as error:
-            _raise(error)
+        text = _invoke("Wait", self._id, min(milliseconds, _TURN_MS))
         return json.loads(text) if text else None
 
     def wait(self) -> dict[str, Any]:
@@ -218,10 +200,7 @@ class Call:
 
     def progress(self) -> int:
         """Bytes moved so far."""
-        try:
-            return int(_extension().gostorage_Progress(self._id))
-        except RuntimeError as error:
-            _raise(error)
+        return int(_invoke("Progress", self._id))
 
 
 def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
@@ -232,13 +211,11 @@ def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
 
 def call_within(seconds: float, store: int, op: str) -> dict[str, Any]:
     """The same, with ``StorageTimeout`` after so many seconds."""
-    from time import monotonic
-
     end = monotonic() + seconds
     with Call(store, op) as running:
         while True:
             left = end - monotonic()
-            result = running.poll(max(0, min(_TURN_MS, int(left * 1000))))
+            result = running.poll(max(0, int(left * 1000)))
             if result is not None:
                 return result
             if left <= 0:
@@ -247,31 +224,22 @@ def call_within(seconds: float, store: int, op: str) -> dict[str, Any]:
 
 def read(reader: int, offset: int, address: int, size: int) -> int:
     """Fill memory from a reader; gives the number of bytes, 0 at the end."""
-    try:
-        return int(_extension().gostorage_Read(reader, offset, address, size))
-    except RuntimeError as error:
-        _raise(error)
+    return int(_invoke("Read", reader, offset, address, size))
 
 
 def release(reader: int) -> None:
     """Close a reader."""
-    try:
-        _extension().gostorage_Release(reader)
-    except RuntimeError as error:
-        _raise(error)
+    _invoke("Release", reader)
 
 
 def check_key(key: str) -> None:
     """The Go side's verdict on a key; the same as ``storage.base.check_key``."""
-    try:
-        _extension().gostorage_CheckKey(key)
-    except RuntimeError as error:
-        _raise(error)
+    _invoke("CheckKey", key)
 
 
 def stats() -> dict[str, int]:
     """What is open on the Go side, for tests that look for leaks."""
-    counts: dict[str, int] = json.loads(_extension().gostorage_Stats())
+    counts: dict[str, int] = json.loads(_invoke("Stats"))
     return counts
 
 
