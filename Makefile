@@ -26,6 +26,7 @@ GO = $(shell tests/tools/go-env build/go)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GO_PACKAGES := ./gostorage/... ./tests/...
 PYTEST := -m pytest --durations=8
+TOOLS := build/tools/bin
 
 .PHONY: help
 help: ## this list
@@ -57,6 +58,16 @@ $(VENV)%/tools: tests/constraints.txt | $(VENV)%/created
 	@echo "==> test tools for Python $*"
 	$(@D)/bin/python -m pip install --quiet --requirement tests/constraints.txt
 	touch $@
+
+# The S3 servers of the tests, and two small programs of our own.
+.PHONY: tools
+tools: $(TOOLS)/faultproxy $(TOOLS)/discard ## the servers that the S3 tests run against (takes minutes, once)
+	@tests/tools/build-servers "$(GO)" $(TOOLS)
+
+$(TOOLS)/faultproxy: $(wildcard tests/servers/faultproxy/*.go)
+$(TOOLS)/discard: $(wildcard tests/bench/discard/*.go)
+$(TOOLS)/faultproxy $(TOOLS)/discard:
+	CGO_ENABLED=0 $(GO) build -o $@ ./$(<D)
 
 .PHONY: build
 build: $(VERSIONS:%=$(VENV)%/wheel) ## a wheel for each supported Python found, below build/wheels
@@ -90,7 +101,7 @@ test-go: ## Go tests, plain and with the race detector
 test-python: $(VERSIONS:%=test-python-%) ## the pytest suites against the installed wheel
 
 # From tests/, so that nothing but the installed wheel can be imported as `storage`.
-test-python-%: $(VENV)%/wheel $(VENV)%/tools
+test-python-%: $(VENV)%/wheel $(VENV)%/tools tools
 	@tests/tools/need-strace
 	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,all but those marked slow (they run on $(MAIN)))"
 	cd tests; ../$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'

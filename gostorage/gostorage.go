@@ -87,7 +87,8 @@ func Cancel(call int64) (done bool, err error) {
 	return true, nil
 }
 
-// Read fills memory from an open reader at an offset and gives the number of bytes, 0 at the end.
+// Read fills memory from an open reader at an offset and gives the number of bytes, 0 at the end,
+// and -1 when none have come yet.
 func Read(reader int64, offset int64, address uintptr, n int64) (taken int64, err error) {
 	defer guard("read", &err)
 	into, err := memory(address, n)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from django.conf import settings
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+
+from servers import STORES  # noqa: E402
+from servers.fixtures import faults, minio, own, store, toxiproxy, versitygw  # noqa: E402, F401
 
 CONTRACT = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
 BYTES = random.Random(1).randbytes(26 * 1024 * 1024)
@@ -45,16 +49,39 @@ def make_memory(tmp_path):
     return MemoryStorageAdapter()
 
 
+def make_s3(endpoint, *, folder=None, **options):
+    """An adapter with prefixes that no other test has; with folder="" those that are the default."""
+    from storage import S3StorageAdapter
+
+    folder = uuid.uuid4().hex if folder is None else folder
+    prefixes = {"temp_prefix": f"{folder}/temp", "final_prefix": f"{folder}/final/"} if folder else {}
+    given = {
+        "bucket_name": endpoint.bucket,
+        "access_key": endpoint.access_key,
+        "secret_key": endpoint.secret_key,
+        "region_name": endpoint.region,
+        "endpoint_url": endpoint.url,
+        "ca_bundle": endpoint.ca_bundle,
+        **prefixes,
+    }
+    return S3StorageAdapter(**(given | options))
+
+
+def on_s3(server):
+    return lambda request: make_s3(request.getfixturevalue(server))
+
+
 ADAPTERS = {
-    "local": make_local,
-    "local-fast": lambda tmp_path: make_local(tmp_path, durable=False),
-    "memory": make_memory,
+    "local": lambda request: make_local(request.getfixturevalue("tmp_path")),
+    "local-fast": lambda request: make_local(request.getfixturevalue("tmp_path"), durable=False),
+    "memory": lambda request: make_memory(request.getfixturevalue("tmp_path")),
+    **{f"s3-{server}": on_s3(server) for server in STORES},
 }
 
 
 @pytest.fixture(params=ADAPTERS)
-def adapter(request, tmp_path):
-    adapter = ADAPTERS[request.param](tmp_path)
+def adapter(request):
+    adapter = ADAPTERS[request.param](request)
     yield adapter
     adapter.close()
 

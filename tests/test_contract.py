@@ -36,6 +36,16 @@ def digest(data):
     return sha256(data).hexdigest()
 
 
+def listed(adapter, session, stored):
+    """What is listed is what was stored, but for digests that a store need not know in a listing."""
+    found = adapter.list_temp_parts(session)
+    unknown = [None] * len(stored) if adapter.backend == "s3" else [part.sha256 for part in stored]
+    assert [part.sha256 for part in found] == unknown
+    return [(part.key, part.part_number, part.size) for part in found] == [
+        (part.key, part.part_number, part.size) for part in stored
+    ]
+
+
 def read_final(adapter, final):
     with adapter.get_final_stream(final.bucket, final.key) as reader:
         return reader.read()
@@ -167,7 +177,7 @@ GOOD = {
 def test_sizes(adapter, size):
     data = BYTES[:size]
     final = adapter.put_final(f"sizes/{size}", io.BytesIO(data), size=size, sha256=digest(data))
-    assert (final.key, final.size, final.sha256) == (f"sizes/{size}", size, digest(data))
+    assert (final.key, final.size, final.sha256) == (f"{adapter.prefix}sizes/{size}", size, digest(data))
     assert adapter.stat_final(*final) == final
     assert read_final(adapter, final) == data
     part = adapter.put_temp_part("s", 1, Reads(data))
@@ -271,14 +281,14 @@ def test_bad_sources_leave_all_as_it_was(adapter, name, previous, method):
         if name == "None":
             assert caught.value.code == "source"
     if method == "put_temp_part":
-        assert adapter.list_temp_parts("a") == ([old] if previous else [])
+        assert listed(adapter, "a", ([old] if previous else []))
         if previous:
             assert read_part(adapter, old) == b"old"
     elif previous:
         assert read_final(adapter, old) == b"old"
     else:
         with pytest.raises(ObjectNotFound):
-            adapter.stat_final(adapter.put_final("bucket", b"").bucket, "a/b")
+            adapter.stat_final(adapter.put_final("bucket", b"").bucket, f"{adapter.prefix}a/b")
 
 
 @pytest.mark.parametrize("method", ["put_final", "put_temp_part", "assemble"])
@@ -346,7 +356,7 @@ def test_values(adapter):
     assert isinstance(part, TempPart) and str(part) == part.key and len(part.key) <= 500
     assert part == adapter.put_temp_part(str(uuid.UUID(int=7)), 3, b"abc")
     final = adapter.put_final(12, b"abc")
-    assert isinstance(final, FinalObject) and final.key == "12"
+    assert isinstance(final, FinalObject) and final.key == f"{adapter.prefix}12"
     bucket, key = final
     assert (bucket, key) == (final.bucket, final.key)
     for value in (part, final):
@@ -367,17 +377,17 @@ def test_values(adapter):
 def test_missing(adapter):
     bucket = adapter.put_final("there", b"").bucket
     for missing in (
-        lambda: adapter.get_final_stream(bucket, "a"),
-        lambda: adapter.get_final_stream(bucket, "there/below"),
-        lambda: adapter.stat_final(bucket, "a/b/c"),
+        lambda: adapter.get_final_stream(bucket, f"{adapter.prefix}a"),
+        lambda: adapter.get_final_stream(bucket, f"{adapter.prefix}there/below"),
+        lambda: adapter.stat_final(bucket, f"{adapter.prefix}a/b/c"),
         lambda: adapter.get_temp_part_stream("s/00001"),
         lambda: adapter.assemble("x", ["s/00001"]),
     ):
         with pytest.raises(ObjectNotFound) as caught:
             missing()
         assert isinstance(caught.value, FileNotFoundError) and caught.value.code == "not_found"
-    adapter.delete_final(bucket, "a")
-    adapter.delete_final(bucket, "a/b/c")
+    adapter.delete_final(bucket, f"{adapter.prefix}a")
+    adapter.delete_final(bucket, f"{adapter.prefix}a/b/c")
     adapter.delete_temp_part("s/00001")
     assert adapter.delete_temp_parts("s") == 0
     assert adapter.list_temp_parts("s") == []
@@ -409,15 +419,15 @@ def test_wrong_bucket(adapter):
 def test_parts(adapter):
     parts = {n: adapter.put_temp_part("s", n, bytes([n % 251])) for n in (3, 1, 10_000, 2)}
     other = adapter.put_temp_part("s2", 1, b"other")
-    assert adapter.list_temp_parts("s") == [parts[n] for n in (1, 2, 3, 10_000)]
+    assert listed(adapter, "s", [parts[n] for n in (1, 2, 3, 10_000)])
     adapter.delete_temp_part(parts[2].key)
-    assert adapter.list_temp_parts("s") == [parts[n] for n in (1, 3, 10_000)]
+    assert listed(adapter, "s", [parts[n] for n in (1, 3, 10_000)])
     again = adapter.put_temp_part("s", 3, b"again")
     assert again.key == parts[3].key
-    assert adapter.list_temp_parts("s")[1] == again
+    assert listed(adapter, "s", [parts[1], again, parts[10_000]])
     assert adapter.delete_temp_parts("s") == 3
     assert adapter.list_temp_parts("s") == []
-    assert adapter.list_temp_parts("s2") == [other]
+    assert listed(adapter, "s2", [other])
     for number in (0, -1, 10_001):
         with pytest.raises(ValueError):
             adapter.put_temp_part("s", number, b"")
@@ -425,7 +435,7 @@ def test_parts(adapter):
 
 def test_more_than_a_thousand_parts(adapter):
     parts = [adapter.put_temp_part("s", n, b"%d" % n) for n in range(1, 1102)]
-    assert adapter.list_temp_parts("s") == parts
+    assert listed(adapter, "s", parts)
     final = adapter.assemble("all", parts)
     assert read_final(adapter, final) == b"".join(b"%d" % n for n in range(1, 1102))
     assert adapter.delete_temp_parts("s") == 1101
@@ -440,9 +450,9 @@ def test_assemble(adapter):
             final = adapter.assemble(
                 "out/whole", keys, size=len(whole), sha256=digest(whole), content_type="text/plain"
             )
-            assert (final.key, final.size, final.sha256) == ("out/whole", len(whole), digest(whole))
+            assert (final.key, final.size, final.sha256) == (f"{adapter.prefix}out/whole", len(whole), digest(whole))
         assert read_final(adapter, final) == whole
-    assert adapter.list_temp_parts("s") == parts
+    assert listed(adapter, "s", parts)
     assert adapter.assemble("out/whole", (part for part in parts[2:3]), overwrite=False) == final
     with pytest.raises(ObjectExists):
         adapter.assemble("out/whole", parts, overwrite=False)
@@ -555,7 +565,7 @@ def test_nothing_is_visible_before_the_end(adapter):
             yield BYTES[:MiB]
             seen.append(read_final(adapter, old))
             with pytest.raises(ObjectNotFound):
-                adapter.stat_final(old.bucket, "b")
+                adapter.stat_final(old.bucket, f"{adapter.prefix}b")
             seen.append(len(adapter.list_temp_parts("s")))
 
     adapter.put_final("a", source())
@@ -570,7 +580,7 @@ def test_progress(adapter, known):
     def progress(done, total):
         calls.append((done, total))
         with pytest.raises(ObjectNotFound):
-            adapter.get_final_stream(bucket, "a")
+            adapter.get_final_stream(bucket, f"{adapter.prefix}a")
 
     bucket = adapter.put_final("x", b"").bucket
     source = Reads(BYTES[:size], MiB)
@@ -582,7 +592,7 @@ def test_progress(adapter, known):
     assert all(total == size or (total is None and not known) for _, total in calls)
 
     parts = [adapter.put_temp_part("s", n, BYTES[: 5 * MiB]) for n in (1, 2, 3)]
-    adapter.delete_final(bucket, "a")
+    adapter.delete_final(bucket, f"{adapter.prefix}a")
     calls.clear()
     adapter.assemble("a", parts, progress=progress)
     dones = [done for done, _ in calls]
@@ -590,7 +600,7 @@ def test_progress(adapter, known):
     with pytest.raises(ZeroDivisionError):
         adapter.assemble("b", parts, progress=lambda done, total: 1 / 0)
     with pytest.raises(ObjectNotFound):
-        adapter.stat_final(bucket, "b")
+        adapter.stat_final(bucket, f"{adapter.prefix}b")
 
 
 def test_an_empty_put_reports_progress(adapter):
@@ -672,15 +682,15 @@ def test_keys_that_are_refused(adapter):
 def test_keys_that_are_taken(adapter):
     for key in CONTRACT["legal_keys"]:
         final = adapter.put_final(key, key.encode())
-        assert final.key == key
-        assert adapter.stat_final(final.bucket, key) == final
+        assert final.key == adapter.prefix + key
+        assert adapter.stat_final(final.bucket, final.key) == final
         assert read_final(adapter, final) == key.encode()
         adapter.delete_final(*final)
         with pytest.raises(ObjectNotFound):
-            adapter.stat_final(final.bucket, key)
+            adapter.stat_final(final.bucket, final.key)
         if "/" not in key and len(key.encode()) <= 249:
             part = adapter.put_temp_part(key, 1, b"x")
-            assert adapter.list_temp_parts(key) == [part]
+            assert listed(adapter, key, [part])
             assert adapter.delete_temp_parts(key) == 1
 
 
@@ -693,12 +703,12 @@ def test_names_that_look_alike_differ(adapter):
 def test_content_type_and_metadata(adapter):
     final = adapter.put_final("a", b"x", content_type="text/plain", metadata={"by": "Zoë\n|%"})
     assert read_final(adapter, final) == b"x"
-    adapter.put_final("a", b"x", metadata={"k": "v" * 2000})
-    for metadata in ({"k": "v" * 2100}, {"k": 1}, {1: "v"}, ["k"]):
+    adapter.put_final("a", b"x", metadata={"k": "v" * 1900})
+    for metadata in ({"k": "v" * 1950}, {"k": 1}, {1: "v"}, ["k"]):
         with pytest.raises((ValueError, TypeError)):
             adapter.put_final("b", b"x", metadata=metadata)
     with pytest.raises(ObjectNotFound):
-        adapter.stat_final(final.bucket, "b")
+        adapter.stat_final(final.bucket, f"{adapter.prefix}b")
 
 
 def test_health(adapter):

@@ -21,6 +21,7 @@ SCENARIOS = [
     "closed_descriptors",
     "from_a_thread",
     "interrupted",
+    "interrupted_child_of_a_thread",
     "many_children",
     "memory_is_empty_in_a_child",
     "pool",

@@ -21,6 +21,7 @@ from .exceptions import (
 )
 from .local import LocalStorageAdapter
 from .memory import MemoryStorageAdapter
+from .s3 import S3StorageAdapter
 from .streams import ObjectReader
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "ObjectExists",
     "ObjectNotFound",
     "ObjectReader",
+    "S3StorageAdapter",
     "StorageAdapter",
     "StorageCancelled",
     "StorageError",

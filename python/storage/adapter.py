@@ -22,7 +22,7 @@ from .base import (
     check_session_id,
     check_sha256,
 )
-from .exceptions import StorageError
+from .exceptions import InvalidKey, StorageError
 from .streams import Meter, ObjectReader, check_source, pump
 
 
@@ -30,6 +30,8 @@ class NativeAdapter(StorageAdapter):
     """What every adapter does alike; a kind of store adds its configuration."""
 
     bucket: str
+    prefix = ""
+    """What stands before a file id in the key of a final object."""
 
     def __init__(self) -> None:
         self._stores: tuple[int, int] | None = None
@@ -186,7 +188,10 @@ class NativeAdapter(StorageAdapter):
     ) -> ObjectReader:
         start = check_count("start", start) or 0
         length = check_count("length", length)
-        return self._reader(self._final, {"key": self._final_key(bucket, key)}, start=start, length=length)
+        wanted = {"key": self._final_key(bucket, key), "start": start}
+        if length is not None:
+            wanted["length"] = length
+        return self._reader(self._final, wanted, start=start, length=length)
 
     def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
         return self._final_object(native.call(self._final, "stat", key=self._final_key(bucket, key)))
@@ -203,7 +208,7 @@ class NativeAdapter(StorageAdapter):
         return ObjectReader(self, native.call(store, "get", **wanted), start=start, length=length)
 
     def _final_object(self, stored: dict[str, Any]) -> FinalObject:
-        return FinalObject(self.bucket, stored["key"], stored["size"], stored["sha256"] or None)
+        return FinalObject(self.bucket, self.prefix + stored["key"], stored["size"], stored["sha256"] or None)
 
     def _final_key(self, bucket: str | FinalObject, key: str | None) -> str:
         if isinstance(bucket, FinalObject):
@@ -218,7 +223,9 @@ class NativeAdapter(StorageAdapter):
                 code="bucket",
                 key=key,
             )
-        return check_key(key)
+        if isinstance(key, str) and not key.startswith(self.prefix):
+            raise InvalidKey(f"the keys of final objects begin with {self.prefix!r}: use FinalObject.key", key=key)
+        return check_key(key[len(self.prefix) :] if isinstance(key, str) else key)
 
 
 def _key(part: str | TempPart) -> str:

@@ -22,8 +22,8 @@ MAX_KEY_CHARACTERS = 500
 MAX_KEY_BYTES = 900
 MAX_SEGMENT_BYTES = 255
 
-MAX_METADATA_BYTES = 2048
-"""S3's limit for the user-defined metadata of an object."""
+MAX_METADATA_BYTES = 2048 - 128
+"""S3's limit for the user-defined metadata of an object, less what we keep there ourselves."""
 
 
 @runtime_checkable

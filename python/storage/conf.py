@@ -20,6 +20,7 @@ SETTING = "STORAGE_ADAPTERS"
 
 BACKENDS = {
     "local": "storage.LocalStorageAdapter",
+    "s3": "storage.S3StorageAdapter",
     "memory": "storage.MemoryStorageAdapter",
 }
 """Short names that STORAGE_BACKEND takes besides dotted paths."""
@@ -28,6 +29,18 @@ FLAT = {
     "storage.LocalStorageAdapter": {
         "STORAGE_TEMP_DIR": "temp_dir",
         "STORAGE_FINAL_DIR": "final_dir",
+    },
+    "storage.S3StorageAdapter": {
+        "STORAGE_TEMP_PREFIX": "temp_prefix",
+        "STORAGE_FINAL_PREFIX": "final_prefix",
+        "AWS_STORAGE_BUCKET_NAME": "bucket_name",
+        "AWS_S3_ENDPOINT_URL": "endpoint_url",
+        "AWS_S3_REGION_NAME": "region_name",
+        "AWS_ACCESS_KEY_ID": "access_key",
+        "AWS_SECRET_ACCESS_KEY": "secret_key",
+        "AWS_SESSION_TOKEN": "security_token",
+        "AWS_S3_ADDRESSING_STYLE": "addressing_style",
+        "AWS_S3_VERIFY": "verify",
     },
     "storage.MemoryStorageAdapter": {},
 }
@@ -98,8 +111,6 @@ def _default_directory(option: str) -> Path:
 
 
 def _dotted(backend: str, where: str) -> str:
-    if backend in ("s3", "storage.S3StorageAdapter"):
-        raise ImproperlyConfigured(f"{where} is {backend!r}, but this version has only 'local' and 'memory'")
     if backend in BACKENDS:
         return BACKENDS[backend]
     if "." not in backend:
@@ -134,7 +145,8 @@ def check_options(alias: str, found: type[StorageAdapter], options: Mapping[str,
             raise ImproperlyConfigured(f"{where} has an unknown option {name!r}{_nearest(name, list(parameters))}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in options:
-            raise ImproperlyConfigured(f"{where} lacks {name!r}")
+            flat = [setting for known in FLAT.values() for setting, option in known.items() if option == name]
+            raise ImproperlyConfigured(f"{where} lacks {name!r}{f' (or set {flat[0]})' if flat else ''}")
 
 
 _adapters: dict[str, StorageAdapter] = {}

@@ -127,8 +127,14 @@ def _memory_file() -> int:
         return os.memfd_create("gostorage", os.MFD_CLOEXEC)
 
 
+# CPython 3.13 marks a signal on a thread that a child forked from another one does not have: its handler runs only when
+# somebody asks.
+_check_signals = ctypes.pythonapi.PyErr_CheckSignals
+
+
 def _invoke(function: str, *arguments: object) -> Any:
     """Call a function of the extension; its errors become ours here and nowhere else."""
+    _check_signals()
     try:
         return getattr(_extension(), f"gostorage_{function}")(*arguments)
     except RuntimeError as error:
@@ -223,8 +229,10 @@ def call_within(seconds: float, store: int, op: str) -> dict[str, Any]:
 
 
 def read(reader: int, offset: int, address: int, size: int) -> int:
-    """Fill memory from a reader; gives the number of bytes, 0 at the end."""
-    return int(_invoke("Read", reader, offset, address, size))
+    """Fill memory from a reader; gives the number of bytes, 0 at the end. Signals are seen while it waits."""
+    while (count := int(_invoke("Read", reader, offset, address, size))) < 0:
+        pass
+    return count
 
 
 def release(reader: int) -> None:

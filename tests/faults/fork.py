@@ -4,8 +4,10 @@ import gc
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
+import time
 
 from django.conf import settings
 
@@ -222,23 +224,40 @@ def while_another_thread_loads():
         thread.join()
 
 
+def interrupted_child():
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    sent = time.monotonic() + 0.2
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        adapter.put_final("b", iter(lambda: DATA[:100], None))
+    except KeyboardInterrupt:
+        assert time.monotonic() - sent < 0.25
+        work("b")
+    else:
+        raise AssertionError
+
+
 def interrupted():
-    """Ctrl-C in the child."""
+    """A signal in the child."""
     work("a")
+    child(interrupted_child)
 
-    def in_child():
-        import signal
 
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+def interrupted_child_of_a_thread():
+    """As Celery and multiprocessing replace their workers: the interpreter itself may lose signals there."""
+    work("a")
+    errors = []
+
+    def fork():
         try:
-            adapter.put_final("b", iter(lambda: DATA, None))
-        except KeyboardInterrupt:
-            work("b")
-        else:
-            raise AssertionError
+            child(interrupted_child)
+        except BaseException as error:
+            errors.append(error)
 
-    child(in_child)
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+    assert not errors, errors
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def forever(key):
     from storage import ObjectNotFound
 
     try:
-        adapter.put_final(key, iter(lambda: bytes(65536), None), progress=lambda *_: None)
+        adapter.put_final(key, iter(lambda: bytes(100), None), progress=lambda *_: None)
     except SoftTimeLimitExceeded:
         try:
             adapter.stat_final("local", key)

@@ -8,11 +8,12 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Size of a block in bytes: large enough that a write costs little, small enough to stay in a core's cache between
-// the copy, the hash and the write.
-const Size = 256 << 10
+// Size of a block in bytes.
+const Size = object.BlockSize
 
 // DefaultBudget in bytes bounds all read-ahead of the process.
 const DefaultBudget = 64 << 20

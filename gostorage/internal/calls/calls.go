@@ -19,6 +19,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3"
 )
 
 const (
@@ -71,23 +72,44 @@ func (t *Table) number() int64 {
 	return t.last
 }
 
+// backends make a store of each kind from its configuration in JSON.
+var backends = map[string]func([]byte) (object.Store, error){
+	"memory": func([]byte) (object.Store, error) { return memory.Open(), nil },
+	"local": func(text []byte) (object.Store, error) {
+		config, err := configuration[local.Config](text)
+		return local.Open(config), err
+	},
+	"s3": func(text []byte) (object.Store, error) {
+		config, err := configuration[s3.Config](text)
+		if err != nil {
+			return nil, err
+		}
+		return s3.Open(config)
+	},
+}
+
+func configuration[Config any](text []byte) (config Config, err error) {
+	if json.Unmarshal(text, &config) != nil {
+		err = object.Errorf(object.Config, "the configuration of a store is not understood")
+	}
+	return config, err
+}
+
 // Open makes a store from its configuration in JSON.
 func (t *Table) Open(config string) (int64, error) {
 	var kind struct {
 		Backend string `json:"backend"`
-		local.Config
 	}
 	if err := json.Unmarshal([]byte(config), &kind); err != nil {
 		return 0, object.Errorf(object.Config, "the configuration of a store is not understood")
 	}
-	var made object.Store
-	switch kind.Backend {
-	case "local":
-		made = local.Open(kind.Config)
-	case "memory":
-		made = memory.Open()
-	default:
+	open, ok := backends[kind.Backend]
+	if !ok {
 		return 0, object.Errorf(object.Config, "there is no store of the kind %q", kind.Backend)
+	}
+	made, err := open([]byte(config))
+	if err != nil {
+		return 0, err
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	t.mu.Lock()
@@ -322,7 +344,7 @@ func (t *Table) Cancel(id int64) {
 	}()
 }
 
-// Read reads from an open reader: fewer bytes than asked for only at the end, 0 at it.
+// Read reads from an open reader: as many bytes as there are now, 0 at the end, -1 when none have come yet.
 func (t *Table) Read(id, offset int64, into []byte) (int, error) {
 	t.mu.Lock()
 	found, ok := t.readers[id]
@@ -331,6 +353,12 @@ func (t *Table) Read(id, offset int64, into []byte) (int, error) {
 		return 0, object.Errorf(object.Closed, "the stream is closed, or its adapter was")
 	}
 	n, err := found.ReadAt(into, offset)
+	if err == object.ErrNotYet {
+		if n == 0 {
+			return -1, nil
+		}
+		return n, nil
+	}
 	if err != nil && err != io.EOF {
 		return 0, object.Wire("read", found.Info().Key, err)
 	}
@@ -354,8 +382,8 @@ func (t *Table) Stats() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return fmt.Sprintf(
-		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d}`,
+		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"connections":%d}`,
 		len(t.stores), max(t.running, int64(len(t.calls))), len(t.readers), runtime.NumGoroutine(),
-		buffers.Shared.Lent(), buffers.Shared.Mapped(),
+		buffers.Shared.Lent(), buffers.Shared.Mapped(), s3.Connections(),
 	)
 }

@@ -19,6 +19,8 @@ type Request struct {
 	Overwrite   bool              `json:"overwrite"`
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata"`
+	Start       int64             `json:"start"`  // of the range to be read
+	Length      *int64            `json:"length"` // of it; absent: to the end
 	TempStore   int64             `json:"temp_store"`
 	Parts       []part            `json:"parts"`
 
@@ -57,6 +59,13 @@ func (r *Request) options() object.PutOptions {
 	return object.PutOptions{Overwrite: r.Overwrite, ContentType: r.ContentType, Metadata: r.Metadata}
 }
 
+func (r *Request) hint() object.Range {
+	if r.Length == nil {
+		return object.Range{Start: r.Start, Length: -1}
+	}
+	return object.Range{Start: r.Start, Length: *r.Length}
+}
+
 // plan checks a request and gives the work to be done.
 func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.Context) (any, error), error) {
 	if err := checkKeys(op, r); err != nil {
@@ -75,7 +84,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		return func(ctx context.Context) (any, error) { return assemble(ctx, on, temp, r) }, nil
 	case "get":
 		return func(ctx context.Context) (any, error) {
-			opened, err := open(ctx, on, part{r.Key, r.Size, r.SHA256})
+			opened, err := open(ctx, on, part{r.Key, r.Size, r.SHA256}, r.hint())
 			if err != nil {
 				return nil, err
 			}
@@ -91,7 +100,10 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			return listed{found}, err
 		}, nil
 	case "delete_all":
-		return func(ctx context.Context) (any, error) { return deleteAll(ctx, on, r.Prefix) }, nil
+		return func(ctx context.Context) (any, error) {
+			count, err := on.DeleteAll(ctx, r.Prefix)
+			return counted{count}, err
+		}, nil
 	case "check":
 		return func(ctx context.Context) (any, error) { return struct{}{}, on.Check(ctx) }, nil
 	default:
@@ -115,8 +127,8 @@ func checkKeys(op string, r *Request) error {
 }
 
 // open opens an object that must be what the caller expects, as far as the store knows.
-func open(ctx context.Context, on *store, want part) (*digest.Reader, error) {
-	opened, err := on.Get(ctx, want.Key)
+func open(ctx context.Context, on *store, want part, hint object.Range) (*digest.Reader, error) {
+	opened, err := on.Get(ctx, want.Key, hint)
 	if err != nil {
 		return nil, err
 	}
@@ -128,22 +140,6 @@ func open(ctx context.Context, on *store, want part) (*digest.Reader, error) {
 		return nil, object.Errorf(object.Mismatch, "the object has changed: it has another size or SHA-256 than expected")
 	}
 	return digest.NewReader(opened, expect.SHA256), nil
-}
-
-func deleteAll(ctx context.Context, on *store, prefix string) (any, error) {
-	found, err := on.List(ctx, prefix)
-	if err != nil {
-		return nil, err
-	}
-	for i, info := range found {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err := on.Delete(ctx, info.Key); err != nil {
-			return counted{i}, err
-		}
-	}
-	return counted{len(found)}, nil
 }
 
 // assemble streams the parts, in the order given, into one object.
@@ -185,7 +181,7 @@ func pump(ctx context.Context, temp *store, r *Request) error {
 }
 
 func pumpPart(ctx context.Context, temp *store, part part, into *digest.Pipe, block []byte) error {
-	opened, err := open(ctx, temp, part)
+	opened, err := open(ctx, temp, part, object.Whole)
 	if err != nil {
 		return err
 	}
@@ -196,7 +192,7 @@ func pumpPart(ctx context.Context, temp *store, part part, into *digest.Pipe, bl
 		if err == io.EOF {
 			return nil
 		}
-		if err != nil {
+		if err != nil && err != object.ErrNotYet {
 			return err
 		}
 		for rest := block[:n]; len(rest) > 0; {

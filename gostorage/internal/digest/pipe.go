@@ -3,6 +3,7 @@
 package digest
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
@@ -16,8 +17,11 @@ import (
 )
 
 // depth is how many blocks one transfer may have under way: enough that neither the hash nor the write waits for the
-// other's jitter, few enough to stay in the last-level cache.
+// other's jitter, few enough to stay in the last-level cache. A Store that keeps blocks longer says so by Hold.
 const depth = 8
+
+// mostBlocks is what a transfer can have at all: the whole budget, and as much of its own.
+const mostBlocks = 2 * buffers.DefaultBudget / buffers.Size
 
 // Expect is what the caller says of the bytes: Size -1 and SHA256 "" mean that it does not say.
 type Expect struct {
@@ -41,6 +45,8 @@ type Pipe struct {
 	store   chan *piece
 	free    chan *piece
 	moved   atomic.Int64
+	need    atomic.Int64 // blocks that this transfer has in any case
+	most    atomic.Int64 // blocks that it may have while the budget lasts
 
 	failOnce sync.Once
 	failed   chan struct{} // closed by the first error from any side
@@ -53,22 +59,42 @@ type Pipe struct {
 }
 
 type piece struct {
+	pipe  *Pipe
 	block *buffers.Block
 	data  []byte
 	users atomic.Int32
 }
 
+// Bytes implements object.Block.
+func (p *piece) Bytes() []byte { return p.data }
+
+// Release implements object.Block.
+func (p *piece) Release() { p.pipe.release(p) }
+
 // NewPipe makes a pipe that works in blocks of pool.
 func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
-	return &Pipe{
+	p := &Pipe{
 		pool:   pool,
 		expect: expect,
-		store:  make(chan *piece, depth+1),
-		free:   make(chan *piece, depth+1),
+		store:  make(chan *piece, mostBlocks),
+		free:   make(chan *piece, mostBlocks),
 		failed: make(chan struct{}),
 		hash:   sha256.New(),
 		hashed: make(chan struct{}),
 	}
+	p.need.Store(1)
+	p.most.Store(depth)
+	return p
+}
+
+// Expected implements object.Source.
+func (p *Pipe) Expected() (size int64, sha256 string) { return p.expect.Size, p.expect.SHA256 }
+
+// Hold implements object.Source.
+func (p *Pipe) Hold(need, most int64) {
+	blocks := func(size int64) int64 { return min((size+buffers.Size-1)/buffers.Size, mostBlocks) }
+	p.need.Store(blocks(need))
+	p.most.Store(max(blocks(most), depth))
 }
 
 // Write copies from p as much as there is room for within wait, and says how much that was. It gives the error of the
@@ -121,7 +147,7 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 		return free, nil
 	default:
 	}
-	if len(p.blocks) == 0 {
+	if int64(len(p.blocks)) < p.need.Load() {
 		block, err := p.pool.Get()
 		if err != nil {
 			err := object.Errorf(object.IO, "no memory for a buffer: %v", err)
@@ -130,7 +156,7 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 		}
 		return p.own(block), nil
 	}
-	if len(p.blocks) < depth {
+	if int64(len(p.blocks)) < p.most.Load() {
 		if block := p.pool.TryGet(); block != nil {
 			return p.own(block), nil
 		}
@@ -146,7 +172,7 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 }
 
 func (p *Pipe) own(block *buffers.Block) *piece {
-	owned := &piece{block: block}
+	owned := &piece{pipe: p, block: block}
 	p.blocks = append(p.blocks, owned)
 	return owned
 }
@@ -157,7 +183,7 @@ func (p *Pipe) send() {
 	p.current = nil
 	current.users.Store(2)
 	if p.hasher == nil {
-		p.hasher = make(chan *piece, depth+1)
+		p.hasher = make(chan *piece, mostBlocks)
 		go p.hashAll(p.hasher)
 	}
 	p.hasher <- current
@@ -241,14 +267,25 @@ func (p *Pipe) Close() {
 // Moved tells how many bytes the pump has given.
 func (p *Pipe) Moved() int64 { return p.moved.Load() }
 
+// Next implements object.Source.
+func (p *Pipe) Next(ctx context.Context) (object.Block, error) {
+	next, err := p.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
 // take gives the next full block, or the error that stands at the end.
-func (p *Pipe) take() (*piece, error) {
+func (p *Pipe) take(ctx context.Context) (*piece, error) {
 	select {
 	case <-p.failed:
 		return nil, p.err
 	default:
 	}
 	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	case <-p.failed:
 		return nil, p.err
 	case next, more := <-p.store:
@@ -291,7 +328,7 @@ func (p *Pipe) Read(into []byte) (int, error) {
 		return 0, nil
 	}
 	if p.reading == nil {
-		next, err := p.take()
+		next, err := p.take(context.Background())
 		if err != nil {
 			return 0, err
 		}
@@ -310,7 +347,7 @@ func (p *Pipe) Read(into []byte) (int, error) {
 func (p *Pipe) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
-		next, err := p.take()
+		next, err := p.take(context.Background())
 		if err == io.EOF {
 			return total, nil
 		}

@@ -3,10 +3,13 @@ package digest
 import (
 	"context"
 	stdsha256 "crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"hash"
 	"io"
 	"sync"
+
+	"github.com/minio/crc64nvme"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -18,9 +21,10 @@ type Reader struct {
 	object.Reader
 	known  object.Info
 	mu     sync.Mutex
-	hash   hash.Hash
-	hashed int64 // how far from the start the hash has come
-	wrong  bool  // the digest was compared, and differs
+	hash   hash.Hash         // nil: there is nothing to compare with
+	is     func([]byte) bool // whether a sum is the known one
+	hashed int64             // how far from the start the hash has come
+	wrong  bool              // the digest was compared, and differs
 }
 
 // NewReader wraps an opened object; sha256 is what the caller expects where the store does not know it, or "".
@@ -29,7 +33,16 @@ func NewReader(opened object.Reader, sha256 string) *Reader {
 	if known.SHA256 == "" {
 		known.SHA256 = sha256
 	}
-	return &Reader{Reader: opened, known: known, hash: stdsha256.New()}
+	r := &Reader{Reader: opened, known: known}
+	switch {
+	case known.SHA256 != "":
+		r.hash = stdsha256.New()
+		r.is = func(sum []byte) bool { return hex.EncodeToString(sum) == known.SHA256 }
+	case known.CRC64NVME != "":
+		r.hash = crc64nvme.New()
+		r.is = func(sum []byte) bool { return base64.StdEncoding.EncodeToString(sum) == known.CRC64NVME }
+	}
+	return r
 }
 
 // Info tells what the reader compares with.
@@ -39,14 +52,14 @@ func (r *Reader) Info() object.Info { return r.known }
 func (r *Reader) ReadAt(p []byte, offset int64) (int, error) {
 	info := r.known
 	n, err := r.Reader.ReadAt(p, offset)
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF && err != object.ErrNotYet {
 		return n, err
 	}
 	end := offset + int64(n)
-	if n < len(p) && end < info.Size {
+	if n < len(p) && end < info.Size && err != object.ErrNotYet {
 		return 0, object.Errorf(object.Mismatch, "the object ends after %d of %d bytes", end, info.Size)
 	}
-	if info.SHA256 == "" {
+	if r.hash == nil {
 		return n, err
 	}
 	r.mu.Lock()
@@ -55,11 +68,11 @@ func (r *Reader) ReadAt(p []byte, offset int64) (int, error) {
 		r.hash.Write(p[r.hashed-offset : n])
 		r.hashed = end
 		if r.hashed >= info.Size {
-			r.wrong = r.hashed != info.Size || hex.EncodeToString(r.hash.Sum(nil)) != info.SHA256
+			r.wrong = r.hashed != info.Size || !r.is(r.hash.Sum(nil))
 		}
 	}
 	if r.wrong && end >= info.Size {
-		return 0, object.Errorf(object.Mismatch, "the object does not have the SHA-256 that was stored with it")
+		return 0, object.Errorf(object.Mismatch, "the object does not have the digest that was stored with it")
 	}
 	return n, err
 }
@@ -79,6 +92,9 @@ func SHA256(ctx context.Context, from object.Reader) (string, error) {
 		n, err := from.ReadAt(block.Bytes, offset)
 		sum.Write(block.Bytes[:n])
 		offset += int64(n)
+		if err == object.ErrNotYet {
+			continue
+		}
 		if err == io.EOF {
 			return hex.EncodeToString(sum.Sum(nil)), nil
 		}

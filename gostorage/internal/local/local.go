@@ -207,7 +207,7 @@ func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) 
 
 // settle decides a put without overwrite that came second.
 func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error) {
-	reader, err := s.Get(ctx, put.Key)
+	reader, err := s.Get(ctx, put.Key, object.Whole)
 	if object.CodeOf(err) == object.NotFound && s.isFolder(put.Key) {
 		return object.Info{}, object.Errorf(object.Conflict, "a folder of other objects has this name")
 	}
@@ -267,7 +267,7 @@ func (s *Store) directory(at *place, name string) (*os.File, error) {
 }
 
 // Get implements object.Store.
-func (s *Store) Get(_ context.Context, key string) (object.Reader, error) {
+func (s *Store) Get(_ context.Context, key string, _ object.Range) (object.Reader, error) {
 	at, err := s.here()
 	if err != nil {
 		return nil, err
@@ -299,7 +299,7 @@ func (p *place) open(key string) (*reader, error) {
 
 // Stat implements object.Store.
 func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
-	reader, err := s.Get(ctx, key)
+	reader, err := s.Get(ctx, key, object.Whole)
 	if err != nil {
 		return object.Info{}, err
 	}
@@ -343,6 +343,11 @@ func (s *Store) Delete(_ context.Context, key string) error {
 		}
 	}
 	return nil
+}
+
+// DeleteAll implements object.Store.
+func (s *Store) DeleteAll(ctx context.Context, prefix string) (int, error) {
+	return object.DeleteEach(ctx, s, prefix)
 }
 
 // List implements object.Store.

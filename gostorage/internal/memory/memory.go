@@ -49,7 +49,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 }
 
 // Get implements object.Store.
-func (s *Store) Get(_ context.Context, key string) (object.Reader, error) {
+func (s *Store) Get(_ context.Context, key string, _ object.Range) (object.Reader, error) {
 	found, err := s.find(key)
 	return reader(found), err
 }
@@ -76,6 +76,11 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	defer s.mu.Unlock()
 	delete(s.objects, key)
 	return nil
+}
+
+// DeleteAll implements object.Store.
+func (s *Store) DeleteAll(ctx context.Context, prefix string) (int, error) {
+	return object.DeleteEach(ctx, s, prefix)
 }
 
 // List implements object.Store.

@@ -24,6 +24,8 @@ const (
 	Unavailable Code = "unavailable"
 	Cancelled   Code = "cancelled"
 	Conflict    Code = "conflict"
+	Bucket      Code = "bucket"
+	Refused     Code = "refused"
 	Closed      Code = "closed"
 	Config      Code = "config"
 	IO          Code = "io"

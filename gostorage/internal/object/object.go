@@ -8,11 +8,13 @@ import (
 	"io"
 )
 
-// Info is what a Store knows of an object. SHA256 is lower-case hex, or empty where the store cannot know it.
+// Info is what a Store knows of an object. SHA256 is lower-case hex, or empty where the store cannot know it;
+// CRC64NVME is that of the whole object as S3 writes it (big-endian, in base64), or empty.
 type Info struct {
-	Key    string `json:"key"`
-	Size   int64  `json:"size"`
-	SHA256 string `json:"sha256"`
+	Key       string `json:"key"`
+	Size      int64  `json:"size"`
+	SHA256    string `json:"sha256"`
+	CRC64NVME string `json:"-"`
 }
 
 // PutOptions say how an object is stored.
@@ -30,7 +32,35 @@ type Source interface {
 	io.Reader
 	io.WriterTo
 	Sum() (size int64, sha256 string)
+
+	// Expected is what the caller said of the bytes: size -1 and no digest where it did not.
+	Expected() (size int64, sha256 string)
+
+	// Next lends the next bytes, without a copy, to a Store that keeps them for a while. It has said by Hold how many
+	// bytes it needs at once to go on at all, and how many it could use if there is memory for them.
+	Next(ctx context.Context) (Block, error)
+	Hold(need, most int64)
 }
+
+// Block is memory on loan until it is released. All blocks of a Source but the last are of one size.
+type Block interface {
+	Bytes() []byte
+	Release()
+}
+
+// BlockSize in bytes: large enough that a write costs little, small enough to stay in a core's cache between the copy,
+// the hash and the write.
+const BlockSize = 256 << 10
+
+// Range is what the caller means to read: Length -1 is to the end.
+type Range struct{ Start, Length int64 }
+
+// Whole is all of an object.
+var Whole = Range{Length: -1}
+
+// ErrNotYet is the error of a ReadAt that has no more bytes now and is not at the end: ask again. It keeps callers that
+// see to signals from waiting long for a slow store.
+var ErrNotYet = Errorf(Internal, "no more bytes yet")
 
 // Reader reads one object as it was when it was opened, whatever becomes of the key.
 type Reader interface {
@@ -46,14 +76,18 @@ type Store interface {
 	// a different one is Exists.
 	Put(ctx context.Context, key string, src Source, opts PutOptions) (Info, error)
 
-	// Get opens the object. A missing key is NotFound here, never at the first read.
-	Get(ctx context.Context, key string) (Reader, error)
+	// Get opens the object. A missing key is NotFound here, never at the first read. The range is a hint: any other
+	// may be read too.
+	Get(ctx context.Context, key string, hint Range) (Reader, error)
 
 	// Stat describes the object without reading it. A missing key is NotFound.
 	Stat(ctx context.Context, key string) (Info, error)
 
 	// Delete removes the object. A missing key is not an error.
 	Delete(ctx context.Context, key string) error
+
+	// DeleteAll removes all objects below the folder prefix and tells how many there were.
+	DeleteAll(ctx context.Context, prefix string) (int, error)
 
 	// List gives all objects below the folder prefix (it ends with a slash), ordered by key.
 	List(ctx context.Context, prefix string) ([]Info, error)
@@ -71,4 +105,21 @@ func Same(there, put Info) (Info, error) {
 		return there, nil
 	}
 	return Info{}, Errorf(Exists, "a different object is already there")
+}
+
+// DeleteEach is DeleteAll for a Store that deletes one by one.
+func DeleteEach(ctx context.Context, s Store, prefix string) (int, error) {
+	found, err := s.List(ctx, prefix)
+	if err != nil {
+		return 0, err
+	}
+	for i, info := range found {
+		if ctx.Err() != nil {
+			return i, context.Cause(ctx)
+		}
+		if err := s.Delete(ctx, info.Key); err != nil {
+			return i, err
+		}
+	}
+	return len(found), nil
 }

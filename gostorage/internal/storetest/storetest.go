@@ -125,7 +125,7 @@ func store(s object.Store, key string, data []byte) error {
 }
 
 func holds(s object.Store, key string, want []byte) error {
-	opened, err := s.Get(context.Background(), key)
+	opened, err := s.Get(context.Background(), key, object.Whole)
 	if err != nil {
 		return err
 	}
@@ -221,15 +221,15 @@ func cancelled(s object.Store) error {
 }
 
 func missing(s object.Store) error {
-	_, err := s.Get(context.Background(), "a/b")
+	_, err := s.Get(context.Background(), "a/b", object.Whole)
 	if err := is(err, object.NotFound); err != nil {
 		return err
 	}
 	if err := store(s, "a/b/c", nil); err != nil {
 		return err
 	}
-	_, err = s.Get(context.Background(), "a/b") // a folder is no object
-	_, below := s.Get(context.Background(), "a/b/c/d")
+	_, err = s.Get(context.Background(), "a/b", object.Whole) // a folder is no object
+	_, below := s.Get(context.Background(), "a/b/c/d", object.Whole)
 	return errors.Join(is(err, object.NotFound), is(below, object.NotFound))
 }
 
@@ -311,7 +311,7 @@ func readerSurvives(s object.Store) error {
 	if err := store(s, "k", old); err != nil {
 		return err
 	}
-	opened, err := s.Get(context.Background(), "k")
+	opened, err := s.Get(context.Background(), "k", object.Whole)
 	if err != nil {
 		return err
 	}

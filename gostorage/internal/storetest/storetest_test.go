@@ -31,8 +31,8 @@ func (nothing) Info() object.Info                 { return object.Info{} }
 func (nothing) Close() error                      { return nil }
 func (nothing) ReadAt([]byte, int64) (int, error) { return 0, errors.New("not found, too late") }
 
-func (s lazyNotFound) Get(ctx context.Context, key string) (object.Reader, error) {
-	if opened, err := s.Store.Get(ctx, key); err == nil {
+func (s lazyNotFound) Get(ctx context.Context, key string, hint object.Range) (object.Reader, error) {
+	if opened, err := s.Store.Get(ctx, key, object.Whole); err == nil {
 		return opened, nil
 	}
 	return nothing{}, nil

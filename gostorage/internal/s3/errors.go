@@ -1,0 +1,208 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// kinds gives the codes of S3 and of its relatives their kind; the status decides for others.
+var kinds = map[string]object.Code{
+	"NoSuchKey": object.NotFound, "NotFound": object.NotFound, "NoSuchVersion": object.NotFound,
+	"NoSuchBucket": object.Bucket, "InvalidBucketName": object.Bucket,
+	"PreconditionFailed": object.Exists, "ConditionalRequestConflict": object.Conflict,
+	"OperationAborted": object.Conflict, "NoSuchUpload": object.Conflict, "ObjectParentIsFile": object.Conflict,
+	"XMinioParentIsObject": object.Conflict, "XMinioObjectExistsAsDirectory": object.Conflict,
+	"ObjectExistsAsDirectory": object.Conflict, "ExistingObjectIsDirectory": object.Conflict,
+	"BadDigest": object.Mismatch, "InvalidDigest": object.Mismatch, "XAmzContentSHA256Mismatch": object.Mismatch,
+	"XAmzContentChecksumMismatch": object.Mismatch, "IncompleteBody": object.Mismatch,
+	"QuotaExceeded": object.Full, "XMinioStorageFull": object.Full, "InsufficientStorage": object.Full,
+	"XMinioAdminBucketQuotaExceeded": object.Full,
+	"KeyTooLongError":                object.InvalidKey, "KeyTooLong": object.InvalidKey, "XMinioInvalidObjectName": object.InvalidKey,
+	"SlowDown": object.Unavailable, "SlowDownRead": object.Unavailable, "SlowDownWrite": object.Unavailable,
+	"RequestTimeout": object.Timeout,
+}
+
+// hints say what to do where users lose hours.
+var hints = map[string]string{
+	"AccessDenied":                 "the credentials do not allow it; without s3:ListBucket a missing object is answered so too",
+	"Forbidden":                    "the credentials do not allow it; without s3:ListBucket a missing object is answered so too",
+	"InvalidAccessKeyId":           "access_key is not known to this endpoint: is endpoint_url the right one?",
+	"SignatureDoesNotMatch":        "secret_key does not belong to access_key, or a proxy changed the request",
+	"ExpiredToken":                 "the temporary credentials have expired",
+	"InvalidToken":                 "security_token does not belong to access_key",
+	"RequestTimeTooSkewed":         "the clock of this machine is wrong; set it by NTP",
+	"NoSuchBucket":                 "bucket_name names a bucket that this endpoint does not have: create it, or check endpoint_url and addressing_style",
+	"PermanentRedirect":            "the bucket is in another region: set region_name",
+	"TemporaryRedirect":            "the bucket is in another region, or was just created: set region_name",
+	"AuthorizationHeaderMalformed": "the bucket is in another region: set region_name",
+	"InvalidObjectState":           "the object is in an archive storage class: restore it first",
+	"EntityTooLarge":               "the object is larger than the server takes in one request: set a smaller part_size",
+	"BadDigest":                    "other bytes arrived than were sent",
+	"XAmzContentSHA256Mismatch":    "other bytes arrived than were sent",
+	"XAmzContentChecksumMismatch":  "other bytes arrived than were sent",
+	"PreconditionFailed":           "another object is there",
+}
+
+// classify gives an error of the SDK, of the server or of the network the one form that leaves this side.
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	if known, ok := errors.AsType[*object.Error](err); ok {
+		return known
+	}
+	response, answered := errors.AsType[*smithyhttp.ResponseError](err)
+	answered = answered && response.HTTPStatusCode() != 0
+	if !answered {
+		return network(err)
+	}
+	status := response.HTTPStatusCode()
+	code, said := "", ""
+	if refused, ok := errors.AsType[smithy.APIError](err); ok {
+		code, said = refused.ErrorCode(), refused.ErrorMessage()
+	}
+	if code == "UnknownError" {
+		code = ""
+	}
+	failed := &object.Error{Code: kind(code, status), Status: status}
+	if id, ok := errors.AsType[*awshttp.ResponseError](err); ok {
+		failed.RequestID = id.ServiceRequestID()
+	}
+	failed.Retryable = slices.Contains(
+		[]object.Code{object.Unavailable, object.Timeout, object.Conflict, object.Mismatch}, failed.Code,
+	) && !strings.Contains(code, "Parent") && !strings.Contains(code, "Directory")
+	failed.Message = describe(code, said, status, response.Response)
+	return failed
+}
+
+func kind(code string, status int) object.Code {
+	if known, ok := kinds[code]; ok {
+		return known
+	}
+	switch {
+	case status < http.StatusMultipleChoices: // 200 with an error in it, or a body that is no answer
+		return object.Unavailable
+	case status == http.StatusNotFound:
+		return object.NotFound
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return object.Permission
+	case status == http.StatusConflict:
+		return object.Conflict
+	case status == http.StatusPreconditionFailed:
+		return object.Exists
+	case status == http.StatusRequestTimeout:
+		return object.Timeout
+	case status == http.StatusInsufficientStorage:
+		return object.Full
+	case status == http.StatusNotImplemented:
+		return object.Refused
+	case status == http.StatusTooManyRequests, status >= http.StatusInternalServerError:
+		return object.Unavailable
+	default:
+		return object.Refused
+	}
+}
+
+func describe(code, said string, status int, response *smithyhttp.Response) string {
+	text := fmt.Sprintf("the server answers %d", status)
+	if code != "" {
+		text += " " + code
+	}
+	hint, known := hints[code]
+	region := ""
+	if response != nil {
+		region = response.Header.Get("X-Amz-Bucket-Region")
+	}
+	switch {
+	case known:
+		text += ": " + hint
+	case status == http.StatusMovedPermanently || status == http.StatusTemporaryRedirect:
+		text += ": the bucket is in another region: set region_name"
+	case status == http.StatusForbidden:
+		text += ": " + hints["AccessDenied"]
+	case strings.Contains(said, "HTTP request to an HTTPS server") || strings.Contains(said, "plain HTTP request"):
+		text += ": the endpoint speaks https: begin endpoint_url with https://"
+	case said != "" && code != "":
+		text += ": " + strings.Join(strings.Fields(said), " ")
+	case status == http.StatusBadRequest:
+		text += ": is endpoint_url an S3 endpoint, with the right scheme (http or https) and port?"
+	}
+	if region != "" && (status/100 == 3 || status == http.StatusBadRequest) {
+		text += fmt.Sprintf(" (%q)", region)
+	}
+	return text
+}
+
+// network describes an error without an answer.
+func network(err error) error {
+	fail := func(code object.Code, format string, args ...any) error {
+		failed := object.Errorf(code, format, args...)
+		failed.Retryable = code == object.Timeout || code == object.Unavailable
+		return failed
+	}
+	if certificate(err) {
+		return fail(object.Refused,
+			"the endpoint's certificate is not trusted: set ca_bundle to the CA that signed it (or AWS_CA_BUNDLE)")
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "HTTP response to HTTPS") {
+		return fail(object.Refused, "the endpoint does not speak TLS: begin endpoint_url with http://, or use its https port")
+	}
+	if missing, ok := errors.AsType[*net.DNSError](err); ok {
+		return fail(object.Unavailable, "the endpoint's name %q cannot be resolved", missing.Name)
+	}
+	if failed, ok := errors.AsType[net.Error](err); ok && failed.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.Is(err, context.DeadlineExceeded) {
+		return fail(object.Timeout, "the server did not answer in time")
+	}
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
+		return fail(object.Unavailable, "the connection to the endpoint failed: %v", number)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fail(object.Unavailable, "the server closed the connection before it had answered")
+	}
+	if _, ok := errors.AsType[*smithy.DeserializationError](err); ok {
+		return fail(object.Unavailable, "the server's answer is not that of an S3 store")
+	}
+	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
+		return fail(object.Unavailable, "the request could not be sent")
+	}
+	if strings.Contains(err.Error(), "credentials") {
+		return fail(object.Permission, "no credentials were found: set access_key and secret_key, or provide them by the environment")
+	}
+	return fail(object.Internal, "unexpected error of type %T", err)
+}
+
+func certificate(err error) bool {
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, name := errors.AsType[x509.HostnameError](err)
+	_, invalid := errors.AsType[x509.CertificateInvalidError](err)
+	_, refused := errors.AsType[*tls.CertificateVerificationError](err)
+	return unknown || name || invalid || refused
+}
+
+// hopeless tells errors that no other attempt cures, though the SDK would try.
+func hopeless(err error) bool {
+	return certificate(err) || strings.Contains(err.Error(), "HTTP response to HTTPS")
+}
+
+// garbled tells that what we sent was changed on the way: what is in memory is sent again.
+func garbled(err error) bool {
+	refused, ok := errors.AsType[smithy.APIError](err)
+	return ok && kinds[refused.ErrorCode()] == object.Mismatch
+}

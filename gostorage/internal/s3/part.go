@@ -1,0 +1,132 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// part is a run of the source's bytes that one request carries: blocks that are given back when it is done.
+type part struct {
+	number int32
+	blocks []object.Block
+	size   int64
+	sums   sums
+
+	using  sync.RWMutex // held for reading by whoever looks at the blocks
+	closed bool
+}
+
+// collect takes blocks until there are size bytes, a multiple of a block, and tells whether the source has ended.
+func collect(ctx context.Context, src object.Source, size int64, see func([]byte)) (*part, bool, error) {
+	return collectAfter(ctx, nil, src, size, see)
+}
+
+// collectAfter is collect with a block that was taken before, or nil.
+func collectAfter(
+	ctx context.Context, block object.Block, src object.Source, size int64, see func([]byte),
+) (_ *part, ended bool, err error) {
+	p := &part{}
+	for {
+		if block != nil {
+			p.blocks = append(p.blocks, block)
+			p.size += int64(len(block.Bytes()))
+			see(block.Bytes())
+		}
+		if p.size >= size {
+			return p, false, nil
+		}
+		block, err = src.Next(ctx)
+		if isEnd(err) {
+			return p, true, nil
+		}
+		if err != nil {
+			p.release()
+			return nil, false, err
+		}
+	}
+}
+
+// release gives the blocks back, once nobody looks at them: the HTTP client may do so after it has answered.
+func (p *part) release() {
+	p.using.Lock()
+	defer p.using.Unlock()
+	p.closed = true
+	for _, block := range p.blocks {
+		block.Release()
+	}
+	p.blocks = nil
+}
+
+var errReleased = errors.New("the request has ended")
+
+// body reads a part for one attempt.
+type body struct {
+	part   *part
+	index  int // of the block that is being read
+	offset int // in it
+}
+
+// Read implements io.Reader.
+func (b *body) Read(into []byte) (int, error) {
+	b.part.using.RLock()
+	defer b.part.using.RUnlock()
+	if b.part.closed {
+		return 0, errReleased
+	}
+	if b.index == len(b.part.blocks) {
+		return 0, io.EOF
+	}
+	bytes := b.part.blocks[b.index].Bytes()
+	n := copy(into, bytes[b.offset:])
+	if b.offset += n; b.offset == len(bytes) {
+		b.index, b.offset = b.index+1, 0
+	}
+	return n, nil
+}
+
+// writeTo writes up to limit bytes, block by block.
+func (b *body) writeTo(w io.Writer, limit int64) (written int64, err error) {
+	b.part.using.RLock()
+	defer b.part.using.RUnlock()
+	for written < limit {
+		if b.part.closed {
+			return written, errReleased
+		}
+		if b.index == len(b.part.blocks) {
+			return written, io.ErrUnexpectedEOF
+		}
+		bytes := b.part.blocks[b.index].Bytes()
+		rest := bytes[b.offset:]
+		rest = rest[:min(int64(len(rest)), limit-written)]
+		n, err := w.Write(rest)
+		written += int64(n)
+		if b.offset += n; b.offset == len(bytes) {
+			b.index, b.offset = b.index+1, 0
+		}
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// Close implements io.Closer; the part stays for another attempt.
+func (b *body) Close() error { return nil }
+
+// seekable is what the SDK sees of a part: it only asks whether it could be sent again.
+type seekable struct{ size int64 }
+
+func (s seekable) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (s seekable) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekEnd:
+		return s.size + offset, nil
+	default:
+		return offset, nil
+	}
+}

@@ -1,0 +1,420 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+const (
+	// ahead is how many blocks a reader may have fetched before they are asked for.
+	ahead = 8
+	// afterSeek bounds the first request after a jump, in bytes; each that is read on from is four times as long.
+	afterSeek = 1 << 20
+	// readWait is how long a ReadAt waits for the first byte.
+	readWait = 200 * time.Millisecond
+)
+
+// reader reads one object by requests for ranges of it, all of one ETag.
+type reader struct {
+	store  *Store
+	info   object.Info
+	etag   *string
+	limit  int64 // where the caller means to stop
+	mu     sync.Mutex
+	stream *stream // what is fetched now, or nil
+	step   int64   // bytes of the next request after a jump, or 0 for all
+	closed bool
+}
+
+// Get implements object.Store: one request, whose body is the first that is read.
+func (s *Store) Get(ctx context.Context, key string, hint object.Range) (object.Reader, error) {
+	s.client.hold()
+	r := &reader{store: s, info: object.Info{Key: key}}
+	opened, err := r.open(ctx, hint)
+	if err != nil {
+		s.client.release()
+		return nil, err
+	}
+	r.stream = opened
+	return r, nil
+}
+
+// Info implements object.Reader.
+func (r *reader) Info() object.Info { return r.info }
+
+// open makes the first request and learns what the object is.
+func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
+	from, until := hint.Start, int64(-1)
+	if hint.Length >= 0 {
+		until = hint.Start + hint.Length
+	}
+	if hint.Length == 0 { // no range is empty
+		return nil, r.stat(ctx)
+	}
+	fetch, cancel := context.WithCancelCause(r.store.ctx)
+	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	out, err := r.get(fetch, from, until)
+	if !stop() && err == nil { // the call was cancelled at the last moment
+		_ = out.Body.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		cancel(nil)
+		if known, ok := errors.AsType[*object.Error](err); ok && known.Status == http.StatusRequestedRangeNotSatisfiable {
+			return nil, r.stat(ctx) // it begins after the end, where there is nothing to read
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	r.info.Size = aws.ToInt64(out.ContentLength)
+	if total, ok := totalSize(out.ContentRange); ok {
+		r.info.Size = total
+	} else {
+		from = 0 // the server knows no ranges, and sends all
+	}
+	r.etag = out.ETag
+	r.info.SHA256 = knownDigest(out.Metadata)
+	if out.ChecksumType == types.ChecksumTypeFullObject {
+		r.info.CRC64NVME = aws.ToString(out.ChecksumCRC64NVME)
+	}
+	r.limit = r.info.Size
+	if until >= 0 {
+		r.limit = min(until, r.info.Size)
+	}
+	return r.start(fetch, cancel, out.Body, from, r.limit)
+}
+
+func (r *reader) stat(ctx context.Context) error {
+	info, _, err := r.store.look(ctx, r.info.Key)
+	r.info, r.limit = info, info.Size
+	return err
+}
+
+// get asks for a range; until -1 is the end. The object must be the one that was opened.
+func (r *reader) get(ctx context.Context, from, until int64) (*sdk.GetObjectOutput, error) {
+	in := &sdk.GetObjectInput{Bucket: r.store.bucket(), Key: r.store.path(r.info.Key), IfMatch: r.etag}
+	if r.etag == nil && r.store.config.Checksum != checksumOff {
+		in.ChecksumMode = types.ChecksumModeEnabled
+	}
+	switch {
+	case until >= 0:
+		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", from, until-1))
+	case from > 0:
+		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
+	}
+	return perform(ctx, &request{}, in, r.store.client.GetObject)
+}
+
+// totalSize reads the end of a Content-Range such as "bytes 0-9/10".
+func totalSize(contentRange *string) (int64, bool) {
+	_, total, ok := strings.Cut(aws.ToString(contentRange), "/")
+	size, err := strconv.ParseInt(total, 10, 64)
+	return size, ok && err == nil
+}
+
+// start begins to fetch [from, until) from a body. What fits in a block is fetched at once: its connection is free
+// again before the caller has read a byte.
+func (r *reader) start(
+	ctx context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, from, until int64,
+) (*stream, error) {
+	s := &stream{
+		reader: r, ctx: ctx, cancel: cancel, at: from, next: from, until: until,
+		filled: make(chan chunk, ahead+1), free: make(chan *buffers.Block, ahead+1), done: make(chan struct{}),
+	}
+	block, err := buffers.Shared.Get()
+	if err != nil {
+		cancel(nil)
+		_ = body.Close()
+		return nil, object.Errorf(object.IO, "no memory for a buffer: %v", err)
+	}
+	s.blocks = append(s.blocks, block)
+	s.free <- block
+	if until-from <= object.BlockSize {
+		s.run(body)
+	} else {
+		go s.run(body)
+	}
+	return s, nil
+}
+
+// ReadAt implements object.Reader. It gives what is there, and waits for the first byte only.
+func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0, object.Errorf(object.Closed, "the stream is closed")
+	}
+	if offset >= r.info.Size {
+		return 0, io.EOF
+	}
+	if r.stream == nil || !r.stream.reaches(offset) {
+		if err := r.jump(offset); err != nil {
+			return 0, err
+		}
+	}
+	timer := time.NewTimer(readWait)
+	defer timer.Stop()
+	n, err := r.stream.read(p, offset, timer.C)
+	switch {
+	case err != nil:
+		r.leave()
+		return 0, err
+	case n == len(p):
+		return n, nil
+	case offset+int64(n) == r.info.Size:
+		return n, io.EOF
+	default:
+		return n, object.ErrNotYet
+	}
+}
+
+// jump goes on at another offset. Nothing that lies between is fetched.
+func (r *reader) jump(offset int64) error {
+	until := r.info.Size
+	if offset < r.limit {
+		until = r.limit
+	}
+	if r.stream != nil && offset == r.stream.until && r.step > 0 {
+		r.step *= 4
+	} else {
+		r.step = afterSeek
+	}
+	until = min(until, offset+r.step)
+	r.leave()
+	fetch, cancel := context.WithCancelCause(r.store.ctx)
+	stream, err := r.start(fetch, cancel, nil, offset, until)
+	r.stream = stream
+	return err
+}
+
+func (r *reader) leave() {
+	if r.stream != nil {
+		r.stream.close()
+		r.stream = nil
+	}
+}
+
+// Close implements object.Reader.
+func (r *reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.closed = true
+		r.leave()
+		r.store.client.release()
+	}
+	return nil
+}
+
+// stream fetches a range in the background, some blocks ahead of who reads it.
+type stream struct {
+	reader *reader
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	until  int64
+	next   int64 // the next byte to be fetched
+	blocks []*buffers.Block
+	filled chan chunk
+	free   chan *buffers.Block
+	done   chan struct{}
+
+	at      int64 // the next byte to be read
+	current chunk
+	err     error
+}
+
+// chunk is a block with bytes, or the error that stands in their place.
+type chunk struct {
+	block *buffers.Block
+	data  []byte
+	err   error
+}
+
+// reaches tells whether an offset is here or so near that reading on is cheaper than another request.
+func (s *stream) reaches(offset int64) bool {
+	return offset >= s.at && offset < s.until && offset-s.at <= ahead*object.BlockSize
+}
+
+func (s *stream) read(p []byte, offset int64, timeout <-chan time.Time) (int, error) {
+	total := 0
+	for len(p) > 0 && s.at < s.until {
+		if len(s.current.data) == 0 {
+			if !s.advance(total == 0, timeout) {
+				break
+			}
+			if s.err != nil {
+				if total > 0 {
+					break // first what came before it
+				}
+				return 0, s.err
+			}
+		}
+		if skip := min(offset-s.at, int64(len(s.current.data))); skip > 0 {
+			s.current.data = s.current.data[skip:]
+			s.at += skip
+			continue
+		}
+		n := copy(p, s.current.data)
+		s.current.data = s.current.data[n:]
+		p = p[n:]
+		s.at += int64(n)
+		offset += int64(n)
+		total += n
+	}
+	return total, nil
+}
+
+// advance makes the next chunk the current one, and tells whether there is one.
+func (s *stream) advance(wait bool, timeout <-chan time.Time) bool {
+	if s.err != nil {
+		return true
+	}
+	if s.current.block != nil {
+		s.free <- s.current.block
+		s.current = chunk{}
+	}
+	select {
+	case s.current = <-s.filled:
+	default:
+		if !wait {
+			return false
+		}
+		select {
+		case s.current = <-s.filled:
+		case <-timeout:
+			return false
+		}
+	}
+	s.err = s.current.err
+	return true
+}
+
+// close ends the fetching and gives the blocks back.
+func (s *stream) close() {
+	s.cancel(errReleased)
+	<-s.done
+	for _, block := range s.blocks {
+		buffers.Shared.Put(block)
+	}
+}
+
+// run fetches all of the range. A connection that is cut is followed by a request for the rest.
+func (s *stream) run(body io.ReadCloser) {
+	defer close(s.done)
+	defer s.cancel(nil)
+	fruitless := 0
+	for {
+		before := s.next
+		var err error
+		if body == nil {
+			body, err = s.reopen()
+		}
+		if err == nil {
+			err = s.fetch(body)
+			_ = body.Close()
+			body = nil
+			if err == nil {
+				return
+			}
+			if s.ctx.Err() == nil {
+				err = network(err)
+			}
+		}
+		if s.ctx.Err() != nil {
+			s.fail(context.Cause(s.ctx))
+			return
+		}
+		if fruitless++; s.next > before {
+			fruitless = 0
+		}
+		failed, ok := errors.AsType[*object.Error](err)
+		if !ok || !failed.Retryable || fruitless >= s.reader.store.config.MaxAttempts {
+			s.fail(err)
+			return
+		}
+		if err := pause(s.ctx, fruitless); err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+func (s *stream) fail(err error) { s.filled <- chunk{err: err} }
+
+// reopen asks for what is left. An object that was replaced meanwhile is another one.
+func (s *stream) reopen() (io.ReadCloser, error) {
+	r := s.reader
+	out, err := r.get(s.ctx, s.next, s.until)
+	if object.CodeOf(err) == object.Exists {
+		return nil, object.Errorf(object.Mismatch, "the object was replaced while it was read")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if total, ok := totalSize(out.ContentRange); !ok || total != r.info.Size {
+		_ = out.Body.Close()
+		return nil, object.Errorf(object.Refused, "the server does not give a part of an object, only all of it")
+	}
+	return out.Body, nil
+}
+
+// fetch fills blocks from a body until the range ends.
+func (s *stream) fetch(body io.Reader) error {
+	for s.next < s.until {
+		block, err := s.block()
+		if err != nil {
+			return err
+		}
+		want := block.Bytes[:min(int64(len(block.Bytes)), s.until-s.next)]
+		n, err := io.ReadFull(body, want)
+		if n == 0 {
+			s.free <- block
+			return err
+		}
+		s.next += int64(n)
+		s.filled <- chunk{block: block, data: want[:n]}
+		if err != nil && s.next < s.until {
+			return err
+		}
+	}
+	var end [1]byte
+	_, _ = body.Read(end[:]) // past the end of the body, so that its connection can be used again
+	return nil
+}
+
+// block gives one that came back, a new one while there is budget, or waits.
+func (s *stream) block() (*buffers.Block, error) {
+	select {
+	case free := <-s.free:
+		return free, nil
+	default:
+	}
+	if len(s.blocks) < ahead {
+		if block := buffers.Shared.TryGet(); block != nil {
+			s.blocks = append(s.blocks, block)
+			return block, nil
+		}
+	}
+	select {
+	case free := <-s.free:
+		return free, nil
+	case <-s.ctx.Done():
+		return nil, context.Cause(s.ctx)
+	}
+}

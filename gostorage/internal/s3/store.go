@@ -1,0 +1,404 @@
+// Package s3 keeps objects in a bucket of an S3-compatible store.
+//
+// What fits in one part is one PutObject, signed with the SHA-256 that is computed anyway; what does not is a multipart
+// upload of parts that the server verifies by their checksums. The body is read once, and no byte is copied between
+// the pump and the socket. Retries are the SDK's.
+package s3
+
+import (
+	"context"
+	"crypto/rand"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+const (
+	digestMetadata = "gostorage-sha256" // the SHA-256 of the object, where it was known before the request
+	uploadMetadata = "gostorage-upload" // tells an object of this upload from one that another writer put
+)
+
+// undoTime bounds what goes on after a transfer has failed.
+const undoTime = 5 * time.Second
+
+// Store is an object.Store below a prefix of a bucket.
+type Store struct {
+	config Config
+	client *client
+	ctx    context.Context // of the readers, which outlive the call that opened them
+	cancel context.CancelCauseFunc
+	// refused is set once the server has refused checksums that "auto" tried.
+	refused atomic.Bool
+}
+
+var _ object.Store = (*Store)(nil)
+
+// Open makes a Store. It reads files and the environment, never the network.
+func Open(config Config) (*Store, error) {
+	config.Idle = max(16, 2*config.Concurrency)
+	client, err := share(config.connection)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return &Store{config: config, client: client, ctx: ctx, cancel: cancel}, nil
+}
+
+// Close implements object.Store.
+func (s *Store) Close() error {
+	s.cancel(object.Errorf(object.Closed, "the adapter was closed"))
+	s.client.release()
+	return nil
+}
+
+func (s *Store) bucket() *string { return &s.config.Bucket }
+
+func (s *Store) path(key string) *string { return aws.String(s.config.Prefix + key) }
+
+// checksum is the algorithm of a multipart upload.
+func (s *Store) checksum() string {
+	switch {
+	case s.config.Checksum != checksumAuto:
+		return s.config.Checksum
+	case s.refused.Load():
+		return checksumSigned
+	default:
+		return checksumCRC64
+	}
+}
+
+// Put implements object.Store.
+func (s *Store) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
+	s.client.hold()
+	defer s.client.release()
+	expected, _ := src.Expected()
+	size, err := s.partSize(expected)
+	if err != nil {
+		return object.Info{}, err
+	}
+	s.hold(src, size)
+	sums := newSummer(s.checksum())
+	first, ended, err := collect(ctx, src, size, sums.take)
+	if err != nil {
+		return object.Info{}, err
+	}
+	var next object.Block
+	if !ended && expected <= size { // is the first part all there is?
+		next, err = src.Next(ctx)
+		if ended = isEnd(err); err != nil && !ended {
+			first.release()
+			return object.Info{}, err
+		}
+	}
+	if ended {
+		defer first.release()
+		return s.putWhole(ctx, key, first, src, opts)
+	}
+	return s.putParts(ctx, key, first, next, sums, src, opts)
+}
+
+// hold says how much memory an upload in parts of a size works in.
+func (s *Store) hold(src object.Source, part int64) {
+	// One block more than a part: whether a part is the last shows in the next block.
+	src.Hold(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1))
+}
+
+// putWhole stores an object in one request.
+func (s *Store) putWhole(
+	ctx context.Context, key string, body *part, src object.Source, opts object.PutOptions,
+) (object.Info, error) {
+	size, sum := src.Sum()
+	info := object.Info{Key: key, Size: size, SHA256: sum}
+	in := &sdk.PutObjectInput{
+		Bucket: s.bucket(), Key: s.path(key), ContentLength: &size, Body: seekable{size},
+		ContentType: contentType(opts), Metadata: s.metadata(opts, sum, ""),
+		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
+		StorageClass: types.StorageClass(s.config.StorageClass),
+	}
+	hash := sum
+	switch s.config.Checksum {
+	case checksumOff:
+		hash = unsigned
+	case checksumCRC32, checksumCRC64, checksumSHA256:
+		one := newSummer(s.config.Checksum)
+		for _, block := range body.blocks {
+			one.take(block.Bytes())
+		}
+		sums := one.cut()
+		switch s.config.Checksum {
+		case checksumCRC32:
+			in.ChecksumCRC32 = sums.checksum
+		case checksumCRC64:
+			in.ChecksumCRC64NVME = sums.checksum
+		case checksumSHA256:
+			in.ChecksumSHA256 = sums.checksum
+		}
+	}
+	if !opts.Overwrite {
+		in.IfNoneMatch = aws.String("*")
+	}
+	for attempt := 0; ; attempt++ {
+		_, err := perform(ctx, &request{hash: hash, part: body}, in, s.client.PutObject)
+		if err == nil {
+			return info, nil
+		}
+		there, settled, err := s.settle(ctx, err, info, "", opts)
+		if settled || attempt == 3 {
+			return there, err
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return object.Info{}, err
+		}
+	}
+}
+
+// settle decides by a look what a commit has come to that did not simply succeed: it may have been carried out though
+// its answer was lost, or another writer was first. It is not settled when the same commit may be tried again.
+func (s *Store) settle(
+	ctx context.Context, failed error, put object.Info, upload string, opts object.PutOptions,
+) (object.Info, bool, error) {
+	if ctx.Err() != nil {
+		return object.Info{}, true, failed
+	}
+	code := object.CodeOf(failed)
+	switch code {
+	case object.Exists, object.Conflict, object.Unavailable, object.Timeout, object.Mismatch:
+	default:
+		return object.Info{}, true, failed
+	}
+	look, cancel := context.WithTimeout(ctx, undoTime)
+	defer cancel()
+	there, uploaded, err := s.look(look, put.Key)
+	missing := object.CodeOf(err) == object.NotFound
+	switch {
+	case err != nil && !missing:
+		return object.Info{}, true, failed
+	case !missing && upload != "" && uploaded == upload:
+		return put, true, nil
+	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256:
+		return put, true, nil
+	case missing && code == object.Exists, missing && code == object.Conflict && upload == "":
+		return object.Info{}, false, failed // the rival is gone again, or has not finished
+	case missing || opts.Overwrite:
+		return object.Info{}, true, failed
+	case there.SHA256 == "" && there.Size == put.Size:
+		if there, err = s.digest(ctx, put.Key); err != nil {
+			return object.Info{}, true, err
+		}
+	}
+	info, err := object.Same(there, put)
+	return info, true, err
+}
+
+// digest reads an object of which the server knows no SHA-256.
+func (s *Store) digest(ctx context.Context, key string) (object.Info, error) {
+	opened, err := s.Get(ctx, key, object.Whole)
+	if err != nil {
+		return object.Info{}, err
+	}
+	defer func() { _ = opened.Close() }()
+	info := opened.Info()
+	info.SHA256, err = digest.SHA256(ctx, digest.NewReader(opened, ""))
+	return info, err
+}
+
+// Stat implements object.Store.
+func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
+	s.client.hold()
+	defer s.client.release()
+	info, _, err := s.look(ctx, key)
+	return info, err
+}
+
+// look asks for an object, and for the upload that it came by.
+func (s *Store) look(ctx context.Context, key string) (object.Info, string, error) {
+	out, err := perform(ctx, &request{}, &sdk.HeadObjectInput{Bucket: s.bucket(), Key: s.path(key)}, s.client.HeadObject)
+	if err != nil {
+		return object.Info{}, "", err
+	}
+	info := object.Info{Key: key, Size: aws.ToInt64(out.ContentLength), SHA256: knownDigest(out.Metadata)}
+	return info, out.Metadata[uploadMetadata], nil
+}
+
+// knownDigest is the SHA-256 that was stored with an object, if it is one.
+func knownDigest(metadata map[string]string) string {
+	sum := metadata[digestMetadata]
+	if len(sum) != 64 || strings.Trim(sum, "0123456789abcdef") != "" {
+		return ""
+	}
+	return sum
+}
+
+// Delete implements object.Store.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	s.client.hold()
+	defer s.client.release()
+	in := &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: s.path(key)}
+	_, err := perform(ctx, &request{}, in, s.client.DeleteObject)
+	if object.CodeOf(err) == object.NotFound {
+		return nil
+	}
+	return err
+}
+
+// deleteBatch is the most that DeleteObjects takes.
+const deleteBatch = 1000
+
+// DeleteAll implements object.Store.
+func (s *Store) DeleteAll(ctx context.Context, prefix string) (int, error) {
+	s.client.hold()
+	defer s.client.release()
+	found, err := s.List(ctx, prefix)
+	if err != nil {
+		return 0, err
+	}
+	for done := 0; done < len(found); done += deleteBatch {
+		batch := found[done:min(done+deleteBatch, len(found))]
+		if err := s.deleteMany(ctx, batch); err != nil {
+			return done, err
+		}
+	}
+	return len(found), nil
+}
+
+func (s *Store) deleteMany(ctx context.Context, batch []object.Info) error {
+	keys := make([]types.ObjectIdentifier, 0, len(batch))
+	for _, info := range batch {
+		if strings.ContainsAny(*s.path(info.Key), noXML) {
+			if err := s.Delete(ctx, info.Key); err != nil {
+				return err
+			}
+			continue
+		}
+		keys = append(keys, types.ObjectIdentifier{Key: s.path(info.Key)})
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{Objects: keys, Quiet: aws.Bool(true)}}
+	out, err := perform(ctx, &request{}, in, s.client.DeleteObjects)
+	if object.CodeOf(err) == object.Refused { // some stores have no such request
+		for _, info := range batch {
+			if err := s.Delete(ctx, info.Key); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, failed := range out.Errors {
+		code := aws.ToString(failed.Code)
+		if kind(code, http.StatusForbidden) == object.NotFound {
+			continue
+		}
+		return &object.Error{
+			Code: kind(code, http.StatusInternalServerError), Retryable: true,
+			Key:     strings.TrimPrefix(aws.ToString(failed.Key), s.config.Prefix),
+			Message: describe(code, aws.ToString(failed.Message), http.StatusOK, nil),
+		}
+	}
+	return nil
+}
+
+// noXML are the characters of legal keys that XML has no form for.
+const noXML = "\ufffe\uffff"
+
+// List implements object.Store.
+func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) {
+	s.client.hold()
+	defer s.client.release()
+	var found []object.Info
+	in := &sdk.ListObjectsV2Input{
+		Bucket: s.bucket(), Prefix: s.path(prefix),
+		EncodingType: types.EncodingTypeUrl,
+	}
+	for {
+		page, err := perform(ctx, &request{}, in, s.client.ListObjectsV2)
+		if err != nil {
+			return nil, err
+		}
+		for _, one := range page.Contents {
+			path := aws.ToString(one.Key)
+			if page.EncodingType == types.EncodingTypeUrl {
+				if path, err = url.QueryUnescape(path); err != nil {
+					continue
+				}
+			} else if strings.ContainsAny(*in.Prefix, noXML) {
+				// The server has not encoded what XML cannot hold: the prefix came back damaged.
+				depth := strings.Count(*in.Prefix, "/")
+				path = *in.Prefix + strings.SplitN(path, "/", depth+1)[depth]
+			}
+			key, ours := strings.CutPrefix(path, s.config.Prefix)
+			if !ours || object.CheckKey(key) != nil {
+				continue // no object of ours: no key can name it
+			}
+			found = append(found, object.Info{Key: key, Size: aws.ToInt64(one.Size)})
+		}
+		if !aws.ToBool(page.IsTruncated) || aws.ToString(page.NextContinuationToken) == "" {
+			return found, nil
+		}
+		in.ContinuationToken = page.NextContinuationToken
+	}
+}
+
+// Check implements object.Store.
+func (s *Store) Check(ctx context.Context) error {
+	s.client.hold()
+	defer s.client.release()
+	key := s.path(".gostorage-probe-" + rand.Text())
+	size := int64(0)
+	put := &sdk.PutObjectInput{Bucket: s.bucket(), Key: key, Body: seekable{}, ContentLength: &size}
+	if _, err := perform(ctx, &request{}, put, s.client.PutObject); err != nil {
+		return err
+	}
+	_, err := perform(ctx, &request{}, &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: key}, s.client.DeleteObject)
+	return err
+}
+
+// metadata is what is kept with an object: the caller's and ours.
+func (s *Store) metadata(opts object.PutOptions, sum, upload string) map[string]string {
+	all := make(map[string]string, len(opts.Metadata)+2)
+	for name, value := range opts.Metadata {
+		all[name] = mime.BEncoding.Encode("utf-8", value) // as S3 itself answers what is not ASCII
+	}
+	if sum != "" {
+		all[digestMetadata] = sum
+	}
+	if upload != "" {
+		all[uploadMetadata] = upload
+	}
+	return all
+}
+
+func contentType(opts object.PutOptions) *string { return optional(opts.ContentType) }
+
+func optional(value string) *string {
+	if value == "" {
+		return nil
+	}
+	return &value
+}
+
+// pause waits before a commit is tried again.
+func pause(ctx context.Context, attempt int) error {
+	timer := time.NewTimer(50 * time.Millisecond << attempt)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,239 @@
+package s3
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// Limits of S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+const (
+	mostParts = 10_000
+	// growAfter is the part after which an object of unknown size gets larger parts.
+	growAfter = mostParts / 2
+	// mostGrown bounds them: every part in flight grows, and the budget is shared.
+	mostGrown = buffers.DefaultBudget / 4
+)
+
+// commitTime is how long a server may work on joining parts before it answers.
+const commitTime = 10 * time.Minute
+
+func isEnd(err error) bool { return err == io.EOF }
+
+// blocks rounds a size up to whole blocks.
+func wholeBlocks(size int64) int64 {
+	return (size + object.BlockSize - 1) / object.BlockSize * object.BlockSize
+}
+
+// partSize plans an upload of so many bytes, -1 for unknown.
+func (s *Store) partSize(size int64) (int64, error) {
+	part := wholeBlocks(s.config.PartSize)
+	if size > part*mostParts {
+		part = wholeBlocks((size + mostParts - 1) / mostParts)
+		if part > max(mostGrown, s.config.PartSize) {
+			return 0, object.Errorf(object.Refused,
+				"an object of %d bytes in %d parts needs part_size of at least %d bytes", size, mostParts, part)
+		}
+	}
+	return part, nil
+}
+
+// upload is one multipart upload.
+type upload struct {
+	store   *Store
+	key     string
+	nonce   string
+	id      *string
+	started time.Time // of the first attempt to create it
+	created int       // attempts that took
+	sums    *summer
+	parts   []*types.CompletedPart
+}
+
+// putParts stores an object of which first, and next if there is one, were taken from src already.
+func (s *Store) putParts(
+	ctx context.Context, key string, first *part, next object.Block, sums *summer, src object.Source,
+	opts object.PutOptions,
+) (info object.Info, err error) {
+	up := &upload{store: s, key: key, nonce: rand.Text(), sums: sums}
+	_, expected := src.Expected()
+	if err := up.create(ctx, first, expected, opts); err != nil {
+		first.release()
+		up.undo(ctx)
+		return object.Info{}, err
+	}
+	if err := up.send(ctx, first, next, src); err != nil {
+		up.undo(ctx)
+		return object.Info{}, err
+	}
+	info.Key = key
+	info.Size, info.SHA256 = src.Sum()
+	info, err = up.complete(ctx, info, opts)
+	if err != nil || up.created > 1 {
+		up.undo(ctx)
+	}
+	return info, err
+}
+
+// create begins the upload. A server that refuses checksums is not asked for them again.
+func (u *upload) create(ctx context.Context, first *part, sum string, opts object.PutOptions) error {
+	s := u.store
+	in := &sdk.CreateMultipartUploadInput{
+		Bucket: s.bucket(), Key: s.path(u.key), ContentType: contentType(opts),
+		Metadata:             s.metadata(opts, sum, u.nonce),
+		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
+		StorageClass: types.StorageClass(s.config.StorageClass),
+	}
+	in.ChecksumAlgorithm, in.ChecksumType = declared(u.sums.algorithm)
+	about := &request{}
+	u.started = time.Now()
+	out, err := perform(ctx, about, in, s.client.CreateMultipartUpload)
+	if object.CodeOf(err) == object.Refused && s.config.Checksum == checksumAuto && in.ChecksumAlgorithm != "" {
+		s.refused.Store(true)
+		u.sums = newSummer(s.checksum())
+		for _, block := range first.blocks {
+			u.sums.take(block.Bytes())
+		}
+		in.ChecksumAlgorithm, in.ChecksumType = "", ""
+		out, err = perform(ctx, about, in, s.client.CreateMultipartUpload)
+	}
+	u.created = about.attempts
+	if err != nil {
+		return err
+	}
+	u.id = out.UploadId
+	return nil
+}
+
+// send uploads the parts, some at once.
+func (u *upload) send(ctx context.Context, current *part, next object.Block, src object.Source) error {
+	s := u.store
+	ctx, stop := context.WithCancelCause(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(s.config.Concurrency)
+	known, _ := src.Expected()
+	size := current.size
+	fail := func(err error) error {
+		stop(err)
+		_ = group.Wait() // a part that failed is why ctx ended, and so err already
+		return err
+	}
+	defer stop(nil)
+	for number := int32(1); ; number++ {
+		current.number, current.sums = number, u.sums.cut()
+		sending, done := current, &types.CompletedPart{PartNumber: aws.Int32(number)}
+		u.parts = append(u.parts, done)
+		group.Go(func() error { return u.part(ctx, sending, done) })
+		if known < 0 && number == growAfter && !s.config.EqualParts && size < mostGrown {
+			size = min(2*size, mostGrown)
+			s.hold(src, size)
+		}
+		var ended bool
+		var err error
+		current, ended, err = collectAfter(ctx, next, src, size, u.sums.take)
+		next = nil
+		switch {
+		case err != nil:
+			return fail(err)
+		case current.size == 0 && ended:
+			return group.Wait()
+		case number == mostParts:
+			current.release()
+			return fail(object.Errorf(object.Refused,
+				"the stream is longer than %d parts: tell its length by size=, or set a larger part_size", mostParts))
+		}
+	}
+}
+
+// part uploads one part and notes what the server says of it.
+func (u *upload) part(ctx context.Context, p *part, done *types.CompletedPart) error {
+	defer p.release()
+	s := u.store
+	in := &sdk.UploadPartInput{
+		Bucket: s.bucket(), Key: s.path(u.key), UploadId: u.id, PartNumber: &p.number,
+		ContentLength: &p.size, Body: seekable{p.size},
+	}
+	p.sums.onPart(in)
+	out, err := perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.UploadPart)
+	if err != nil {
+		return err
+	}
+	done.ETag = out.ETag
+	p.sums.onCompleted(done)
+	return nil
+}
+
+// complete joins the parts: the commit.
+func (u *upload) complete(ctx context.Context, info object.Info, opts object.PutOptions) (object.Info, error) {
+	if ctx.Err() != nil {
+		return object.Info{}, context.Cause(ctx)
+	}
+	s := u.store
+	parts := make([]types.CompletedPart, len(u.parts))
+	for i, part := range u.parts {
+		parts[i] = *part
+	}
+	in := &sdk.CompleteMultipartUploadInput{
+		Bucket: s.bucket(), Key: s.path(u.key), UploadId: u.id,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+	}
+	u.sums.onComplete(in)
+	if !opts.Overwrite {
+		in.IfNoneMatch = aws.String("*")
+	}
+	_, err := perform(ctx, &request{patience: commitTime}, in, s.client.CompleteMultipartUpload)
+	if err == nil {
+		return info, nil
+	}
+	there, _, err := s.settle(ctx, err, info, u.nonce, opts)
+	return there, err
+}
+
+// undo aborts the upload. It goes on when the transfer was cancelled, for a short time of its own.
+func (u *upload) undo(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	if u.id != nil {
+		u.abort(ctx, u.id)
+	}
+	if u.created > 1 {
+		u.reap(ctx)
+	}
+}
+
+func (u *upload) abort(ctx context.Context, id *string) {
+	in := &sdk.AbortMultipartUploadInput{Bucket: u.store.bucket(), Key: u.store.path(u.key), UploadId: id}
+	// What cannot be told to the server now is found by a sweep.
+	_, _ = perform(ctx, &request{}, in, u.store.client.AbortMultipartUpload)
+}
+
+// reap aborts uploads that were created by an attempt whose answer was lost: those of our key and our time that have
+// no part.
+func (u *upload) reap(ctx context.Context) {
+	s := u.store
+	path := s.path(u.key)
+	listed, err := perform(ctx, &request{}, &sdk.ListMultipartUploadsInput{Bucket: s.bucket(), Prefix: path}, s.client.ListMultipartUploads)
+	if err != nil {
+		return
+	}
+	for _, other := range listed.Uploads {
+		if aws.ToString(other.Key) != *path || aws.ToTime(other.Initiated).Before(u.started.Add(-time.Minute)) {
+			continue
+		}
+		parts, err := perform(ctx, &request{}, &sdk.ListPartsInput{
+			Bucket: s.bucket(), Key: path, UploadId: other.UploadId, MaxParts: aws.Int32(1),
+		}, s.client.ListParts)
+		if err == nil && len(parts.Parts) == 0 {
+			u.abort(ctx, other.UploadId)
+		}
+	}
+}

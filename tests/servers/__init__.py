@@ -1,0 +1,30 @@
+"""The S3 servers that the tests talk to, and the proxies that make them fail.
+
+Each is a real server in a process of its own, on a free port of the loopback interface; it ends with its context
+manager, at the latest with the tests. `make tools` builds them into build/tools/bin; without them the tests fail.
+
+    versitygw   http, the main server
+    minio       https, with a certificate authority of its own
+    Toxiproxy   slow, cut and stalled connections in front of a server
+    FaultProxy  faults of S3 and of HTTP in front of a server, and a log of what passed
+    discard     http, keeps nothing: for benchmarks
+
+A store of one's own is tested beside them, as `own`, when the environment names it:
+
+    STORAGE_TEST_S3_BUCKET      the bucket, which must exist; the tests keep to keys below a prefix of their own
+    STORAGE_TEST_S3_ENDPOINT    the URL; unset or empty is AWS
+    STORAGE_TEST_S3_ACCESS_KEY, STORAGE_TEST_S3_SECRET_KEY
+                                unset or empty is what the SDK finds by itself
+    STORAGE_TEST_S3_REGION      unset or empty is us-east-1
+    STORAGE_TEST_S3_CA_BUNDLE   a file with the certificates to trust
+
+`pytest -k own` then runs the tests against nothing else.
+"""
+
+from servers.endpoint import Endpoint
+from servers.proxies import Entry, FaultProxy, Toxiproxy
+from servers.stores import discard, minio, own, versitygw
+
+STORES = ("versitygw", "minio", *(["own"] if own() else []))
+
+__all__ = ["STORES", "Endpoint", "Entry", "FaultProxy", "Toxiproxy", "discard", "minio", "own", "versitygw"]

@@ -1,0 +1,41 @@
+"""The servers as fixtures: started once for all tests, when the first one needs them; a fault proxy for each test."""
+
+import pytest
+
+import servers
+
+
+@pytest.fixture(scope="session")
+def versitygw(tmp_path_factory):
+    with servers.versitygw(tmp_path_factory.mktemp("servers")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory):
+    with servers.minio(tmp_path_factory.mktemp("servers")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def own():
+    return servers.own()
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(tmp_path_factory):
+    with servers.Toxiproxy(tmp_path_factory.mktemp("servers")) as toxiproxy:
+        yield toxiproxy
+
+
+@pytest.fixture(params=servers.STORES)
+def store(request):
+    """Each S3 store in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def faults(versitygw, tmp_path):
+    """A FaultProxy in front of versitygw."""
+    with servers.FaultProxy(versitygw, tmp_path) as proxy:
+        yield proxy
