@@ -33,10 +33,10 @@ func memory(address uintptr, n int64) ([]byte, error) {
 	return unsafe.Slice(*(**byte)(unsafe.Pointer(&address)), n), nil
 }
 
-// Open makes a store from a configuration in JSON and gives its number.
-func Open(config string) (store int64, err error) {
+// Open makes a store from a configuration in JSON, under a number that the caller chooses; one that is there stays.
+func Open(store int64, config string) (done bool, err error) {
 	defer guard("open", &err)
-	return table.Open(config)
+	return true, table.Open(store, config)
 }
 
 // Close cancels what runs on a store and forgets it; an unknown store is fine.
@@ -45,10 +45,10 @@ func Close(store int64) (done bool, err error) {
 	return true, table.Close(store)
 }
 
-// Start sets an operation going, with its arguments in JSON, and gives the number of the call.
-func Start(store int64, op string, args string) (call int64, err error) {
+// Start sets an operation going, with its arguments in JSON, under a number that the caller chooses.
+func Start(store int64, call int64, op string, args string) (done bool, err error) {
 	defer guard(op, &err)
-	return table.Start(store, op, args)
+	return true, table.Start(store, call, op, args)
 }
 
 // Write copies bytes into a put and gives how many it took within 200 ms.
@@ -74,13 +74,20 @@ func Wait(call int64, milliseconds int64) (result string, err error) {
 	return table.Wait(call, time.Duration(milliseconds)*time.Millisecond)
 }
 
+// Signal gives the descriptor that can be read once there is news of a call.
+func Signal(call int64) (fd int64, err error) {
+	defer guard("wait", &err)
+	signal, err := table.Signal(call)
+	return int64(signal), err
+}
+
 // Progress gives how many bytes a call has moved.
 func Progress(call int64) (moved int64, err error) {
 	defer guard("progress", &err)
 	return table.Progress(call)
 }
 
-// Cancel undoes a call and forgets it; an unknown call is fine.
+// Cancel undoes a call, or closes the reader that it gave, and forgets it; an unknown number is fine.
 func Cancel(call int64) (done bool, err error) {
 	defer guard("cancel", &err)
 	table.Cancel(call)
@@ -97,12 +104,6 @@ func Read(reader int64, offset int64, address uintptr, n int64) (taken int64, er
 	}
 	read, err := table.Read(reader, offset, into)
 	return int64(read), err
-}
-
-// Release closes a reader; an unknown one is fine.
-func Release(reader int64) (done bool, err error) {
-	defer guard("release", &err)
-	return true, table.Release(reader)
 }
 
 // CheckKey gives the verdict on a key.

@@ -1,7 +1,6 @@
 package gostorage
 
 import (
-	"encoding/json"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -89,50 +88,43 @@ func TestGuardTurnsAPanicIntoAnError(t *testing.T) {
 }
 
 func TestPutAndGetThroughTheFacade(t *testing.T) {
-	store, err := Open(`{"backend": "memory"}`)
-	if err != nil {
+	const store, put, get = 1, 2, 3
+	if _, err := Open(store, `{"backend": "memory"}`); err != nil {
 		t.Fatal(err)
 	}
-	call, err := Start(store, "put", `{"key": "a/b", "overwrite": true}`)
-	if err != nil {
+	if _, err := Start(store, put, "put", `{"key": "a/b", "overwrite": true}`); err != nil {
 		t.Fatal(err)
 	}
 	data := []byte("some bytes")
-	if n, err := Write(call, uintptr(unsafe.Pointer(&data[0])), int64(len(data))); n != int64(len(data)) || err != nil {
+	if n, err := Write(put, uintptr(unsafe.Pointer(&data[0])), int64(len(data))); n != int64(len(data)) || err != nil {
 		t.Fatal(n, err)
 	}
-	if _, err := Finish(call); err != nil {
+	if _, err := Finish(put); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Wait(call, 1000); err != nil {
+	if _, err := Wait(put, 1000); err != nil {
 		t.Fatal(err)
 	}
-	call, err = Start(store, "get", `{"key": "a/b"}`)
-	if err != nil {
+	if _, err := Start(store, get, "get", `{"key": "a/b"}`); err != nil {
 		t.Fatal(err)
 	}
-	text, err := Wait(call, 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var opened struct{ Reader, Size int64 }
-	if err := json.Unmarshal([]byte(text), &opened); err != nil {
-		t.Fatal(err)
+	if text, err := Wait(get, 1000); err != nil || !strings.Contains(text, `"size":10`) {
+		t.Fatal(text, err)
 	}
 	into := make([]byte, 100)
-	n, err := Read(opened.Reader, 0, uintptr(unsafe.Pointer(&into[0])), 100)
+	n, err := Read(get, 0, uintptr(unsafe.Pointer(&into[0])), 100)
 	if err != nil || string(into[:n]) != "some bytes" {
 		t.Error(n, err)
 	}
 	for range 2 {
-		if _, err := Release(opened.Reader); err != nil {
+		if _, err := Cancel(get); err != nil {
 			t.Error(err)
 		}
 		if _, err := Close(store); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, err := Start(store, "stat", `{"key": "a/b"}`); err == nil || !strings.HasPrefix(err.Error(), "E1|closed|") {
+	if _, err := Start(store, 4, "stat", `{"key": "a/b"}`); err == nil || !strings.HasPrefix(err.Error(), "E1|closed|") {
 		t.Errorf("a closed store gives %v", err)
 	}
 }

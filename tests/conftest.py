@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from servers import STORES  # noqa: E402
-from servers.fixtures import faults, minio, own, store, toxiproxy, versitygw  # noqa: E402, F401
+from servers.fixtures import faults, minio, own_store, store, toxiproxy, versitygw  # noqa: E402, F401
 
 CONTRACT = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
 BYTES = random.Random(1).randbytes(26 * 1024 * 1024)

@@ -16,7 +16,7 @@ from pybuild import checks, steps, toolchain  # noqa: E402
 from pybuild.toolchain import BuildError  # noqa: E402
 
 FACADE = {"Open", "Close", "Start", "Write", "Finish", "Wait", "Progress", "Cancel"}
-FACADE |= {"Read", "Release", "CheckKey", "Stats"}
+FACADE |= {"Read", "CheckKey", "Signal", "Stats"}
 
 
 def extension() -> Path:

@@ -12,6 +12,7 @@ from django.test import override_settings
 from storage import (
     LocalStorageAdapter,
     MemoryStorageAdapter,
+    S3StorageAdapter,
     StorageError,
     get_storage_adapter,
 )
@@ -26,6 +27,51 @@ class Custom(MemoryStorageAdapter):
     def __init__(self, *, colour="red"):
         super().__init__()
         self.colour = colour
+
+
+class Directories(LocalStorageAdapter):
+    """Has an option of its own besides those of its base."""
+
+    def __init__(self, *, temp_dir, final_dir, colour="red"):
+        super().__init__(temp_dir=temp_dir, final_dir=final_dir)
+        self.colour = colour
+
+
+class Elsewhere(LocalStorageAdapter):
+    """Knows by itself where its parts are."""
+
+    def __init__(self, *, final_dir):
+        super().__init__(temp_dir=f"{final_dir}-parts", final_dir=final_dir)
+
+
+class Bucket(S3StorageAdapter):
+    """Takes whatever its base takes."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+
+
+def s3(**options):
+    return {"STORAGE_ADAPTERS": {"default": {"BACKEND": "storage.S3StorageAdapter", "OPTIONS": options}}}
+
+
+AWS = {
+    "AWS_STORAGE_BUCKET_NAME": "uploads",
+    "AWS_S3_ENDPOINT_URL": "https://s3.example.com/",
+    "AWS_S3_REGION_NAME": "eu-central-1",
+    "AWS_ACCESS_KEY_ID": "AKID",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_SESSION_TOKEN": "token",
+    "AWS_S3_ADDRESSING_STYLE": "path",
+    "STORAGE_TEMP_PREFIX": "parts",
+    "STORAGE_FINAL_PREFIX": "objects/",
+}
+
+
+def connected(adapter):
+    """What an S3 adapter would use, without the environment."""
+    temp, final = adapter._configurations()
+    return temp | {"temp": temp["prefix"], "final": final["prefix"]}
 
 
 def local(tmp_path, **options):
@@ -77,10 +123,101 @@ def test_aws_names_may_stand_beside_the_dictionary():
         assert isinstance(get_storage_adapter(), MemoryStorageAdapter)
 
 
+@pytest.mark.parametrize("backend", ["s3", "storage.S3StorageAdapter", f"{__name__}.Bucket"])
+def test_flat_names_of_s3(backend):
+    with override_settings(STORAGE_BACKEND=backend, **AWS):
+        found = connected(get_storage_adapter())
+    expected = {
+        "bucket_name": "uploads",
+        "endpoint_url": "https://s3.example.com",
+        "region_name": "eu-central-1",
+        "access_key": "AKID",
+        "secret_key": "secret",
+        "security_token": "token",
+        "addressing_style": "path",
+        "temp": "parts/",
+        "final": "objects/",
+        "verify": True,
+    }
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_empty_strings_are_unset(monkeypatch):
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    empty = dict.fromkeys([*AWS, "AWS_S3_VERIFY", "STORAGE_TEMP_DIR", "AWS_S3_ACCESS_KEY_ID"], "")
+    with override_settings(STORAGE_BACKEND="s3", **empty | {"AWS_STORAGE_BUCKET_NAME": "b"}):
+        found = connected(get_storage_adapter())
+    with override_settings(**s3(bucket_name="b", temp_prefix="", access_key="", verify="", addressing_style="")):
+        assert connected(get_storage_adapter()) == found
+    assert (found["temp"], found["final"], found["access_key"], found["verify"]) == ("temp/", "final/", "", True)
+    assert found["addressing_style"] == "auto" and found["ca_bundle"] == ""
+
+
+@pytest.mark.parametrize(
+    ("verify", "expected"),
+    [
+        (True, (True, "/env.pem")),
+        (False, (False, "/env.pem")),
+        (None, (True, "/env.pem")),
+        ("/ca.pem", (True, "/ca.pem")),
+        (Path("/ca.pem"), (True, "/ca.pem")),
+    ],
+)
+def test_verify(monkeypatch, verify, expected):
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/env.pem")
+    with override_settings(STORAGE_BACKEND="s3", AWS_STORAGE_BUCKET_NAME="b", AWS_S3_VERIFY=verify):
+        found = connected(get_storage_adapter())
+    assert (found["verify"], found["ca_bundle"]) == expected
+
+
+def test_subclasses_get_the_flat_names_of_their_base(tmp_path):
+    flat = {"STORAGE_TEMP_DIR": tmp_path / "a", "STORAGE_FINAL_DIR": tmp_path / "b"}
+    with override_settings(STORAGE_BACKEND=f"{__name__}.Directories", **flat):
+        adapter = get_storage_adapter()
+        assert isinstance(adapter, Directories)
+        assert areas(adapter, tmp_path) == (tmp_path / "a", tmp_path / "b")
+    with override_settings(STORAGE_BACKEND=f"{__name__}.Elsewhere", BASE_DIR=tmp_path, **flat):
+        assert get_storage_adapter().directories == (str(tmp_path / "b-parts"), str(tmp_path / "b"))
+    with override_settings(STORAGE_BACKEND=f"{__name__}.Directories", BASE_DIR=tmp_path):
+        assert get_storage_adapter().directories[0] == str(tmp_path / "var" / "storage" / "temp")
+
+
 DEFAULT = "STORAGE_ADAPTERS['default']"
 # Settings, and what the message must name.
 WRONG = {
-    "s3": ({"STORAGE_BACKEND": "s3"}, ["STORAGE_BACKEND", "'local'", "'memory'"]),
+    "no bucket": ({"STORAGE_BACKEND": "s3"}, ["set AWS_STORAGE_BUCKET_NAME"]),
+    "no bucket of a subclass": ({"STORAGE_BACKEND": f"{__name__}.Bucket"}, ["bucket_name"]),
+    "half a key": ({"STORAGE_BACKEND": "s3", **AWS, "AWS_ACCESS_KEY_ID": ""}, ["AWS_ACCESS_KEY_ID"]),
+    "endpoint": ({"STORAGE_BACKEND": "s3", **AWS, "AWS_S3_ENDPOINT_URL": "s3.example.com"}, ["https://"]),
+    "credentials in the endpoint": (s3(bucket_name="b", endpoint_url="https://u:secret@h"), ["no credentials"]),
+    "style": ({"STORAGE_BACKEND": "s3", **AWS, "AWS_S3_ADDRESSING_STYLE": "paths"}, ["addressing_style", "'path'"]),
+    "text for a boolean": ({"STORAGE_BACKEND": "s3", **AWS, "AWS_S3_VERIFY": "False"}, ["AWS_S3_VERIFY", "'False'"]),
+    "a number for a boolean": ({"STORAGE_BACKEND": "s3", **AWS, "AWS_S3_VERIFY": 0}, ["AWS_S3_VERIFY"]),
+    "overlapping prefixes": (s3(bucket_name="b", temp_prefix="a", final_prefix="a/"), ["STORAGE_TEMP_PREFIX"]),
+    "another key": (
+        {"STORAGE_BACKEND": "s3", "AWS_STORAGE_BUCKET_NAME": "b", "AWS_S3_ACCESS_KEY_ID": "secret"},
+        ["AWS_S3_ACCESS_KEY_ID", "set AWS_ACCESS_KEY_ID"],
+    ),
+    "another secret": (
+        {"STORAGE_BACKEND": "s3", "AWS_STORAGE_BUCKET_NAME": "b", "AWS_S3_SECRET_ACCESS_KEY": "secret"},
+        ["AWS_S3_SECRET_ACCESS_KEY", "set AWS_SECRET_ACCESS_KEY"],
+    ),
+    "a profile": (
+        {"STORAGE_BACKEND": "s3", "AWS_STORAGE_BUCKET_NAME": "b", "AWS_S3_SESSION_PROFILE": "secret"},
+        ["AWS_S3_SESSION_PROFILE", "AWS_PROFILE"],
+    ),
+    "prefixes on this machine": ({"STORAGE_TEMP_PREFIX": "a", "BASE_DIR": "/srv"}, ["STORAGE_TEMP_PREFIX", "'s3'"]),
+    "location": (s3(bucket_name="b", location="a"), ["'location'", "temp_prefix"]),
+    "custom_domain": (s3(bucket_name="b", custom_domain="a"), ["'custom_domain'", "get_final_stream"]),
+    "default_acl": (s3(bucket_name="b", default_acl="a"), ["'default_acl'", "policy"]),
+    "file_overwrite": (s3(bucket_name="b", file_overwrite=False), ["'file_overwrite'", "overwrite="]),
+    "querystring_auth": (s3(bucket_name="b", querystring_auth=False), ["'querystring_auth'", "get_final_stream"]),
+    "misspelt": (s3(bucket_nam="b"), ["'bucket_nam'", "'bucket_name'"]),
+    "unnamed bucket": (s3(region_name="eu"), [DEFAULT, "'bucket_name'"]),
+    "another location": (
+        {"STORAGE_ADAPTERS": {"default": {"BACKEND": LOCAL, "OPTIONS": {"location": "/srv/secret"}}}},
+        ["'location'", "temp_dir"],
+    ),
     "short name": ({"STORAGE_BACKEND": "lokal"}, ["STORAGE_BACKEND", "'lokal'", "'local'"]),
     "missing module": ({"STORAGE_BACKEND": "nowhere.Adapter"}, ["nowhere.Adapter"]),
     "no adapter": ({"STORAGE_BACKEND": "pathlib.Path"}, ["pathlib.Path", "StorageAdapter"]),
@@ -120,7 +257,22 @@ def test_wrong_settings_are_named(name):
         get_storage_adapter()
     missing = [word for word in expected if word not in str(caught.value)]
     assert not missing, str(caught.value)
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(caught.value).replace("secret_key", "")
+
+
+def test_both_spellings_of_a_key_may_be_set():
+    """django-storages reads the one, this package the other."""
+    both = AWS | {"AWS_S3_ACCESS_KEY_ID": "x", "AWS_S3_SECRET_ACCESS_KEY": "y", "AWS_S3_SESSION_PROFILE": "z"}
+    with override_settings(STORAGE_BACKEND="s3", **both):
+        assert connected(get_storage_adapter())["access_key"] == "AKID"
+
+
+def test_prefixes_may_wait_for_s3(tmp_path):
+    """One settings module for both backends."""
+    flat = {"STORAGE_TEMP_DIR": tmp_path / "a", "STORAGE_FINAL_DIR": tmp_path / "b"}
+    for backend, kind in (("local", LocalStorageAdapter), ("s3", S3StorageAdapter), ("memory", MemoryStorageAdapter)):
+        with override_settings(STORAGE_BACKEND=backend, **AWS, **flat):
+            assert isinstance(get_storage_adapter(), kind)
 
 
 def test_one_instance_in_all_threads():
@@ -174,6 +326,30 @@ def test_areas_that_overlap_later(tmp_path):
         with pytest.raises(ImproperlyConfigured) as caught:
             call()
         assert str(tmp_path) not in str(caught.value)
+
+
+def test_django_configurations_of_s3(tmp_path):
+    (tmp_path / "example_conf.py").write_text(
+        "from configurations import Configuration, values\n"
+        "class Base(Configuration):\n"
+        "    SECRET_KEY = 'x'\n"
+        "    STORAGE_BACKEND = values.Value('', environ_name='STORAGE_BACKEND', environ_prefix=None)\n"
+        "    AWS_STORAGE_BUCKET_NAME = values.Value('', environ_name='BUCKET', environ_prefix=None)\n"
+        "    AWS_S3_ENDPOINT_URL = values.Value('', environ_name='ENDPOINT', environ_prefix=None)\n"
+        "    AWS_ACCESS_KEY_ID = values.Value('', environ_name='KEY', environ_prefix=None)\n"
+        "    AWS_SECRET_ACCESS_KEY = values.Value('', environ_name='SECRET', environ_prefix=None)\n"
+    )
+    code = (
+        "import os, sys; sys.path.insert(0, '.')\n"
+        "os.environ |= {'DJANGO_SETTINGS_MODULE': 'example_conf', 'DJANGO_CONFIGURATION': 'Base',"
+        " 'STORAGE_BACKEND': 's3', 'BUCKET': 'b'}\n"
+        "import configurations; configurations.setup()\n"
+        "from storage import get_storage_adapter\n"
+        "adapter = get_storage_adapter()\n"
+        "assert (adapter.backend, adapter.bucket) == ('s3', 'b')\n"
+        "assert not any(adapter._options[n] for n in ('endpoint_url', 'access_key', 'secret_key'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
 
 
 def test_django_configurations(tmp_path):

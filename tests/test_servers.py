@@ -2,6 +2,7 @@
 client is boto3, so that nothing here depends on what is tested with it."""
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import servers
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectionClosedError,
     EndpointConnectionError,
@@ -47,7 +49,7 @@ class Bucket:
         return self.client.put_object(**self.at, Body=data, **options)
 
     def get(self, **options):
-        with self.client.get_object(**self.at, **options)["Body"] as body:
+        with contextlib.closing(self.client.get_object(**self.at, **options)["Body"]) as body:
             return body.read()
 
     def upload(self, upload_id, number=1, data=DATA):
@@ -128,7 +130,8 @@ class TestStores:
     def test_refuse_an_unknown_access_key(self, store, bucket):
         with (
             dataclasses.replace(store, access_key="nobody", secret_key="x" * 16).client() as client,
-            refused("InvalidAccessKeyId", 403),
+            # versitygw says XAdminUserNotFound, with 404
+            pytest.raises(ClientError, check=lambda error: status(error) in (403, 404)),
         ):
             Bucket(client, store.bucket, bucket.at["Key"]).put()
         assert not bucket.exists()
@@ -178,14 +181,16 @@ class TestOwnStore:
         for name in list(os.environ):
             if name.startswith("STORAGE_TEST_S3_"):
                 monkeypatch.delenv(name)
-        assert servers.own() is None
+        assert servers.own_store() is None
         monkeypatch.setenv("STORAGE_TEST_S3_BUCKET", "mine")
         monkeypatch.setenv("STORAGE_TEST_S3_ENDPOINT", "")
-        assert servers.own() == servers.Endpoint(None, None, None, "mine", "us-east-1", None)
+        assert servers.own_store() == servers.Endpoint(None, None, None, "mine", "us-east-1", None)
         for name in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY", "REGION", "CA_BUNDLE"):
             monkeypatch.setenv(f"STORAGE_TEST_S3_{name}", name)
-        assert servers.own() == servers.Endpoint("ENDPOINT", "ACCESS_KEY", "SECRET_KEY", "mine", "REGION", "CA_BUNDLE")
-        assert "SECRET_KEY" not in repr(servers.own())
+        assert servers.own_store() == servers.Endpoint(
+            "ENDPOINT", "ACCESS_KEY", "SECRET_KEY", "mine", "REGION", "CA_BUNDLE"
+        )
+        assert "SECRET_KEY" not in repr(servers.own_store())
 
 
 class TestProcesses:
@@ -231,10 +236,10 @@ def answers(endpoint):
     with endpoint.client() as client:
         try:
             client.list_buckets()
-        except EndpointConnectionError:
-            return False
         except ClientError:
-            pass
+            return True
+        except BotoCoreError:
+            return False
         return True
 
 

@@ -34,8 +34,8 @@ class NativeAdapter(StorageAdapter):
     """What stands before a file id in the key of a final object."""
 
     def __init__(self) -> None:
-        self._stores: tuple[int, int] | None = None
-        self._generation = native.generation()
+        self._stores = native.number(), native.number()
+        self._opened: int | None = None  # the generation that they were opened in
         self._closed = False
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -43,17 +43,20 @@ class NativeAdapter(StorageAdapter):
         raise NotImplementedError
 
     def _open(self) -> tuple[int, int]:
-        stores = self._stores
-        if stores is None or self._generation != native.generation() or self._closed:
+        if self._opened != native.generation() or self._closed:
             with native.lock():
                 if self._closed:
                     raise StorageError("the adapter was closed", code="closed")
-                stores = self._stores
-                if stores is None or self._generation != native.generation():  # a forked child opens its own
-                    temp, final = self._configurations()
-                    stores = native.open_store(temp), native.open_store(final)
-                    self._stores, self._generation = stores, native.generation()
-        return stores
+                if self._opened != native.generation():  # a forked child opens its own
+                    for store, configuration in zip(self._stores, self._configurations(), strict=True):
+                        native.open_store(store, configuration)
+                    self._opened = native.generation()
+        return self._stores
+
+    def stores(self) -> dict[str, int]:
+        """The stores of the Go side by their area, "temp" and "final", for ``storage.native``."""
+        temp, final = self._open()
+        return {"temp": temp, "final": final}
 
     @property
     def _temp(self) -> int:
@@ -65,13 +68,12 @@ class NativeAdapter(StorageAdapter):
 
     def close(self) -> None:
         self._closed = True
-        stores, self._stores = self._stores, None
-        if stores is not None and self._generation == native.generation():
-            for store in stores:
+        if native.loaded():
+            for store in self._stores:
                 native.close_store(store)
 
     def __del__(self) -> None:
-        if getattr(self, "_stores", None) is not None:
+        if hasattr(self, "_closed"):
             self.close()
 
     def put_temp_part(
@@ -205,7 +207,8 @@ class NativeAdapter(StorageAdapter):
             native.call_within(end - time.monotonic(), store, "check")
 
     def _reader(self, store: int, wanted: dict[str, Any], *, start: int = 0, length: int | None = None) -> ObjectReader:
-        return ObjectReader(self, native.call(store, "get", **wanted), start=start, length=length)
+        with native.Call(store, "get", **wanted) as call:
+            return ObjectReader(self, call.number, call.wait(), start=start, length=length)
 
     def _final_object(self, stored: dict[str, Any]) -> FinalObject:
         return FinalObject(self.bucket, self.prefix + stored["key"], stored["size"], stored["sha256"] or None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
@@ -12,58 +14,81 @@ from . import conf
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. W001, W002: in
-    production, the default directories or the memory adapter."""
+    """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. W001 to W005: what is
+    allowed and probably not meant; W001 to W004 only in production."""
     try:
         known = conf.configuration()
     except ImproperlyConfigured as error:
         return [Error(str(error), id="storage.E001", hint="See the settings page of the documentation.")]
     found: list[CheckMessage] = []
-    for alias, (backend, options) in known.items():
-        found += _check_alias(alias, backend, options)
+    for alias, entry in known.items():
+        found += _check_alias(alias, entry)
+    for name, why in conf.unread():
+        found.append(Warning(f"Nothing reads {name}: {why}.", id="storage.W005", hint=f"Remove or rename {name}."))
     return found
 
 
-def _check_alias(alias: str, backend: str, options: dict[str, Any]) -> list[CheckMessage]:
+def _check_alias(alias: str, entry: conf.Entry) -> list[CheckMessage]:
     where = f"{conf.SETTING}[{alias!r}]"
     try:
-        adapter = conf.adapter_class(backend)
+        adapter = conf.adapter_class(entry.backend)
     except ImproperlyConfigured as error:
-        return [
-            Error(
-                str(error),
-                id="storage.E002",
-                hint=f"Correct BACKEND in {where}, or STORAGE_BACKEND.",
-            )
-        ]
+        return [Error(str(error), id="storage.E002", hint=f"Correct BACKEND in {where}, or STORAGE_BACKEND.")]
     try:
-        conf.check_options(alias, adapter, options)
-        if backend in conf.FLAT:
-            adapter(**options)  # ours open nothing before their first operation
+        conf.check_options(alias, adapter, entry.options)
+        if entry.backend in conf.BACKENDS.values():
+            adapter(**entry.options)  # ours open nothing before their first operation
     except (ImproperlyConfigured, TypeError, ValueError) as error:
-        return [
-            Error(
-                str(error),
-                id="storage.E003",
-                hint=f"Correct OPTIONS in {where}, or the STORAGE_* settings.",
-            )
-        ]
-    if settings.DEBUG:
-        return []
-    if backend == conf.BACKENDS["memory"]:
-        return [
-            Warning(
-                f"{where} keeps files in memory: they are lost with the process, and each worker has its own.",
-                id="storage.W002",
-                hint=f"Use the local adapter: BACKEND in {where}, or STORAGE_BACKEND = 'local'.",
-            )
-        ]
-    if not hasattr(settings, conf.SETTING) and not any(getattr(settings, name, "") for name in conf.FLAT_NAMES):
-        return [
+        hint = f"Correct OPTIONS in {where}, or the STORAGE_* and AWS_* settings."
+        return [Error(str(error), id="storage.E003", hint=hint)]
+    return [] if settings.DEBUG else _check_production(where, conf.kind_of(adapter), entry)
+
+
+def _check_production(where: str, kind: str, entry: conf.Entry) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    if kind == "local" and "BASE_DIR" in entry.sources.values():
+        found.append(
             Warning(
                 "Nothing says where files are stored: they go below BASE_DIR, with the code.",
                 id="storage.W001",
                 hint="Set STORAGE_TEMP_DIR and STORAGE_FINAL_DIR.",
             )
-        ]
-    return []
+        )
+    if kind == "memory":
+        found.append(
+            Warning(
+                f"{where} keeps files in memory: they are lost with the process, and each worker has its own.",
+                id="storage.W002",
+                hint=f"Use another adapter: BACKEND in {where}, or STORAGE_BACKEND = 'local' or 's3'.",
+            )
+        )
+    if kind == "s3" and _readable_on_the_way(str(entry.options.get("endpoint_url") or "")):
+        found.append(
+            Warning(
+                f"{where} talks to its endpoint over plain http: whoever is on the way can read and change what is"
+                " stored.",
+                id="storage.W003",
+                hint="Begin endpoint_url (AWS_S3_ENDPOINT_URL) with https://, or silence this check where the network"
+                " is private.",
+            )
+        )
+    if kind == "s3" and entry.options.get("verify") is False:
+        found.append(
+            Warning(
+                f"{where} trusts any certificate: whoever is on the way can read and change what is stored.",
+                id="storage.W004",
+                hint="Set ca_bundle, or verify (AWS_S3_VERIFY), to the file of the authority that signed it.",
+            )
+        )
+    return found
+
+
+def _readable_on_the_way(endpoint: str) -> bool:
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http":
+        return False
+    host = parts.hostname or ""
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost" and not host.endswith(".localhost")

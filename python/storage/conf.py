@@ -6,9 +6,9 @@ import difflib
 import inspect
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -26,11 +26,11 @@ BACKENDS = {
 """Short names that STORAGE_BACKEND takes besides dotted paths."""
 
 FLAT = {
-    "storage.LocalStorageAdapter": {
+    "local": {
         "STORAGE_TEMP_DIR": "temp_dir",
         "STORAGE_FINAL_DIR": "final_dir",
     },
-    "storage.S3StorageAdapter": {
+    "s3": {
         "STORAGE_TEMP_PREFIX": "temp_prefix",
         "STORAGE_FINAL_PREFIX": "final_prefix",
         "AWS_STORAGE_BUCKET_NAME": "bucket_name",
@@ -42,17 +42,57 @@ FLAT = {
         "AWS_S3_ADDRESSING_STYLE": "addressing_style",
         "AWS_S3_VERIFY": "verify",
     },
-    "storage.MemoryStorageAdapter": {},
+    "memory": {},
 }
-"""Flat settings, and the options that they are, of each adapter."""
+"""Flat settings, and the options that they are, of each kind of adapter and of its subclasses."""
 
-FLAT_NAMES = (
-    "STORAGE_BACKEND",
-    "STORAGE_TEMP_DIR",
-    "STORAGE_FINAL_DIR",
-    "STORAGE_TEMP_PREFIX",
-    "STORAGE_FINAL_PREFIX",
-)
+FLAT_NAMES = ("STORAGE_BACKEND", *(name for names in FLAT.values() for name in names if name.startswith("STORAGE_")))
+
+HINTS = {
+    "local": {
+        "location": "set temp_dir and final_dir",
+        "base_url": "this adapter makes no URLs: serve what get_final_stream gives",
+        "file_permissions_mode": "it is called file_mode",
+        "directory_permissions_mode": "it is called directory_mode",
+        "allow_overwrite": "pass overwrite= to put_final and assemble",
+    },
+    "s3": {
+        "location": "set temp_prefix and final_prefix (STORAGE_TEMP_PREFIX, STORAGE_FINAL_PREFIX)",
+        "custom_domain": "this adapter makes no URLs: serve what get_final_stream gives",
+        "querystring_auth": "this adapter makes no URLs: serve what get_final_stream gives",
+        "querystring_expire": "this adapter makes no URLs: serve what get_final_stream gives",
+        "url_protocol": "this adapter makes no URLs: begin endpoint_url with https:// or http://",
+        "use_ssl": "begin endpoint_url with https:// or http://",
+        "default_acl": "leave it out: who may read is said by the policy of the bucket",
+        "file_overwrite": "pass overwrite= to put_final and assemble",
+        "session_profile": "leave the keys out, and set AWS_PROFILE in the environment",
+        "object_parameters": "set server_side_encryption, kms_key_id, storage_class; content_type= and metadata= are"
+        " arguments of put_final",
+        "proxies": "set proxy, one URL",
+        "transfer_config": "set part_size and concurrency",
+        "client_config": "set connect_timeout, read_timeout, max_attempts, proxy",
+        "signature_version": "leave it out: requests are signed by Signature Version 4",
+        "max_memory_size": "leave it out: streams have a fixed memory",
+        "gzip": "leave it out: objects are stored as they come",
+    },
+    "memory": {},
+}
+"""What to do instead of an option that other storage libraries have."""
+
+FLAT_HINTS = {
+    "AWS_S3_ACCESS_KEY_ID": ("AWS_ACCESS_KEY_ID", "set AWS_ACCESS_KEY_ID"),
+    "AWS_S3_SECRET_ACCESS_KEY": ("AWS_SECRET_ACCESS_KEY", "set AWS_SECRET_ACCESS_KEY"),
+    "AWS_S3_SESSION_PROFILE": ("AWS_ACCESS_KEY_ID", "set AWS_PROFILE in the environment"),
+}
+"""Flat settings that other libraries have, the one that would take their place, and what to do."""
+
+
+class Entry(NamedTuple):
+    """An alias: the dotted path of its adapter, the options, and the setting that each option comes from."""
+
+    backend: str
+    options: dict[str, Any]
+    sources: dict[str, str]
 
 
 def _value(name: str) -> Any:
@@ -61,8 +101,8 @@ def _value(name: str) -> Any:
     return None if value == "" else value
 
 
-def configuration() -> dict[str, tuple[str, dict[str, Any]]]:
-    """The dotted path and the options of every alias. Raises ``ImproperlyConfigured``."""
+def configuration() -> dict[str, Entry]:
+    """Every alias with what is set for it. Raises ``ImproperlyConfigured``."""
     adapters = _value(SETTING)
     flat = [name for name in FLAT_NAMES if _value(name) is not None]
     if adapters is None:
@@ -76,31 +116,59 @@ def configuration() -> dict[str, tuple[str, dict[str, Any]]]:
     return {alias: _from_dict(alias, entry) for alias, entry in adapters.items()}
 
 
-def _from_dict(alias: str, entry: object) -> tuple[str, dict[str, Any]]:
+def _from_dict(alias: str, entry: object) -> Entry:
     where = f"{SETTING}[{alias!r}]"
     if not isinstance(entry, Mapping):
         raise ImproperlyConfigured(f"{where} is a dict with BACKEND and OPTIONS")
     for name in entry:
         if name not in ("BACKEND", "OPTIONS"):
-            raise ImproperlyConfigured(
-                f"{where} has an unknown key {name!r}{_nearest(str(name), ['BACKEND', 'OPTIONS'])}"
-            )
+            raise ImproperlyConfigured(f"{where} has an unknown key {name!r}{_nearest(name, ['BACKEND', 'OPTIONS'])}")
     backend, options = entry.get("BACKEND"), entry.get("OPTIONS", {})
     if not isinstance(backend, str) or not backend:
         raise ImproperlyConfigured(f"{where} needs a BACKEND, such as 'storage.LocalStorageAdapter'")
     if not isinstance(options, Mapping):
         raise ImproperlyConfigured(f"{where}['OPTIONS'] is a dict")
-    return _dotted(backend, f"{where}['BACKEND']"), {k: v for k, v in options.items() if v != ""}
+    given = {name: value for name, value in options.items() if value != ""}
+    return Entry(_dotted(backend, f"{where}['BACKEND']"), given, dict.fromkeys(given, where))
 
 
-def _from_flat() -> tuple[str, dict[str, Any]]:
+def _from_flat() -> Entry:
     backend = _dotted(str(_value("STORAGE_BACKEND") or "local"), "STORAGE_BACKEND")
-    options = {option: value for name, option in FLAT.get(backend, {}).items() if (value := _value(name)) is not None}
-    if backend == BACKENDS["local"]:
-        for option in ("temp_dir", "final_dir"):
-            if option not in options:
-                options[option] = _default_directory(option)
-    return backend, options
+    try:
+        found = adapter_class(backend)
+    except ImproperlyConfigured:
+        return Entry(backend, {}, {})  # whoever asks for the class will hear why
+    kind, takes = kind_of(found), _takes(found)
+    if _value("STORAGE_BACKEND") is None:
+        for name in FLAT["s3"]:
+            if name.startswith("STORAGE_") and _value(name) is not None:
+                raise ImproperlyConfigured(f"{name} is set, but files go to this machine: set STORAGE_BACKEND = 's3'")
+    if kind == "s3":
+        _refuse_strangers()
+    options, sources = {}, {}
+    for name, option in FLAT.get(kind, {}).items():
+        value = _value(name)
+        if value is not None and takes(option):
+            options[option], sources[option] = value, name
+    if kind == "local":
+        for option in FLAT["local"].values():
+            if option not in options and takes(option):
+                options[option], sources[option] = _default_directory(option), "BASE_DIR"
+    return Entry(backend, options, sources)
+
+
+def _refuse_strangers() -> None:
+    for name, (ours, instead) in FLAT_HINTS.items():
+        if _value(name) is not None and _value(ours) is None:
+            raise ImproperlyConfigured(f"{name} is not read here: {instead}")
+
+
+def _takes(found: type[StorageAdapter]) -> Callable[[str], bool]:
+    """Tells by its name whether an adapter takes an option."""
+    parameters = inspect.signature(found).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return lambda option: True
+    return parameters.__contains__
 
 
 def _default_directory(option: str) -> Path:
@@ -114,13 +182,14 @@ def _dotted(backend: str, where: str) -> str:
     if backend in BACKENDS:
         return BACKENDS[backend]
     if "." not in backend:
-        raise ImproperlyConfigured(f"{where} is {backend!r}: no such adapter{_nearest(backend, list(BACKENDS))}")
+        raise ImproperlyConfigured(f"{where} is {backend!r}: no such adapter{_nearest(backend, BACKENDS)}")
     return backend
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(repr(one) for one in known)}"
+def _nearest(name: object, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(repr, names))}"
 
 
 def adapter_class(backend: str) -> type[StorageAdapter]:
@@ -134,19 +203,50 @@ def adapter_class(backend: str) -> type[StorageAdapter]:
     return found
 
 
+def kind_of(found: type[StorageAdapter]) -> str:
+    """The short name of the adapter that a class is or derives from, or ""."""
+    return next((kind for kind, path in BACKENDS.items() if issubclass(found, import_string(path))), "")
+
+
 def check_options(alias: str, found: type[StorageAdapter], options: Mapping[str, Any]) -> None:
     """Raises ``ImproperlyConfigured`` for options that the adapter does not take, or that it lacks."""
-    parameters = inspect.signature(found).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
+    takes, parameters = _takes(found), inspect.signature(found).parameters
     where = f"{SETTING}[{alias!r}]['OPTIONS']"
+    kind = kind_of(found)
     for name in options:
-        if name not in parameters:
-            raise ImproperlyConfigured(f"{where} has an unknown option {name!r}{_nearest(name, list(parameters))}")
+        if not takes(name):
+            hint = HINTS.get(kind, {}).get(name)
+            instead = f": {hint}" if hint else _nearest(name, parameters)
+            raise ImproperlyConfigured(f"{where} has an unknown option {name!r}{instead}")
     for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in options:
-            flat = [setting for known in FLAT.values() for setting, option in known.items() if option == name]
+        named = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if named and parameter.default is parameter.empty and name not in options:
+            flat = [setting for setting, option in FLAT.get(kind, {}).items() if option == name]
+            if _value(SETTING) is None and flat:
+                raise ImproperlyConfigured(f"set {flat[0]} (or {SETTING})")
             raise ImproperlyConfigured(f"{where} lacks {name!r}{f' (or set {flat[0]})' if flat else ''}")
+
+
+def unread() -> list[tuple[str, str]]:
+    """Flat settings that no adapter reads, and why: those of another backend, and those that look misspelt."""
+    if _value(SETTING) is not None:
+        return []
+    backend = str(_value("STORAGE_BACKEND") or "local")
+    try:
+        kind = kind_of(adapter_class(_dotted(backend, "STORAGE_BACKEND")))
+    except ImproperlyConfigured:
+        return []
+    found = []
+    other = {"local": "s3", "s3": "local"}.get(kind, "memory")
+    for name in FLAT[other]:
+        if name.startswith("STORAGE_") and _value(name) is not None:
+            found.append((name, f"STORAGE_BACKEND is {backend!r}, and {name} is for {other!r}"))
+    for name in dir(settings):
+        if name.startswith("STORAGE_") and name not in (SETTING, *FLAT_NAMES):
+            near = difflib.get_close_matches(name, (SETTING, *FLAT_NAMES), n=1, cutoff=0.9)
+            if near:
+                found.append((name, f"there is no setting {name}; did you mean {near[0]}?"))
+    return found
 
 
 _adapters: dict[str, StorageAdapter] = {}
@@ -171,15 +271,21 @@ def get_storage_adapter(alias: str = "default") -> StorageAdapter:
         with _lock:
             adapter = _adapters.get(alias)
             if adapter is None or getattr(adapter, "_closed", False):
-                adapter = _adapters[alias] = _make(alias)
+                adapter = _adapters[alias] = make_adapter(alias)
     return adapter
 
 
-def _make(alias: str) -> StorageAdapter:
+def entry_of(alias: str) -> Entry:
+    """What is set for an alias. Raises ``ImproperlyConfigured``."""
     known = configuration()
     if alias not in known:
-        raise ImproperlyConfigured(f"{SETTING} has no alias {alias!r}{_nearest(alias, list(known))}")
-    backend, options = known[alias]
+        raise ImproperlyConfigured(f"{SETTING} has no alias {alias!r}{_nearest(alias, known)}")
+    return known[alias]
+
+
+def make_adapter(alias: str) -> StorageAdapter:
+    """A new adapter of an alias, which nobody else has. Raises ``ImproperlyConfigured``."""
+    backend, options, _ = entry_of(alias)
     found = adapter_class(backend)
     check_options(alias, found, options)
     try:

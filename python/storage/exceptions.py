@@ -139,13 +139,16 @@ _CLASSES: dict[str, type[StorageError]] = {
     )
 }
 
+WIRE = "E1|"
+"""How an error of the Go side begins when it crosses."""
+
 _WIRE_FIELDS = 8
 
 
 def from_wire(text: str) -> StorageError | ImproperlyConfigured:
     """The exception for an error of the Go side, in the form that ``object.Wire`` gives it there."""
     fields = [unquote(field) for field in text.split("|")]
-    if len(fields) != _WIRE_FIELDS or fields[0] != "E1":
+    if len(fields) != _WIRE_FIELDS or not text.startswith(WIRE):
         return StorageError("the storage extension failed in a way it should not")
     _, code, op, key, status, request_id, retryable, message = fields
     if code == "config":

@@ -43,6 +43,11 @@ class LocalStorageAdapter(NativeAdapter):
         }
         self._check_areas()
 
+    @property
+    def directories(self) -> tuple[str, str]:
+        """The paths of ``temp_dir`` and ``final_dir``, absolute."""
+        return self._directories
+
     def _check_areas(self) -> None:
         """Compares the real paths, since a symbolic link may make one area of two."""
         temp, final = (Path(os.path.realpath(directory)) for directory in self._directories)

@@ -8,19 +8,22 @@ open libraries by their path, and would give back the parent's dead one.
 from __future__ import annotations
 
 import ctypes
-import importlib
+import errno
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
+import select
 import sys
 import threading
+import weakref
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import ModuleType
 from typing import Any
 
-from .exceptions import StorageError, StorageTimeout, from_wire
+from .exceptions import WIRE, StorageError, StorageTimeout, from_wire
 
 CHUNK = 256 * 1024
 """Bytes that cross at once: a block of the Go side."""
@@ -30,11 +33,16 @@ TURN = 4 * 1024 * 1024
 
 _TURN_MS = 200  # a longer wait would keep Python from its signals
 _NAME = "storage._gostorage"
+_FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SUFFIXES[0])
 
 _lock = threading.RLock()
 _module: ModuleType | None = None
-_original: str | None = None  # the extension's file, once this process or a forebear began to load it
 _generation = 0
+_loader: int | None = None  # the generation that began to load the file itself
+
+# Numbers are chosen on this side, before anything is open on the other: so a signal that arrives in between loses none.
+_numbers = itertools.count(1)
+_owned: dict[int, weakref.ref[object]] = {}  # the calls and readers that are open, and who has to end them
 
 
 def generation() -> int:
@@ -57,6 +65,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()  # another thread of the parent may have held it
     _module = None
     _generation += 1
+    _owned.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -68,25 +77,28 @@ def _extension() -> Any:
 
 
 def _load() -> ModuleType:
-    global _module, _original
+    global _module, _loader
     with _lock:
         if _module is None:
             try:
-                if _original is None:
-                    _original = _find()  # before the loading: another thread may fork in the middle of it
-                    _module = importlib.import_module(_NAME)
-                else:
-                    _module = _load_copy(_original)
+                if not _FILE.exists():
+                    raise ModuleNotFoundError(_NAME)
+                if _loader is None:
+                    _loader = _generation  # before the loading: another thread may fork in the middle of it
+                _module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
             except ImportError as error:
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
         return _module
 
 
-def _find() -> str:
-    found = importlib.util.find_spec(_NAME)
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError(_NAME)
-    return found.origin
+def _load_from(path: str) -> ModuleType:
+    loader = importlib.machinery.ExtensionFileLoader(_NAME, path)
+    spec = importlib.util.spec_from_file_location(_NAME, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    sys.modules[_NAME] = module
+    return module
 
 
 def _why(error: ImportError) -> str:
@@ -100,30 +112,25 @@ def _why(error: ImportError) -> str:
     return "it was built for another Python or system; install django-gostorage again"
 
 
-def _load_copy(file: str) -> ModuleType:
+def _load_copy() -> ModuleType:
     fd = _memory_file()
     try:
-        with Path(file).open("rb") as original:
+        with _FILE.open("rb") as original:
             left = os.fstat(original.fileno()).st_size
             while left:
                 left -= os.sendfile(fd, original.fileno(), None, left)
-        path = f"/proc/self/fd/{'./' * _generation}{fd}"
-        loader = importlib.machinery.ExtensionFileLoader(_NAME, path)
-        spec = importlib.util.spec_from_file_location(_NAME, path, loader=loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
+        return _load_from(f"/proc/self/fd/{'./' * _generation}{fd}")
     finally:
         os.close(fd)
-    sys.modules[_NAME] = module
-    return module
 
 
 def _memory_file() -> int:
     noexec_seal = 0x8  # MFD_NOEXEC_SEAL, which kernels before 6.3 do not know
     try:
         return os.memfd_create("gostorage", os.MFD_CLOEXEC | noexec_seal)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
         return os.memfd_create("gostorage", os.MFD_CLOEXEC)
 
 
@@ -134,10 +141,11 @@ _check_signals = ctypes.pythonapi.PyErr_CheckSignals
 
 def _invoke(function: str, *arguments: object) -> Any:
     """Call a function of the extension; its errors become ours here and nowhere else."""
-    _check_signals()
     try:
         return getattr(_extension(), f"gostorage_{function}")(*arguments)
     except RuntimeError as error:
+        if not str(error).startswith(WIRE):  # what a signal handler raised
+            raise
         raise from_wire(str(error)) from None
 
 
@@ -149,9 +157,30 @@ def forked(what: str) -> StorageError:
     )
 
 
-def open_store(config: dict[str, Any]) -> int:
-    """Make a store on the Go side; gives its id."""
-    return int(_invoke("Open", json.dumps(config)))
+def number() -> int:
+    """A number that no store, call or reader has had."""
+    return next(_numbers)
+
+
+def own(number: int, owner: object) -> None:
+    """Make ``owner`` answerable for an open call or reader: once nobody holds it any more, the next call ends it."""
+    _owned[number] = weakref.ref(owner)
+
+
+def _end_what_nobody_owns() -> None:
+    for number, owner in tuple(_owned.items()):
+        if owner() is None:
+            _end(number)
+
+
+def _end(number: int) -> None:
+    _invoke("Cancel", number)
+    _owned.pop(number, None)
+
+
+def open_store(store: int, config: dict[str, Any]) -> None:
+    """Make a store on the Go side, unless it is there."""
+    _invoke("Open", store, json.dumps(config))
 
 
 def close_store(store: int) -> None:
@@ -160,42 +189,64 @@ def close_store(store: int) -> None:
 
 
 class Call:
-    """An operation that the Go side carries out. Leaving the ``with`` block by an exception undoes it."""
+    """An operation that the Go side carries out in a ``with`` block. Leaving that by an exception undoes it."""
 
-    __slots__ = ("_generation", "_id")
+    __slots__ = ("__weakref__", "_generation", "_signal", "_start", "number")
 
     def __init__(self, store: int, op: str, **arguments: Any) -> None:
         self._generation = _generation
-        self._id: int = _invoke("Start", store, op, json.dumps(arguments))
+        self._signal: select.poll | None = None
+        self._start = store, op, json.dumps(arguments)
+        self.number = number()
 
     def __enter__(self) -> Call:
+        _end_what_nobody_owns()
+        own(self.number, self)
+        store, op, arguments = self._start
+        try:
+            _invoke("Start", store, self.number, op, arguments)
+        except BaseException:
+            _end(self.number)
+            raise
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None and self._generation == _generation:
-            _invoke("Cancel", self._id)
+        if self._generation != _generation:
+            return
+        if kind is not None:
+            _end(self.number)
+        elif (owner := _owned.get(self.number)) is not None and owner() is self:  # and not the reader that it gave
+            del _owned[self.number]
 
     def _check(self) -> None:
         if self._generation != _generation:
             raise forked("transfer")
+        _check_signals()
 
     def write(self, address: int, size: int) -> None:
         """Give ``size`` bytes at ``address``; they are copied before it returns."""
-        self._check()
         while size:
-            taken = _invoke("Write", self._id, address, min(size, TURN))
+            self._check()
+            taken = _invoke("Write", self.number, address, min(size, TURN))
             address += taken
             size -= taken
 
     def finish(self) -> None:
         """Say that all bytes have come: the commit begins."""
         self._check()
-        _invoke("Finish", self._id)
+        _invoke("Finish", self.number)
 
     def poll(self, milliseconds: int = _TURN_MS) -> dict[str, Any] | None:
         """The result, or None when it is not there in time."""
         self._check()
-        text = _invoke("Wait", self._id, min(milliseconds, _TURN_MS))
+        text = _invoke("Wait", self.number, 0)
+        if not text:
+            if self._signal is None:
+                self._signal = select.poll()
+                self._signal.register(_invoke("Signal", self.number), select.POLLIN)
+            if not self._signal.poll(min(milliseconds, _TURN_MS)):
+                return None
+            text = _invoke("Wait", self.number, 0)
         return json.loads(text) if text else None
 
     def wait(self) -> dict[str, Any]:
@@ -206,7 +257,7 @@ class Call:
 
     def progress(self) -> int:
         """Bytes moved so far."""
-        return int(_invoke("Progress", self._id))
+        return int(_invoke("Progress", self.number))
 
 
 def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
@@ -215,10 +266,10 @@ def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
         return running.wait()
 
 
-def call_within(seconds: float, store: int, op: str) -> dict[str, Any]:
+def call_within(seconds: float, store: int, op: str, **arguments: Any) -> dict[str, Any]:
     """The same, with ``StorageTimeout`` after so many seconds."""
     end = monotonic() + seconds
-    with Call(store, op) as running:
+    with Call(store, op, **arguments) as running:
         while True:
             left = end - monotonic()
             result = running.poll(max(0, int(left * 1000)))
@@ -230,14 +281,16 @@ def call_within(seconds: float, store: int, op: str) -> dict[str, Any]:
 
 def read(reader: int, offset: int, address: int, size: int) -> int:
     """Fill memory from a reader; gives the number of bytes, 0 at the end. Signals are seen while it waits."""
-    while (count := int(_invoke("Read", reader, offset, address, size))) < 0:
-        pass
-    return count
+    while True:
+        _check_signals()
+        count = int(_invoke("Read", reader, offset, address, size))
+        if count >= 0:
+            return count
 
 
 def release(reader: int) -> None:
     """Close a reader."""
-    _invoke("Release", reader)
+    _end(reader)
 
 
 def check_key(key: str) -> None:
@@ -247,8 +300,16 @@ def check_key(key: str) -> None:
 
 def stats() -> dict[str, int]:
     """What is open on the Go side, for tests that look for leaks."""
+    _end_what_nobody_owns()
     counts: dict[str, int] = json.loads(_invoke("Stats"))
     return counts
+
+
+def settle(seconds: float) -> None:
+    """Wait until nothing is under way on the Go side, what is undone of cancelled calls included; not for longer."""
+    end = monotonic() + seconds
+    while stats()["calls"] and monotonic() < end:
+        sleep(0.02)
 
 
 def address_of(buffer: bytearray | memoryview) -> int:

@@ -76,7 +76,9 @@ class S3StorageAdapter(NativeAdapter):
         _check_areas(*self._prefixes)
         self.prefix = self._prefixes[1]
         if isinstance(verify, str | os.PathLike):
-            ca_bundle, verify = ca_bundle or verify, True
+            ca_bundle, verify = ca_bundle or _certificates(verify), True
+        elif verify is not None and not isinstance(verify, bool):
+            raise ImproperlyConfigured("verify (AWS_S3_VERIFY) is True, False or the path of a CA file")
         self._ca_bundle = ca_bundle
         self._storage_class = storage_class or ""
         self._options: dict[str, Any] = {
@@ -161,6 +163,15 @@ def _endpoint(value: str | None) -> str:
     if parts.username or parts.password or parts.query:
         raise ImproperlyConfigured("endpoint_url (AWS_S3_ENDPOINT_URL) holds no credentials and no query")
     return value.rstrip("/")
+
+
+def _certificates(verify: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    if str(verify).lower() in ("true", "false", "yes", "no", "on", "off", "1", "0"):
+        raise ImproperlyConfigured(
+            f"verify (AWS_S3_VERIFY) is True, False or the path of a CA file, not the text {verify!r}:"
+            " read the environment by values.BooleanValue or the like"
+        )
+    return verify
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:

@@ -136,10 +136,13 @@ def _not_none(answer: Any) -> Any:
 class _Raw(io.RawIOBase):
     """A window on an open reader of the Go side."""
 
-    def __init__(self, owner: object, opened: dict[str, Any], start: int, length: int | None) -> None:
+    _generation = -1  # of a reader that has not come so far as to own anything
+
+    def __init__(self, owner: object, number: int, opened: dict[str, Any], start: int, length: int | None) -> None:
         self._owner = owner  # an adapter that nobody has any more closes its readers
-        self._reader: int = opened["reader"]
+        self._number = number
         self._generation = native.generation()
+        native.own(number, self)
         whole: int = opened["size"]
         self._start = min(start, whole)
         self.size = whole - self._start if length is None else min(length, whole - self._start)
@@ -173,7 +176,7 @@ class _Raw(io.RawIOBase):
             if wanted <= 0:
                 return 0
             offset = self._start + self._position
-            count = native.read(self._reader, offset, native.address_of(view), wanted)
+            count = native.read(self._number, offset, native.address_of(view), wanted)
             self._position += count
             return count
 
@@ -191,9 +194,9 @@ class _Raw(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            super().close()
             if self._generation == native.generation():
-                native.release(self._reader)
+                native.release(self._number)
+            super().close()  # last: what a signal interrupts is done again by the finalizer
 
 
 class ObjectReader(io.BufferedReader):
@@ -205,9 +208,14 @@ class ObjectReader(io.BufferedReader):
     was opened, even if that is replaced or deleted meanwhile.
     """
 
-    def __init__(self, owner: object, opened: dict[str, Any], *, start: int = 0, length: int | None = None) -> None:
-        raw = _Raw(owner, opened, start, length)
+    def __init__(
+        self, owner: object, number: int, opened: dict[str, Any], *, start: int = 0, length: int | None = None
+    ) -> None:
+        raw = _Raw(owner, number, opened, start, length)
+        # BufferedReader asks where it stands and swallows what comes of it, a signal's exception too: no Python there.
+        raw.tell = int  # type: ignore[method-assign]
         super().__init__(raw, CHUNK)
+        del raw.tell
         self._window = raw
         self._key: str = opened["key"]
         self.sha256: str | None = opened["sha256"] or None

@@ -9,7 +9,7 @@ manager, at the latest with the tests. `make tools` builds them into build/tools
     FaultProxy  faults of S3 and of HTTP in front of a server, and a log of what passed
     discard     http, keeps nothing: for benchmarks
 
-A store of one's own is tested beside them, as `own`, when the environment names it:
+A store of one's own is tested beside them, as `own_store`, when the environment names it:
 
     STORAGE_TEST_S3_BUCKET      the bucket, which must exist; the tests keep to keys below a prefix of their own
     STORAGE_TEST_S3_ENDPOINT    the URL; unset or empty is AWS
@@ -18,13 +18,13 @@ A store of one's own is tested beside them, as `own`, when the environment names
     STORAGE_TEST_S3_REGION      unset or empty is us-east-1
     STORAGE_TEST_S3_CA_BUNDLE   a file with the certificates to trust
 
-`pytest -k own` then runs the tests against nothing else.
+`pytest -k own_store` then runs the tests against nothing else.
 """
 
 from servers.endpoint import Endpoint
 from servers.proxies import Entry, FaultProxy, Toxiproxy
-from servers.stores import discard, minio, own, versitygw
+from servers.stores import discard, minio, own_store, versitygw
 
-STORES = ("versitygw", "minio", *(["own"] if own() else []))
+STORES = ("versitygw", "minio", *(["own_store"] if own_store() else []))
 
-__all__ = ["STORES", "Endpoint", "Entry", "FaultProxy", "Toxiproxy", "discard", "minio", "own", "versitygw"]
+__all__ = ["STORES", "Endpoint", "Entry", "FaultProxy", "Toxiproxy", "discard", "minio", "own_store", "versitygw"]

@@ -18,8 +18,8 @@ def minio(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def own():
-    return servers.own()
+def own_store():
+    return servers.own_store()
 
 
 @pytest.fixture(scope="session")

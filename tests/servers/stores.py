@@ -64,7 +64,7 @@ def discard(directory):
         yield replace(_endpoint("http"), url=f"http://{address}")
 
 
-def own():
+def own_store():
     """The store that the environment names, None if it names none."""
 
     def setting(name, default=None):

@@ -4,8 +4,10 @@
 package buffers
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +19,12 @@ const Size = object.BlockSize
 
 // DefaultBudget in bytes bounds all read-ahead of the process.
 const DefaultBudget = 64 << 20
+
+// ballast is never touched and so costs no memory. It makes the collector of an otherwise tiny heap run once for some
+// hundred small requests, not for each few dozen; the heap may hold as much garbage meanwhile.
+var ballast = make([]byte, 8<<20)
+
+func init() { runtime.KeepAlive(ballast) }
 
 // Block is memory of Size bytes.
 type Block struct {
@@ -31,6 +39,8 @@ type Pool struct {
 	budget int64 // blocks that may still be given by TryGet
 	lent   atomic.Int64
 	mapped atomic.Int64
+
+	trimming *time.Timer
 }
 
 // NewPool makes a pool with a budget in bytes.
@@ -81,24 +91,39 @@ func (p *Pool) take(budgeted bool) (*Block, error) {
 	return block, nil
 }
 
-// idleBlocks are kept mapped for the next transfer (4 MiB); what is over goes back to the system.
-const idleBlocks = 16
+// idleBlocks are kept mapped (4 MiB). What a large transfer leaves over goes back to the system when no transfer has
+// given blocks back for idleTime: the next one would only have to fetch it again.
+const (
+	idleBlocks = 16
+	idleTime   = 3 * time.Second
+)
 
 // Put takes a block back.
 func (p *Pool) Put(block *Block) {
 	p.lent.Add(-1)
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if block.budgeted {
 		p.budget++
 	}
-	keep := len(p.idle) < idleBlocks
-	if keep {
-		p.idle = append(p.idle, block)
+	p.idle = append(p.idle, block)
+	switch {
+	case len(p.idle) <= idleBlocks:
+	case p.trimming == nil:
+		p.trimming = time.AfterFunc(idleTime, p.trim)
+	default:
+		p.trimming.Reset(idleTime)
 	}
-	p.mu.Unlock()
-	if !keep {
+}
+
+func (p *Pool) trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.idle) > idleBlocks {
+		last := len(p.idle) - 1
 		p.mapped.Add(-1)
-		_ = unix.Munmap(block.Bytes) // a mapping of our own, whole: it cannot fail
+		_ = unix.Munmap(p.idle[last].Bytes) // a mapping of our own, whole: it cannot fail
+		p.idle = p.idle[:last]
 	}
 }
 

@@ -1,7 +1,8 @@
 // Package calls keeps what Python knows by number: stores, calls under way, open readers.
 //
 // A call runs in the background from Start; Python waits for it in short turns, so that signals are seen, and cancels
-// it when it is not wanted any more. Numbers are never used twice.
+// it when it is not wanted any more. A get leaves a reader under the number of the call. Python chooses the numbers and
+// uses none twice: it knows what to undo even where a signal keeps it from seeing that something was opened.
 package calls
 
 import (
@@ -45,6 +46,7 @@ type call struct {
 	done     chan struct{}
 	result   any
 	err      error
+	signal   *signal
 }
 
 type reader struct {
@@ -55,7 +57,6 @@ type reader struct {
 // Table holds all that one process has under way.
 type Table struct {
 	mu      sync.Mutex
-	last    int64
 	stores  map[int64]*store
 	calls   map[int64]*call
 	readers map[int64]*reader
@@ -65,11 +66,6 @@ type Table struct {
 // NewTable makes an empty table.
 func NewTable() *Table {
 	return &Table{stores: map[int64]*store{}, calls: map[int64]*call{}, readers: map[int64]*reader{}}
-}
-
-func (t *Table) number() int64 {
-	t.last++
-	return t.last
 }
 
 // backends make a store of each kind from its configuration in JSON.
@@ -95,28 +91,30 @@ func configuration[Config any](text []byte) (config Config, err error) {
 	return config, err
 }
 
-// Open makes a store from its configuration in JSON.
-func (t *Table) Open(config string) (int64, error) {
+// Open makes a store from its configuration in JSON; one that is there stays.
+func (t *Table) Open(id int64, config string) error {
 	var kind struct {
 		Backend string `json:"backend"`
 	}
 	if err := json.Unmarshal([]byte(config), &kind); err != nil {
-		return 0, object.Errorf(object.Config, "the configuration of a store is not understood")
+		return object.Errorf(object.Config, "the configuration of a store is not understood")
 	}
 	open, ok := backends[kind.Backend]
 	if !ok {
-		return 0, object.Errorf(object.Config, "there is no store of the kind %q", kind.Backend)
+		return object.Errorf(object.Config, "there is no store of the kind %q", kind.Backend)
 	}
 	made, err := open([]byte(config))
 	if err != nil {
-		return 0, err
+		return err
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	id := t.number()
+	if _, ok := t.stores[id]; ok {
+		return made.Close()
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
 	t.stores[id] = &store{Store: made, ctx: ctx, cancel: cancel}
-	return id, nil
+	return nil
 }
 
 // Close cancels what runs on a store, closes its readers and forgets it.
@@ -163,30 +161,44 @@ func (t *Table) call(id int64) (*call, error) {
 }
 
 // Start sets an operation going on a store.
-func (t *Table) Start(id int64, op, args string) (int64, error) {
+func (t *Table) Start(id, number int64, op, args string) error {
 	on, err := t.store(id)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var request Request
 	if err := json.Unmarshal([]byte(args), &request); err != nil {
-		return 0, object.Errorf(object.Internal, "the arguments of %s are not understood", op)
+		return object.Errorf(object.Internal, "the arguments of %s are not understood", op)
 	}
 	work, err := t.plan(on, id, op, &request)
 	if err != nil {
-		return 0, object.Wire(op, request.Key, err)
+		return object.Wire(op, request.Key, err)
+	}
+	news, err := newSignal()
+	if err != nil {
+		return object.Wire(op, request.Key, err)
 	}
 	ctx, cancel := context.WithCancelCause(on.ctx)
 	started := &call{
 		op: op, key: request.Key, cancel: cancel, pipe: request.pipe, moved: request.moved, done: make(chan struct{}),
+		signal: news,
 	}
+	request.signal = news
 	t.mu.Lock()
-	number := t.number()
 	t.calls[number] = started
 	t.running++
 	t.mu.Unlock()
 	go t.run(ctx, started, work)
-	return number, nil
+	return nil
+}
+
+// Signal gives the descriptor that can be read once there is news of a call. It is closed when the call is forgotten.
+func (t *Table) Signal(id int64) (int, error) {
+	c, err := t.call(id)
+	if err != nil {
+		return 0, err
+	}
+	return c.signal.fd, nil
 }
 
 func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
@@ -195,10 +207,12 @@ func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (an
 			c.err = Panicked(r)
 		}
 		c.cancel(nil)
-		close(c.done)
 		t.mu.Lock()
 		t.running--
 		t.mu.Unlock()
+		close(c.done)
+		c.signal.raise()
+		c.signal.drop()
 	}()
 	if c.pipe != nil {
 		stop := context.AfterFunc(ctx, func() { c.pipe.Fail(context.Cause(ctx)) })
@@ -258,6 +272,7 @@ func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
 	}
 	if c.moved != nil && !c.finished.Load() {
 		if either(c.moved, c.done, wait) && !closed(c.done) {
+			c.signal.lower()
 			return `{"ready":true}`, nil
 		}
 		wait = 0
@@ -269,13 +284,13 @@ func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
 	_, mine := t.calls[id]
 	delete(t.calls, id)
 	if opened, ok := c.result.(*openedReader); ok && mine && c.err == nil {
-		opened.Number = t.number()
-		t.readers[opened.Number] = opened.reader
+		t.readers[id] = opened.reader
 	}
 	t.mu.Unlock()
 	if !mine {
 		return "", object.Errorf(object.Closed, "the transfer has ended")
 	}
+	c.signal.drop()
 	if c.err != nil {
 		return "", object.Wire(c.op, c.key, c.err)
 	}
@@ -319,15 +334,22 @@ func (t *Table) Progress(id int64) (int64, error) {
 	return c.pipe.Moved(), nil
 }
 
-// Cancel undoes a call and forgets it. The undo goes on in the background when it takes long.
+// Cancel undoes a call, or closes the reader that it gave, and forgets it. The undo goes on in the background when it
+// takes long.
 func (t *Table) Cancel(id int64) {
 	t.mu.Lock()
-	c, ok := t.calls[id]
+	c, calls := t.calls[id]
+	reader, reads := t.readers[id]
 	delete(t.calls, id)
+	delete(t.readers, id)
 	t.mu.Unlock()
-	if !ok {
+	if reads {
+		_ = reader.Close() // nothing was written to it
+	}
+	if !calls {
 		return
 	}
+	c.signal.drop()
 	c.cancel(errCancelled)
 	discard := func() {
 		if opened, ok := c.result.(*openedReader); ok {
@@ -363,18 +385,6 @@ func (t *Table) Read(id, offset int64, into []byte) (int, error) {
 		return 0, object.Wire("read", found.Info().Key, err)
 	}
 	return n, nil
-}
-
-// Release closes a reader.
-func (t *Table) Release(id int64) error {
-	t.mu.Lock()
-	found, ok := t.readers[id]
-	delete(t.readers, id)
-	t.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	return found.Close()
 }
 
 // Stats counts what is open, for tests that look for leaks.

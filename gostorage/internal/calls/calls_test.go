@@ -19,13 +19,12 @@ func TestPanicInTheBackgroundIsAnError(t *testing.T) {
 	table := NewTable()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	table.stores[1] = &store{Store: panicking{}, ctx: ctx, cancel: cancel}
-	table.last = 1
-	for _, op := range []string{"put", "get", "stat", "delete", "check"} {
-		call, err := table.Start(1, op, `{"key": "a/b"}`)
-		if err != nil {
+	for call, op := range []string{"put", "get", "stat", "delete", "check"} {
+		call := int64(call)
+		if err := table.Start(1, call, op, `{"key": "a/b"}`); err != nil {
 			t.Fatal(err)
 		}
-		_, err = table.Wait(call, time.Minute)
+		_, err := table.Wait(call, time.Minute)
 		if err == nil || !strings.HasPrefix(err.Error(), "E1|internal|"+op+"|a%2Fb|") {
 			t.Errorf("a panic in %s gives %v", op, err)
 		}
@@ -34,13 +33,9 @@ func TestPanicInTheBackgroundIsAnError(t *testing.T) {
 }
 
 func TestClosedStoreCancelsWhatRuns(t *testing.T) {
-	table := NewTable()
-	number, err := table.Open(`{"backend": "memory"}`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	call, err := table.Start(number, "put", `{"key": "k"}`)
-	if err != nil {
+	const number, call = 1, 2
+	table := memoryTable(t, number)
+	if err := table.Start(number, call, "put", `{"key": "k"}`); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := table.Write(call, []byte("some")); err != nil {
@@ -59,13 +54,9 @@ func TestClosedStoreCancelsWhatRuns(t *testing.T) {
 }
 
 func TestCancelledGetGivesItsReaderBack(t *testing.T) {
-	table := NewTable()
-	number, err := table.Open(`{"backend": "memory"}`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	put, err := table.Start(number, "put", `{"key": "k"}`)
-	if err != nil {
+	const number, put, get, read = 1, 2, 3, 4
+	table := memoryTable(t, number)
+	if err := table.Start(number, put, "put", `{"key": "k"}`); err != nil {
 		t.Fatal(err)
 	}
 	if err := table.Finish(put); err != nil {
@@ -74,19 +65,38 @@ func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 	if _, err := table.Wait(put, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	get, err := table.Start(number, "get", `{"key": "k"}`)
-	if err != nil {
+	for _, call := range []int64{get, read} {
+		if err := table.Start(number, call, "get", `{"key": "k"}`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := table.Wait(read, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	table.Cancel(get)
-	table.Cancel(get)
-	if _, err := table.Wait(get, 0); object.CodeOf(err) != object.Closed {
-		t.Errorf("a forgotten call gives %v", err)
+	for _, call := range []int64{get, get, read, read} {
+		table.Cancel(call)
+		if _, err := table.Wait(call, 0); object.CodeOf(err) != object.Closed {
+			t.Errorf("a forgotten call gives %v", err)
+		}
+	}
+	if _, err := table.Read(read, 0, nil); object.CodeOf(err) != object.Closed {
+		t.Errorf("a reader of a cancelled call gives %v", err)
 	}
 	if err := table.Close(number); err != nil {
 		t.Fatal(err)
 	}
 	nothingLeft(t, table)
+}
+
+func memoryTable(t *testing.T, store int64) *Table {
+	t.Helper()
+	table := NewTable()
+	for range 2 { // one that is there stays
+		if err := table.Open(store, `{"backend": "memory"}`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return table
 }
 
 func nothingLeft(t *testing.T, table *Table) {

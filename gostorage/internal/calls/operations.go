@@ -24,8 +24,9 @@ type Request struct {
 	TempStore   int64             `json:"temp_store"`
 	Parts       []part            `json:"parts"`
 
-	pipe  *digest.Pipe
-	moved chan struct{}
+	pipe   *digest.Pipe
+	moved  chan struct{}
+	signal *signal
 }
 
 type part struct {
@@ -36,12 +37,15 @@ type part struct {
 
 type openedReader struct {
 	object.Info
-	Number int64   `json:"reader"`
 	reader *reader `json:"-"`
 }
 
 type listed struct {
 	Objects []object.Info `json:"objects"`
+}
+
+type examined struct {
+	Findings []object.Finding `json:"findings"`
 }
 
 type counted struct {
@@ -106,6 +110,15 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		}, nil
 	case "check":
 		return func(ctx context.Context) (any, error) { return struct{}{}, on.Check(ctx) }, nil
+	case "probe":
+		prober, ok := on.Store.(object.Prober)
+		return func(ctx context.Context) (any, error) {
+			if !ok {
+				return examined{}, nil
+			}
+			found, err := prober.Probe(ctx, r.Prefix)
+			return examined{found}, err
+		}, nil
 	default:
 		return nil, object.Errorf(object.Internal, "there is no operation %q", op)
 	}
@@ -113,7 +126,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 
 func checkKeys(op string, r *Request) error {
 	switch op {
-	case "list", "delete_all":
+	case "list", "delete_all", "probe":
 		return object.CheckKey(strings.TrimSuffix(r.Prefix, "/"))
 	case "check":
 		return nil
@@ -157,6 +170,7 @@ func assemble(ctx context.Context, final, temp *store, r *Request) (any, error) 
 			return
 		}
 		close(r.moved) // the caller sees the final figure before it lets the commit begin
+		r.signal.raise()
 	}()
 	info, err := final.Put(ctx, r.Key, r.pipe, r.options())
 	if err != nil {

@@ -42,11 +42,13 @@ type Pipe struct {
 	blocks  []*piece // every block of this transfer
 	ended   bool     // CloseWrite, Fail or Close was called: no more bytes
 	hasher  chan *piece
-	store   chan *piece
-	free    chan *piece
+	store   queue
+	free    queue
 	moved   atomic.Int64
 	need    atomic.Int64 // blocks that this transfer has in any case
 	most    atomic.Int64 // blocks that it may have while the budget lasts
+
+	checksum atomic.Pointer[func(uint64, []byte) uint64]
 
 	failOnce sync.Once
 	failed   chan struct{} // closed by the first error from any side
@@ -62,22 +64,100 @@ type piece struct {
 	pipe  *Pipe
 	block *buffers.Block
 	data  []byte
+	sum   uint64
+	known bool // sum is that of data
 	users atomic.Int32
 }
 
 // Bytes implements object.Block.
 func (p *piece) Bytes() []byte { return p.data }
 
+// Checksum implements object.Block.
+func (p *piece) Checksum() (uint64, bool) { return p.sum, p.known }
+
+// add copies from bytes and computes the checksum while they are in the cache.
+func (p *piece) add(bytes []byte, checksum *func(uint64, []byte) uint64) int {
+	start := len(p.data)
+	n := copy(p.block.Bytes[start:], bytes)
+	p.data = p.block.Bytes[:start+n]
+	if start == 0 {
+		p.sum, p.known = 0, checksum != nil
+	}
+	if p.known {
+		p.sum = (*checksum)(p.sum, p.data[start:])
+	}
+	return n
+}
+
 // Release implements object.Block.
 func (p *piece) Release() { p.pipe.release(p) }
+
+// queue is a channel without a fixed size, for one that waits. A small object must not pay for what a large one needs.
+type queue struct {
+	mu     sync.Mutex
+	pieces []*piece
+	closed bool
+	worth  int // pieces for which the one who waits is woken
+	wake   chan struct{}
+}
+
+func (q *queue) push(one *piece) {
+	q.mu.Lock()
+	q.pieces = append(q.pieces, one)
+	enough := len(q.pieces) >= q.worth
+	q.mu.Unlock()
+	if enough {
+		q.signal()
+	}
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pop gives the oldest, or nil, and then whether none will come. Who waits after that is woken for so many.
+func (q *queue) pop(worth int) (*piece, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.worth = worth
+	if len(q.pieces) == 0 {
+		return nil, q.closed
+	}
+	first := q.pieces[0]
+	q.pieces = append(q.pieces[:0], q.pieces[1:]...)
+	return first, false
+}
+
+// last gives the newest, which is still in a cache, or nil.
+func (q *queue) last() *piece {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.pieces) == 0 {
+		return nil
+	}
+	end := len(q.pieces) - 1
+	newest := q.pieces[end]
+	q.pieces = q.pieces[:end]
+	return newest
+}
 
 // NewPipe makes a pipe that works in blocks of pool.
 func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 	p := &Pipe{
 		pool:   pool,
 		expect: expect,
-		store:  make(chan *piece, mostBlocks),
-		free:   make(chan *piece, mostBlocks),
+		store:  queue{wake: make(chan struct{}, 1)},
+		free:   queue{wake: make(chan struct{}, 1)},
 		failed: make(chan struct{}),
 		hash:   sha256.New(),
 		hashed: make(chan struct{}),
@@ -91,7 +171,10 @@ func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 func (p *Pipe) Expected() (size int64, sha256 string) { return p.expect.Size, p.expect.SHA256 }
 
 // Hold implements object.Source.
-func (p *Pipe) Hold(need, most int64) {
+func (p *Pipe) Hold(need, most int64, checksum func(sum uint64, p []byte) uint64) {
+	if checksum != nil {
+		p.checksum.Store(&checksum)
+	}
 	blocks := func(size int64) int64 { return min((size+buffers.Size-1)/buffers.Size, mostBlocks) }
 	p.need.Store(blocks(need))
 	p.most.Store(max(blocks(most), depth))
@@ -124,12 +207,11 @@ func (p *Pipe) Write(data []byte, wait time.Duration) (int, error) {
 			}
 			p.current = next
 		}
-		n := copy(p.current.block.Bytes[len(p.current.data):], data)
+		n := p.current.add(data, p.checksum.Load())
 		if size := p.expect.Size; size >= 0 && p.moved.Load()+int64(n) > size {
 			p.fail(object.Errorf(object.Mismatch, "more than the expected %d bytes came", size))
 			return written, p.err
 		}
-		p.current.data = p.current.block.Bytes[:len(p.current.data)+n]
 		p.moved.Add(int64(n))
 		written += n
 		data = data[n:]
@@ -142,10 +224,8 @@ func (p *Pipe) Write(data []byte, wait time.Duration) (int, error) {
 
 // next gives an empty block: one that came back, a new one, or nil when neither was to be had in time.
 func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
-	select {
-	case free := <-p.free:
+	if free := p.free.last(); free != nil {
 		return free, nil
-	default:
 	}
 	if int64(len(p.blocks)) < p.need.Load() {
 		block, err := p.pool.Get()
@@ -161,13 +241,17 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 			return p.own(block), nil
 		}
 	}
-	select {
-	case free := <-p.free:
-		return free, nil
-	case <-p.failed:
-		return nil, p.err
-	case <-timeout:
-		return nil, nil
+	for {
+		select {
+		case <-p.free.wake:
+			if free := p.free.last(); free != nil {
+				return free, nil
+			}
+		case <-p.failed:
+			return nil, p.err
+		case <-timeout:
+			return nil, nil
+		}
 	}
 }
 
@@ -177,7 +261,7 @@ func (p *Pipe) own(block *buffers.Block) *piece {
 	return owned
 }
 
-// send passes the current block on. Neither channel can be full: they hold as many as there are blocks.
+// send passes the current block on. The channel cannot be full: it holds as many as there can be blocks.
 func (p *Pipe) send() {
 	current := p.current
 	p.current = nil
@@ -187,7 +271,7 @@ func (p *Pipe) send() {
 		go p.hashAll(p.hasher)
 	}
 	p.hasher <- current
-	p.store <- current
+	p.store.push(current)
 }
 
 func (p *Pipe) hashAll(pieces <-chan *piece) {
@@ -201,7 +285,7 @@ func (p *Pipe) hashAll(pieces <-chan *piece) {
 func (p *Pipe) release(done *piece) {
 	if done.users.Add(-1) == 0 {
 		done.data = nil
-		p.free <- done
+		p.free.push(done)
 	}
 }
 
@@ -216,7 +300,7 @@ func (p *Pipe) CloseWrite() {
 		if p.current != nil {
 			p.hash.Write(p.current.data)
 			p.current.users.Store(1)
-			p.store <- p.current
+			p.store.push(p.current)
 			p.current = nil
 		}
 	} else if p.current != nil {
@@ -227,7 +311,7 @@ func (p *Pipe) CloseWrite() {
 
 func (p *Pipe) end() {
 	p.ended = true
-	close(p.store)
+	p.store.close()
 	if p.hasher != nil {
 		close(p.hasher)
 	} else {
@@ -268,8 +352,8 @@ func (p *Pipe) Close() {
 func (p *Pipe) Moved() int64 { return p.moved.Load() }
 
 // Next implements object.Source.
-func (p *Pipe) Next(ctx context.Context) (object.Block, error) {
-	next, err := p.take(ctx)
+func (p *Pipe) Next(ctx context.Context, worth int64) (object.Block, error) {
+	next, err := p.take(ctx, int((worth+buffers.Size-1)/buffers.Size))
 	if err != nil {
 		return nil, err
 	}
@@ -277,23 +361,28 @@ func (p *Pipe) Next(ctx context.Context) (object.Block, error) {
 }
 
 // take gives the next full block, or the error that stands at the end.
-func (p *Pipe) take(ctx context.Context) (*piece, error) {
+func (p *Pipe) take(ctx context.Context, worth int) (*piece, error) {
 	select {
 	case <-p.failed:
 		return nil, p.err
 	default:
 	}
-	select {
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-p.failed:
-		return nil, p.err
-	case next, more := <-p.store:
-		if more {
+	for {
+		next, closed := p.store.pop(worth)
+		if next != nil {
 			return next, nil
 		}
+		if closed {
+			return nil, p.verify()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-p.failed:
+			return nil, p.err
+		case <-p.store.wake:
+		}
 	}
-	return nil, p.verify()
 }
 
 // verify gives io.EOF, or what stands against calling it the end.
@@ -328,7 +417,7 @@ func (p *Pipe) Read(into []byte) (int, error) {
 		return 0, nil
 	}
 	if p.reading == nil {
-		next, err := p.take(context.Background())
+		next, err := p.take(context.Background(), 1)
 		if err != nil {
 			return 0, err
 		}
@@ -347,7 +436,7 @@ func (p *Pipe) Read(into []byte) (int, error) {
 func (p *Pipe) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
-		next, err := p.take(context.Background())
+		next, err := p.take(context.Background(), 1)
 		if err == io.EOF {
 			return total, nil
 		}

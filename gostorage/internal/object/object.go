@@ -36,15 +36,20 @@ type Source interface {
 	// Expected is what the caller said of the bytes: size -1 and no digest where it did not.
 	Expected() (size int64, sha256 string)
 
-	// Next lends the next bytes, without a copy, to a Store that keeps them for a while. It has said by Hold how many
-	// bytes it needs at once to go on at all, and how many it could use if there is memory for them.
-	Next(ctx context.Context) (Block, error)
-	Hold(need, most int64)
+	// Next lends the next bytes, without a copy, to a Store that keeps them for a while. It is woken when as many
+	// bytes as are worth it have come, or the end.
+	Next(ctx context.Context, worth int64) (Block, error)
+
+	// Hold says how many bytes the Store needs at once to go on at all, how many it could use if there is memory for
+	// them, and which checksum of each block it will ask for.
+	Hold(need, most int64, checksum func(sum uint64, p []byte) uint64)
 }
 
 // Block is memory on loan until it is released. All blocks of a Source but the last are of one size.
 type Block interface {
 	Bytes() []byte
+	// Checksum is that of the bytes, if it was computed when they came.
+	Checksum() (sum uint64, ok bool)
 	Release()
 }
 

@@ -2,43 +2,36 @@ package s3
 
 import (
 	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	smithyauth "github.com/aws/smithy-go/auth"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// api is what we ask of the SDK.
-type api interface {
-	PutObject(context.Context, *sdk.PutObjectInput, ...func(*sdk.Options)) (*sdk.PutObjectOutput, error)
-	GetObject(context.Context, *sdk.GetObjectInput, ...func(*sdk.Options)) (*sdk.GetObjectOutput, error)
-	HeadObject(context.Context, *sdk.HeadObjectInput, ...func(*sdk.Options)) (*sdk.HeadObjectOutput, error)
-	DeleteObject(context.Context, *sdk.DeleteObjectInput, ...func(*sdk.Options)) (*sdk.DeleteObjectOutput, error)
-	DeleteObjects(context.Context, *sdk.DeleteObjectsInput, ...func(*sdk.Options)) (*sdk.DeleteObjectsOutput, error)
-	ListObjectsV2(context.Context, *sdk.ListObjectsV2Input, ...func(*sdk.Options)) (*sdk.ListObjectsV2Output, error)
-	CreateMultipartUpload(context.Context, *sdk.CreateMultipartUploadInput, ...func(*sdk.Options)) (*sdk.CreateMultipartUploadOutput, error)
-	UploadPart(context.Context, *sdk.UploadPartInput, ...func(*sdk.Options)) (*sdk.UploadPartOutput, error)
-	CompleteMultipartUpload(context.Context, *sdk.CompleteMultipartUploadInput, ...func(*sdk.Options)) (*sdk.CompleteMultipartUploadOutput, error)
-	AbortMultipartUpload(context.Context, *sdk.AbortMultipartUploadInput, ...func(*sdk.Options)) (*sdk.AbortMultipartUploadOutput, error)
-	ListMultipartUploads(context.Context, *sdk.ListMultipartUploadsInput, ...func(*sdk.Options)) (*sdk.ListMultipartUploadsOutput, error)
-	ListParts(context.Context, *sdk.ListPartsInput, ...func(*sdk.Options)) (*sdk.ListPartsOutput, error)
-}
-
 // client is one SDK client with its connections, shared by all stores of one configuration. It goes when the last
 // store and the last operation have let go of it.
 type client struct {
-	api
+	operations
 	connections *http.Transport
+	credentials aws.CredentialsProvider
+	region      string
+	endpoint    *url.URL
 	key         string
 	users       int
 	closed      bool
@@ -107,7 +100,7 @@ func connect(c connection) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if through.Proxy, err = c.proxy(&endpoint.URI); err != nil {
+	if through.Proxy, err = c.proxy(endpoint); err != nil {
 		return nil, err
 	}
 	retries := retry.NewStandard(func(o *retry.StandardOptions) {
@@ -115,92 +108,147 @@ func connect(c connection) (*client, error) {
 		o.MaxBackoff = maxBackoff
 		o.RateLimiter = noLimit{}
 	})
+	signing := sign{v4.NewSigner(), credentials, region, endpoint, new(atomic.Int64)}
 	made := sdk.New(sdk.Options{
 		Region:                       region,
-		Credentials:                  credentials,
-		HTTPClient:                   doer{plain},
-		EndpointResolverV2:           endpoint,
-		AuthSchemeResolver:           signature{region},
-		Retryer:                      retries,
+		Retryer:                      patience{retries},
 		RequestChecksumCalculation:   aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation:   aws.ResponseChecksumValidationWhenRequired,
 		ContinueHeaderThresholdBytes: 1 << 20,
-		APIOptions:                   []func(*middleware.Stack) error{trim},
+		APIOptions: []func(*middleware.Stack) error{trim, func(stack *middleware.Stack) error {
+			return stack.Finalize.Add(signing, middleware.After)
+		}},
 	})
-	return &client{api: made, connections: through}, nil
+	return &client{
+		operations: prepare(made, sender{plain}), connections: through,
+		credentials: credentials, region: region, endpoint: endpoint,
+	}, nil
 }
 
 // stay follows no redirect: a signature is for one host.
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// signature is the one way in which we sign.
-type signature struct{ region string }
-
-func (s signature) ResolveAuthSchemes(context.Context, *sdk.AuthResolverParameters) ([]*smithyauth.Option, error) {
-	option := &smithyauth.Option{SchemeID: smithyauth.SchemeIDSigV4}
-	smithyhttp.SetSigV4SigningName(&option.SignerProperties, "s3")
-	smithyhttp.SetSigV4SigningRegion(&option.SignerProperties, s.region)
-	return []*smithyauth.Option{option}, nil
-}
-
-// needless are the SDK's steps that a fixed endpoint, checksums of our own and one HTTP client leave nothing to do.
+// needless are the SDK's steps that a fixed endpoint, one way to sign, checksums of our own and one HTTP client leave
+// nothing to do.
 var needless = []string{
 	"AWSChecksum:SetupInputContext", "AWSChecksum:SetupOutputContext", "S3Shared:ARNLookup",
+	"putBucketContext", "setOperationInput",
 	"ResolveEndpoint", "S3:ProcessARNResource", "S3:ObjectLambdaEndpoint", "serializeImmutableHostnameBucket",
 	"S3:UpdateEndpoint", "S3:RemoveBucketFromPathMiddleware", "isExpressUserAgent",
 	"ClientRequestID", "AWSChecksum:RequestMetricsTracking", "AWSChecksum:ResponseMetricsTracking", "UserAgent",
 	"RecursionDetection",
 	"DisableAcceptEncodingGzip", "InterceptBeforeRetryLoop", "InterceptAttempt", "disableHTTPS",
-	"AWSChecksum:ComputeInputPayloadChecksum", "addInputChecksumTrailer", "setLegacyContextSigningOptions",
+	"ResolveAuthScheme", "GetIdentity", "ResolveEndpointV2", "ComputePayloadHash", "SigV4ContentSHA256Header",
+	"AWSChecksum:ComputeInputPayloadChecksum", "addInputChecksumTrailer", "setLegacyContextSigningOptions", "Signing",
 	"AWSChecksum:ValidateOutputPayloadChecksum", "RequestResponseLogger",
 }
 
-// trim takes out of an operation what is needless, and lets our hash be the payload's.
-func trim(stack *middleware.Stack) error {
-	steps := []interface {
-		List() []string
-	}{stack.Initialize, stack.Serialize, stack.Build, stack.Finalize, stack.Deserialize}
-	remove := []func(string) error{
-		func(id string) error { _, err := stack.Initialize.Remove(id); return err },
-		func(id string) error { _, err := stack.Serialize.Remove(id); return err },
-		func(id string) error { _, err := stack.Build.Remove(id); return err },
-		func(id string) error { _, err := stack.Finalize.Remove(id); return err },
-		func(id string) error { _, err := stack.Deserialize.Remove(id); return err },
+// needed tells what stays in the steps of one operation.
+func needed(operation, step string) bool {
+	switch {
+	case operation == "UploadPart" && step == "S3100Continue":
+		return false // what could refuse a part has refused the upload
+	default:
+		return !slices.Contains(needless, step)
 	}
-	for i, step := range steps {
-		for _, id := range step.List() {
-			if !slices.Contains(needless, id) && !(id == "S3100Continue" && stack.ID() == "UploadPart") {
-				continue
-			}
-			if stack.ID() == "DeleteObjects" && id[:3] == "AWS" || id == "addInputChecksumTrailer" {
-				continue // the one request whose checksum the SDK has to add
-			}
-			if err := remove[i](id); err != nil {
-				return err
+}
+
+// trim takes out of an operation what is needless.
+func trim(stack *middleware.Stack) error {
+	var failed error
+	remove := func(steps []string, remove func(string) error) {
+		for _, step := range steps {
+			if !needed(stack.ID(), step) {
+				failed = errors.Join(failed, remove(step))
 			}
 		}
 	}
-	_, err := stack.Finalize.Swap("ComputePayloadHash", payload{})
-	return err
+	remove(stack.Initialize.List(), func(id string) error { _, err := stack.Initialize.Remove(id); return err })
+	remove(stack.Serialize.List(), func(id string) error { _, err := stack.Serialize.Remove(id); return err })
+	remove(stack.Build.List(), func(id string) error { _, err := stack.Build.Remove(id); return err })
+	remove(stack.Finalize.List(), func(id string) error { _, err := stack.Finalize.Remove(id); return err })
+	remove(stack.Deserialize.List(), func(id string) error { _, err := stack.Deserialize.Remove(id); return err })
+	return failed
 }
 
-// payload names the hash of the body that we have already.
-type payload struct{}
+// sign is the last step of each attempt: it gives a request its host and its signature.
+type sign struct {
+	signer      *v4.Signer
+	credentials aws.CredentialsProvider
+	region      string
+	endpoint    *url.URL
+	skew        *atomic.Int64 // how far the server's clock is ahead, in nanoseconds
+}
 
-func (payload) ID() string { return "ComputePayloadHash" }
+func (sign) ID() string { return "Signing" }
 
-func (payload) HandleFinalize(
+func (s sign) HandleFinalize(
 	ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
 ) (middleware.FinalizeOutput, middleware.Metadata, error) {
-	about := requestOf(ctx)
-	switch {
-	case about != nil && about.hash != "":
-		ctx = v4.SetPayloadHash(ctx, about.hash)
-	case about == nil || about.part == nil:
-		return (&v4.ComputePayloadSHA256{}).HandleFinalize(ctx, in, next)
+	fail := func(err error) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		return middleware.FinalizeOutput{}, middleware.Metadata{}, err
 	}
-	return next.HandleFinalize(ctx, in)
+	request := in.Request.(*smithyhttp.Request)
+	if s.endpoint.RawPath == "" && request.URL.RawPath != "" {
+		request.URL.RawPath = smithyhttp.JoinPath(s.endpoint.EscapedPath(), request.URL.RawPath)
+	}
+	request.URL.Scheme, request.URL.Host = s.endpoint.Scheme, s.endpoint.Host
+	request.URL.Path = smithyhttp.JoinPath(s.endpoint.Path, request.URL.Path)
+	identity, err := s.credentials.Retrieve(ctx)
+	if err != nil {
+		return fail(&credentialsError{err})
+	}
+	hash, err := payloadHash(requestOf(ctx), request)
+	if err != nil {
+		return fail(err)
+	}
+	request.Header["X-Amz-Content-Sha256"] = []string{hash}
+	now := time.Now().Add(time.Duration(s.skew.Load()))
+	err = s.signer.SignHTTP(ctx, identity, request.Request, hash, "s3", s.region, now, asItIs)
+	if err != nil {
+		return fail(err)
+	}
+	out, metadata, err := next.HandleFinalize(ctx, in)
+	if skew, ok := awsmiddleware.GetAttemptSkew(metadata); ok && err != nil {
+		s.skew.Store(int64(skew)) // the retry is signed by the server's clock
+	}
+	return out, metadata, err
 }
+
+// asItIs: S3 signs a path as it is sent.
+func asItIs(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }
+
+// nothing is the SHA-256 of no bytes.
+const nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// payloadHash gives the hash that is known already, or that of a small body of the SDK's. The one request that S3 wants
+// a checksum for gets Content-MD5, which every store knows.
+func payloadHash(about *request, prepared *smithyhttp.Request) (string, error) {
+	stream := prepared.GetStream()
+	if about.hash != "" {
+		return about.hash, nil
+	}
+	if stream == nil || about.part != nil {
+		return nothing, nil
+	}
+	text, err := io.ReadAll(stream)
+	if err != nil {
+		return "", err
+	}
+	if about.md5 {
+		sum := md5.Sum(text)
+		prepared.Header["Content-Md5"] = []string{*base64Of(sum[:])}
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), prepared.RewindStream()
+}
+
+// credentialsError says that the default chain found nobody to be.
+type credentialsError struct{ err error }
+
+func (e *credentialsError) Error() string { return e.err.Error() }
+
+func (e *credentialsError) Unwrap() error { return e.err }
 
 const (
 	maxBackoff = 5 * time.Second
@@ -217,40 +265,28 @@ func (noLimit) GetToken(context.Context, uint) (func() error, error) {
 
 func (noLimit) AddTokens(uint) error { return nil }
 
-// patience is a retryer of one operation: it ends at a time, and hears what the server asks for.
-type patience struct {
-	aws.Retryer
-	until time.Time
-}
+// patience is the SDK's retryer with a limit in time, and an ear for what the server asks for.
+type patience struct{ aws.RetryerV2 }
 
 func (p patience) IsErrorRetryable(err error) bool {
-	return time.Now().Before(p.until) && (p.Retryer.IsErrorRetryable(err) && !hopeless(err) || garbled(err))
+	return p.RetryerV2.IsErrorRetryable(err) && !hopeless(err) || garbled(err)
+}
+
+var errPatience = errors.New("the time for retries is over")
+
+func (p patience) GetRetryToken(ctx context.Context, failed error) (func(error) error, error) {
+	if about := requestOf(ctx); about != nil && time.Since(about.began) > retryBudget {
+		return nil, errPatience
+	}
+	return p.RetryerV2.GetRetryToken(ctx, failed)
 }
 
 func (p patience) RetryDelay(attempt int, err error) (time.Duration, error) {
-	delay, failed := p.Retryer.RetryDelay(attempt, err)
+	delay, failed := p.RetryerV2.RetryDelay(attempt, err)
 	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && failed == nil {
 		if asked, err := time.ParseDuration(response.Response.Header.Get("Retry-After") + "s"); err == nil {
 			delay = min(max(delay, asked), 2*maxBackoff)
 		}
 	}
 	return delay, failed
-}
-
-// perform makes one request of the SDK, with our retries and our classes of errors.
-func perform[In, Out any](
-	ctx context.Context, about *request, in In,
-	call func(context.Context, In, ...func(*sdk.Options)) (Out, error),
-) (Out, error) {
-	until := time.Now().Add(retryBudget)
-	out, err := call(context.WithValue(ctx, requestKey{}, about), in, func(o *sdk.Options) {
-		o.Retryer = patience{o.Retryer, until}
-	})
-	if err != nil {
-		if ctx.Err() != nil {
-			return out, context.Cause(ctx)
-		}
-		return out, classify(err)
-	}
-	return out, nil
 }

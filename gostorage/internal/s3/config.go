@@ -15,7 +15,6 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	smithyendpoints "github.com/aws/smithy-go/endpoints"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -105,7 +104,7 @@ func (c connection) pathStyle() bool {
 }
 
 // endpoint resolves the SDK's rules once: our configuration is fixed, so that every request has the same answer.
-func (c connection) endpoint(ctx context.Context, region string) (fixedEndpoint, error) {
+func (c connection) endpoint(ctx context.Context, region string) (*url.URL, error) {
 	parameters := sdk.EndpointParameters{
 		Bucket:         aws.String(c.Bucket),
 		Region:         aws.String(region),
@@ -119,16 +118,10 @@ func (c connection) endpoint(ctx context.Context, region string) (fixedEndpoint,
 	}
 	resolved, err := sdk.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, parameters)
 	if err != nil {
-		return fixedEndpoint{}, object.Errorf(object.Config,
+		return nil, object.Errorf(object.Config,
 			"endpoint_url, region_name and bucket_name give no endpoint: %v", err)
 	}
-	return fixedEndpoint{resolved}, nil
-}
-
-type fixedEndpoint struct{ smithyendpoints.Endpoint }
-
-func (f fixedEndpoint) ResolveEndpoint(context.Context, sdk.EndpointParameters) (smithyendpoints.Endpoint, error) {
-	return f.Endpoint, nil
+	return &resolved.URI, nil
 }
 
 func (c connection) tlsConfig() (*tls.Config, error) {

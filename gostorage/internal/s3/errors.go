@@ -156,6 +156,9 @@ func network(err error) error {
 		failed.Retryable = code == object.Timeout || code == object.Unavailable
 		return failed
 	}
+	if _, ok := errors.AsType[*credentialsError](err); ok {
+		return fail(object.Permission, "no credentials were found: set access_key and secret_key, or provide them by the environment")
+	}
 	if certificate(err) {
 		return fail(object.Refused,
 			"the endpoint's certificate is not trusted: set ca_bundle to the CA that signed it (or AWS_CA_BUNDLE)")
@@ -181,9 +184,6 @@ func network(err error) error {
 	}
 	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
 		return fail(object.Unavailable, "the request could not be sent")
-	}
-	if strings.Contains(err.Error(), "credentials") {
-		return fail(object.Permission, "no credentials were found: set access_key and secret_key, or provide them by the environment")
 	}
 	return fail(object.Internal, "unexpected error of type %T", err)
 }

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -21,25 +22,25 @@ type part struct {
 }
 
 // collect takes blocks until there are size bytes, a multiple of a block, and tells whether the source has ended.
-func collect(ctx context.Context, src object.Source, size int64, see func([]byte)) (*part, bool, error) {
+func collect(ctx context.Context, src object.Source, size int64, see func(object.Block)) (*part, bool, error) {
 	return collectAfter(ctx, nil, src, size, see)
 }
 
 // collectAfter is collect with a block that was taken before, or nil.
 func collectAfter(
-	ctx context.Context, block object.Block, src object.Source, size int64, see func([]byte),
+	ctx context.Context, block object.Block, src object.Source, size int64, see func(object.Block),
 ) (_ *part, ended bool, err error) {
 	p := &part{}
 	for {
 		if block != nil {
 			p.blocks = append(p.blocks, block)
 			p.size += int64(len(block.Bytes()))
-			see(block.Bytes())
+			see(block)
 		}
 		if p.size >= size {
 			return p, false, nil
 		}
-		block, err = src.Next(ctx)
+		block, err = src.Next(ctx, size-p.size)
 		if isEnd(err) {
 			return p, true, nil
 		}
@@ -61,6 +62,15 @@ func (p *part) release() {
 	p.blocks = nil
 }
 
+// body reads the part for one attempt. What is small is copied, into a form that net/http sends together with the
+// headers.
+func (p *part) body() io.ReadCloser {
+	if p.size > writeBuffer/2 {
+		return &body{part: p}
+	}
+	return io.NopCloser(bytes.NewReader(bytes.Clone(p.blocks[0].Bytes())))
+}
+
 var errReleased = errors.New("the request has ended")
 
 // body reads a part for one attempt.
@@ -80,9 +90,9 @@ func (b *body) Read(into []byte) (int, error) {
 	if b.index == len(b.part.blocks) {
 		return 0, io.EOF
 	}
-	bytes := b.part.blocks[b.index].Bytes()
-	n := copy(into, bytes[b.offset:])
-	if b.offset += n; b.offset == len(bytes) {
+	data := b.part.blocks[b.index].Bytes()
+	n := copy(into, data[b.offset:])
+	if b.offset += n; b.offset == len(data) {
 		b.index, b.offset = b.index+1, 0
 	}
 	return n, nil
@@ -99,12 +109,12 @@ func (b *body) writeTo(w io.Writer, limit int64) (written int64, err error) {
 		if b.index == len(b.part.blocks) {
 			return written, io.ErrUnexpectedEOF
 		}
-		bytes := b.part.blocks[b.index].Bytes()
-		rest := bytes[b.offset:]
+		data := b.part.blocks[b.index].Bytes()
+		rest := data[b.offset:]
 		rest = rest[:min(int64(len(rest)), limit-written)]
 		n, err := w.Write(rest)
 		written += int64(n)
-		if b.offset += n; b.offset == len(bytes) {
+		if b.offset += n; b.offset == len(data) {
 			b.index, b.offset = b.index+1, 0
 		}
 		if err != nil {

@@ -118,7 +118,7 @@ func (r *reader) get(ctx context.Context, from, until int64) (*sdk.GetObjectOutp
 	case from > 0:
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
 	}
-	return perform(ctx, &request{}, in, r.store.client.GetObject)
+	return perform(ctx, &request{}, in, r.store.client.getObject)
 }
 
 // totalSize reads the end of a Content-Range such as "bytes 0-9/10".

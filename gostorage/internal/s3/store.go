@@ -86,15 +86,15 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 	if err != nil {
 		return object.Info{}, err
 	}
-	s.hold(src, size)
 	sums := newSummer(s.checksum())
+	s.hold(src, size, sums.crc)
 	first, ended, err := collect(ctx, src, size, sums.take)
 	if err != nil {
 		return object.Info{}, err
 	}
 	var next object.Block
 	if !ended && expected <= size { // is the first part all there is?
-		next, err = src.Next(ctx)
+		next, err = src.Next(ctx, 1)
 		if ended = isEnd(err); err != nil && !ended {
 			first.release()
 			return object.Info{}, err
@@ -108,9 +108,13 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 }
 
 // hold says how much memory an upload in parts of a size works in.
-func (s *Store) hold(src object.Source, part int64) {
+func (s *Store) hold(src object.Source, part int64, sum *crc) {
+	var update func(uint64, []byte) uint64
+	if sum != nil {
+		update = sum.update
+	}
 	// One block more than a part: whether a part is the last shows in the next block.
-	src.Hold(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1))
+	src.Hold(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), update)
 }
 
 // putWhole stores an object in one request.
@@ -132,7 +136,7 @@ func (s *Store) putWhole(
 	case checksumCRC32, checksumCRC64, checksumSHA256:
 		one := newSummer(s.config.Checksum)
 		for _, block := range body.blocks {
-			one.take(block.Bytes())
+			one.take(block)
 		}
 		sums := one.cut()
 		switch s.config.Checksum {
@@ -148,7 +152,7 @@ func (s *Store) putWhole(
 		in.IfNoneMatch = aws.String("*")
 	}
 	for attempt := 0; ; attempt++ {
-		_, err := perform(ctx, &request{hash: hash, part: body}, in, s.client.PutObject)
+		_, err := perform(ctx, &request{hash: hash, part: body}, in, s.client.putObject)
 		if err == nil {
 			return info, nil
 		}
@@ -222,7 +226,7 @@ func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
 
 // look asks for an object, and for the upload that it came by.
 func (s *Store) look(ctx context.Context, key string) (object.Info, string, error) {
-	out, err := perform(ctx, &request{}, &sdk.HeadObjectInput{Bucket: s.bucket(), Key: s.path(key)}, s.client.HeadObject)
+	out, err := perform(ctx, &request{}, &sdk.HeadObjectInput{Bucket: s.bucket(), Key: s.path(key)}, s.client.headObject)
 	if err != nil {
 		return object.Info{}, "", err
 	}
@@ -244,7 +248,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	s.client.hold()
 	defer s.client.release()
 	in := &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: s.path(key)}
-	_, err := perform(ctx, &request{}, in, s.client.DeleteObject)
+	_, err := perform(ctx, &request{}, in, s.client.deleteObject)
 	if object.CodeOf(err) == object.NotFound {
 		return nil
 	}
@@ -286,7 +290,7 @@ func (s *Store) deleteMany(ctx context.Context, batch []object.Info) error {
 		return nil
 	}
 	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{Objects: keys, Quiet: aws.Bool(true)}}
-	out, err := perform(ctx, &request{}, in, s.client.DeleteObjects)
+	out, err := perform(ctx, &request{md5: true}, in, s.client.deleteObjects)
 	if object.CodeOf(err) == object.Refused { // some stores have no such request
 		for _, info := range batch {
 			if err := s.Delete(ctx, info.Key); err != nil {
@@ -325,7 +329,7 @@ func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) 
 		EncodingType: types.EncodingTypeUrl,
 	}
 	for {
-		page, err := perform(ctx, &request{}, in, s.client.ListObjectsV2)
+		page, err := perform(ctx, &request{}, in, s.client.listObjects)
 		if err != nil {
 			return nil, err
 		}
@@ -359,11 +363,11 @@ func (s *Store) Check(ctx context.Context) error {
 	defer s.client.release()
 	key := s.path(".gostorage-probe-" + rand.Text())
 	size := int64(0)
-	put := &sdk.PutObjectInput{Bucket: s.bucket(), Key: key, Body: seekable{}, ContentLength: &size}
-	if _, err := perform(ctx, &request{}, put, s.client.PutObject); err != nil {
+	put := &sdk.PutObjectInput{Bucket: s.bucket(), Key: key, ContentLength: &size}
+	if _, err := perform(ctx, &request{}, put, s.client.putObject); err != nil {
 		return err
 	}
-	_, err := perform(ctx, &request{}, &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: key}, s.client.DeleteObject)
+	_, err := perform(ctx, &request{}, &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: key}, s.client.deleteObject)
 	return err
 }
 

@@ -5,11 +5,11 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"hash"
-	"hash/crc32"
 
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/minio/crc64nvme"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
 // Words of Signature Version 4 for a payload that the signature does not cover.
@@ -36,45 +36,55 @@ type sums struct {
 // summer computes the checksums of the parts of one object, and that of all of it where they have one.
 type summer struct {
 	algorithm string
-	part      hash.Hash
-	whole     hash.Hash // nil: the algorithm has none
+	crc       *crc // of checksumCRC32 and checksumCRC64
+	part      uint64
+	size      int64 // of the part, in bytes
+	whole     uint64
+	digest    hash.Hash // of the other algorithms, per part
 }
 
 func newSummer(algorithm string) *summer {
 	s := &summer{algorithm: algorithm}
 	switch algorithm {
 	case checksumCRC32:
-		s.part, s.whole = crc32.NewIEEE(), crc32.NewIEEE()
+		s.crc = crc32IEEE
 	case checksumCRC64:
-		s.part, s.whole = crc64nvme.New(), crc64nvme.New()
+		s.crc = crc64NVME
 	case checksumSHA256, checksumSigned:
-		s.part = sha256.New()
+		s.digest = sha256.New()
 	}
 	return s
 }
 
-func (s *summer) take(bytes []byte) {
-	if s.part != nil {
-		s.part.Write(bytes)
-	}
-	if s.whole != nil {
-		s.whole.Write(bytes)
+func (s *summer) take(block object.Block) {
+	bytes := block.Bytes()
+	switch {
+	case s.crc != nil:
+		sum, ok := block.Checksum()
+		if !ok {
+			sum = s.crc.update(0, bytes)
+		}
+		s.part = s.crc.join(s.part, sum, int64(len(bytes)))
+		s.size += int64(len(bytes))
+	case s.digest != nil:
+		s.digest.Write(bytes)
 	}
 }
 
 // cut gives the sums of the part that was taken since the last one.
 func (s *summer) cut() sums {
-	switch s.algorithm {
-	case checksumOff:
-		return sums{algorithm: s.algorithm, hash: unsigned}
-	case checksumSHA256, checksumSigned:
-		sum := s.part.Sum(nil)
-		s.part.Reset()
+	switch {
+	case s.crc != nil:
+		s.whole = s.crc.join(s.whole, s.part, s.size)
+		part := s.crc.text(s.part)
+		s.part, s.size = 0, 0
+		return sums{algorithm: s.algorithm, checksum: part, hash: unsigned}
+	case s.digest != nil:
+		sum := s.digest.Sum(nil)
+		s.digest.Reset()
 		return sums{algorithm: s.algorithm, checksum: base64Of(sum), hash: hex.EncodeToString(sum)}
 	default:
-		sum := s.part.Sum(nil)
-		s.part.Reset()
-		return sums{algorithm: s.algorithm, checksum: base64Of(sum), hash: unsigned}
+		return sums{algorithm: s.algorithm, hash: unsigned}
 	}
 }
 
@@ -122,8 +132,8 @@ func (s sums) onCompleted(in *types.CompletedPart) {
 func (s *summer) onComplete(in *sdk.CompleteMultipartUploadInput) {
 	switch s.algorithm {
 	case checksumCRC32:
-		in.ChecksumCRC32, in.ChecksumType = base64Of(s.whole.Sum(nil)), types.ChecksumTypeFullObject
+		in.ChecksumCRC32, in.ChecksumType = s.crc.text(s.whole), types.ChecksumTypeFullObject
 	case checksumCRC64:
-		in.ChecksumCRC64NVME, in.ChecksumType = base64Of(s.whole.Sum(nil)), types.ChecksumTypeFullObject
+		in.ChecksumCRC64NVME, in.ChecksumType = s.crc.text(s.whole), types.ChecksumTypeFullObject
 	}
 }

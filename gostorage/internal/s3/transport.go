@@ -10,6 +10,10 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // connections counts those open in the process, for tests that look for leaks.
@@ -17,6 +21,9 @@ var connections atomic.Int64
 
 // Connections tells how many connections are open in the process.
 func Connections() int64 { return connections.Load() }
+
+// writeBuffer in bytes: a request that fits is one write.
+const writeBuffer = 16 << 10
 
 // transport makes the connections of a client.
 func transport(
@@ -39,7 +46,7 @@ func transport(
 		IdleConnTimeout:       min(30*time.Second, stall/2), // before the stall timer ends it
 		ExpectContinueTimeout: time.Second,
 		DisableCompression:    true, // bytes are what was stored
-		WriteBufferSize:       16 << 10,
+		WriteBufferSize:       writeBuffer,
 		ReadBufferSize:        64 << 10,
 	}
 }
@@ -112,7 +119,9 @@ func (c *conn) Close() error {
 type request struct {
 	hash     string        // SHA-256 of the payload, in hex, or a word of Signature Version 4 for it
 	part     *part         // the body, or nil
+	md5      bool          // the body needs a Content-MD5
 	patience time.Duration // how long the server may work before it answers, where that is longer than usual
+	began    time.Time
 	attempts int
 }
 
@@ -123,39 +132,57 @@ func requestOf(ctx context.Context) *request {
 	return found
 }
 
-// doer is the SDK's HTTP client.
-type doer struct{ client *http.Client }
+// sender is the end of the SDK's steps: it sends one attempt.
+type sender struct{ client *http.Client }
 
 // agent names us to servers.
 var agent = []string{"django-gostorage"}
 
-// Do sends one attempt.
-func (d doer) Do(r *http.Request) (*http.Response, error) {
-	about := requestOf(r.Context())
-	if about == nil {
-		return d.client.Do(r)
-	}
+// Handle implements middleware.Handler.
+func (s sender) Handle(ctx context.Context, input any) (any, middleware.Metadata, error) {
+	prepared := input.(*smithyhttp.Request)
+	about := requestOf(ctx)
 	about.attempts++
-	r.Header["User-Agent"] = agent
-	if about.part != nil && about.part.size > 0 {
-		r.Body = &body{part: about.part}
+	request := prepared.Request.WithContext(ctx)
+	request.Header["User-Agent"] = agent
+	switch stream := prepared.GetStream(); {
+	case about.part != nil && about.part.size > 0:
+		request.Body = about.part.body()
+	case stream != nil && request.ContentLength != 0:
+		request.Body = io.NopCloser(stream)
+	default:
+		request.ContentLength = 0
 	}
-	if about.patience == 0 {
-		return d.client.Do(r)
+	response, err := s.do(request, about.patience)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = &smithy.CanceledError{Err: ctx.Err()}
+		} else {
+			err = &smithyhttp.RequestSendError{Err: err}
+		}
+		response = &http.Response{Header: http.Header{}, Body: http.NoBody}
+	}
+	return &smithyhttp.Response{Response: response}, middleware.Metadata{}, err
+}
+
+// do sends a request; with patience the server has longer to answer than the stall timer gives it.
+func (s sender) do(request *http.Request, patience time.Duration) (*http.Response, error) {
+	if patience == 0 {
+		return s.client.Do(request)
 	}
 	var used *conn
-	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+	request = request.WithContext(httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) {
 			if secure, ok := got.Conn.(*tls.Conn); ok {
 				got.Conn = secure.NetConn()
 			}
 			if plain, ok := got.Conn.(*conn); ok {
 				used = plain
-				used.wait(about.patience)
+				used.wait(patience)
 			}
 		},
 	}))
-	response, err := d.client.Do(r)
+	response, err := s.client.Do(request)
 	if used != nil {
 		used.wait(0)
 	}

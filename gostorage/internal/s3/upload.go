@@ -96,15 +96,15 @@ func (u *upload) create(ctx context.Context, first *part, sum string, opts objec
 	in.ChecksumAlgorithm, in.ChecksumType = declared(u.sums.algorithm)
 	about := &request{}
 	u.started = time.Now()
-	out, err := perform(ctx, about, in, s.client.CreateMultipartUpload)
+	out, err := perform(ctx, about, in, s.client.createUpload)
 	if object.CodeOf(err) == object.Refused && s.config.Checksum == checksumAuto && in.ChecksumAlgorithm != "" {
 		s.refused.Store(true)
 		u.sums = newSummer(s.checksum())
 		for _, block := range first.blocks {
-			u.sums.take(block.Bytes())
+			u.sums.take(block)
 		}
 		in.ChecksumAlgorithm, in.ChecksumType = "", ""
-		out, err = perform(ctx, about, in, s.client.CreateMultipartUpload)
+		out, err = perform(ctx, about, in, s.client.createUpload)
 	}
 	u.created = about.attempts
 	if err != nil {
@@ -135,7 +135,7 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 		group.Go(func() error { return u.part(ctx, sending, done) })
 		if known < 0 && number == growAfter && !s.config.EqualParts && size < mostGrown {
 			size = min(2*size, mostGrown)
-			s.hold(src, size)
+			s.hold(src, size, u.sums.crc)
 		}
 		var ended bool
 		var err error
@@ -163,7 +163,7 @@ func (u *upload) part(ctx context.Context, p *part, done *types.CompletedPart) e
 		ContentLength: &p.size, Body: seekable{p.size},
 	}
 	p.sums.onPart(in)
-	out, err := perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.UploadPart)
+	out, err := perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 	if !opts.Overwrite {
 		in.IfNoneMatch = aws.String("*")
 	}
-	_, err := perform(ctx, &request{patience: commitTime}, in, s.client.CompleteMultipartUpload)
+	_, err := perform(ctx, &request{patience: commitTime}, in, s.client.completeUpload)
 	if err == nil {
 		return info, nil
 	}
@@ -213,7 +213,7 @@ func (u *upload) undo(ctx context.Context) {
 func (u *upload) abort(ctx context.Context, id *string) {
 	in := &sdk.AbortMultipartUploadInput{Bucket: u.store.bucket(), Key: u.store.path(u.key), UploadId: id}
 	// What cannot be told to the server now is found by a sweep.
-	_, _ = perform(ctx, &request{}, in, u.store.client.AbortMultipartUpload)
+	_, _ = perform(ctx, &request{}, in, u.store.client.abortUpload)
 }
 
 // reap aborts uploads that were created by an attempt whose answer was lost: those of our key and our time that have
@@ -221,7 +221,7 @@ func (u *upload) abort(ctx context.Context, id *string) {
 func (u *upload) reap(ctx context.Context) {
 	s := u.store
 	path := s.path(u.key)
-	listed, err := perform(ctx, &request{}, &sdk.ListMultipartUploadsInput{Bucket: s.bucket(), Prefix: path}, s.client.ListMultipartUploads)
+	listed, err := perform(ctx, &request{}, &sdk.ListMultipartUploadsInput{Bucket: s.bucket(), Prefix: path}, s.client.listUploads)
 	if err != nil {
 		return
 	}
@@ -231,7 +231,7 @@ func (u *upload) reap(ctx context.Context) {
 		}
 		parts, err := perform(ctx, &request{}, &sdk.ListPartsInput{
 			Bucket: s.bucket(), Key: path, UploadId: other.UploadId, MaxParts: aws.Int32(1),
-		}, s.client.ListParts)
+		}, s.client.listParts)
 		if err == nil && len(parts.Parts) == 0 {
 			u.abort(ctx, other.UploadId)
 		}

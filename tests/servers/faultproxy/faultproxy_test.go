@@ -301,6 +301,18 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
+func TestAnEarlyAnswerDoesNotWaitForTheRequest(t *testing.T) {
+	r := newRigWith(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(http.StatusForbidden)
+	})
+	conn, reader := dial(t, r.url)
+	io.WriteString(conn, "PUT /b/k HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nbegin")
+	if line, err := reader.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 403") {
+		t.Errorf("%q, %v", line, err)
+	}
+}
+
 func TestTLSUpstream(t *testing.T) {
 	upstream := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
 	defer upstream.Close()

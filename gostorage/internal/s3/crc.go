@@ -1,0 +1,94 @@
+package s3
+
+import (
+	"hash/crc32"
+	"math/bits"
+	"sync"
+
+	"github.com/minio/crc64nvme"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// crc is a cyclic redundancy check whose values for pieces give that of the whole: each block is summed once, while it
+// is in the cache, and parts and object come of that by arithmetic.
+type crc struct {
+	update     func(sum uint64, p []byte) uint64
+	bytes      int    // of a value
+	polynomial uint64 // bit-reversed
+	block      func() matrix
+}
+
+var (
+	crc64NVME = newCRC(8, 0x9a6c9329ac4bc9b5, crc64nvme.Update)
+	crc32IEEE = newCRC(4, crc32.IEEE, func(sum uint64, p []byte) uint64 {
+		return uint64(crc32.Update(uint32(sum), crc32.IEEETable, p))
+	})
+)
+
+func newCRC(bytes int, polynomial uint64, update func(uint64, []byte) uint64) *crc {
+	c := &crc{update: update, bytes: bytes, polynomial: polynomial}
+	c.block = sync.OnceValue(func() matrix { return c.zeros(object.BlockSize) })
+	return c
+}
+
+// join gives the value of two runs of bytes, of which the second has so many.
+func (c *crc) join(first, second uint64, size int64) uint64 {
+	switch {
+	case first == 0:
+		return second
+	case size == object.BlockSize:
+		return c.block().times(first) ^ second
+	default:
+		return c.zeros(size).times(first) ^ second
+	}
+}
+
+// text is a value as S3 writes it.
+func (c *crc) text(sum uint64) *string {
+	bytes := make([]byte, c.bytes)
+	for i := range bytes {
+		bytes[i] = byte(sum >> (8 * (c.bytes - 1 - i)))
+	}
+	return base64Of(bytes)
+}
+
+// matrix is a linear map over bits: a column for each bit of the argument.
+type matrix []uint64
+
+func (m matrix) times(vector uint64) uint64 {
+	var product uint64
+	for ; vector != 0; vector &= vector - 1 {
+		product ^= m[bits.TrailingZeros64(vector)]
+	}
+	return product
+}
+
+func (m matrix) after(first matrix) matrix {
+	product := make(matrix, len(m))
+	for i, column := range first {
+		product[i] = m.times(column)
+	}
+	return product
+}
+
+// zeros is what so many zero bytes do to a value.
+func (c *crc) zeros(size int64) matrix {
+	width := 8 * c.bytes
+	power := make(matrix, width) // one zero bit
+	power[0] = c.polynomial
+	for i := 1; i < width; i++ {
+		power[i] = 1 << (i - 1)
+	}
+	all := make(matrix, width) // none
+	for i := range all {
+		all[i] = 1 << i
+	}
+	for bitsLeft := size * 8; bitsLeft > 0; bitsLeft >>= 1 {
+		if bitsLeft&1 == 1 {
+			all = power.after(all)
+		}
+		power = power.after(power)
+	}
+	return all
+}

@@ -1,0 +1,67 @@
+"""Examines the store of an alias by using it: see ``storage.doctor``."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from storage.doctor import Finding, Report, examine
+
+
+class Command(BaseCommand):
+    help = (
+        "Shows the settings of a storage adapter, uses its store, and tells what works there, what does not, and what"
+        " to do about it. Exit status: 0 when everything works that the adapter's promises depend on, else 1."
+    )
+    requires_system_checks = ()  # wrong settings are told in the report
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("alias", nargs="?", default="default", help="of STORAGE_ADAPTERS (default: default)")
+        parser.add_argument("--json", action="store_true", help="the report as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        report = examine(options["alias"])
+        if options["json"]:
+            self.stdout.write(json.dumps(report.as_dict(), indent=2))
+        else:
+            for line in self._lines(report):
+                self.stdout.write(line)
+        failed = sum(finding.level == "failed" for finding in report.findings)
+        if failed:
+            raise CommandError(f"{failed} of {len(report.findings)} findings: something does not work", returncode=1)
+
+    def _lines(self, report: Report) -> Iterator[str]:
+        yield self.style.MIGRATE_HEADING(f"{report.alias}: {report.backend or 'no adapter'}")
+        yield from _table((option.name, option.value, option.source) for option in report.options)
+        if report.options:
+            yield ""
+        merged = list(_merged(report.findings))
+        rows = [(f.level, f.name, area, f"{f.seconds * 1000:,.0f} ms".rjust(9)) for area, f in merged]
+        colours = {"ok": self.style.SUCCESS, "warning": self.style.WARNING, "failed": self.style.ERROR}
+        for (_, finding), line in zip(merged, _table(rows), strict=True):
+            colour = colours.get(finding.level, self.style.NOTICE)
+            yield f"{line.replace(finding.level, colour(finding.level), 1)}  {finding.detail}"
+            if finding.advice:
+                yield f"{'':{len(line)}}  -> {finding.advice}"
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Lines of columns, each as wide as the widest of its cells."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _merged(findings: list[Finding]) -> Iterator[tuple[str, Finding]]:
+    """The findings by name, each with its area: "both" for one that is alike in the two."""
+    for name in dict.fromkeys(finding.name for finding in findings):
+        alike = [finding for finding in findings if finding.name == name]
+        if len(alike) == 2 and len({(finding.level, finding.advice) for finding in alike}) == 1:
+            yield "both", alike[-1]
+        else:
+            yield from ((finding.area, finding) for finding in alike)
