@@ -18,7 +18,7 @@ var table = calls.NewTable()
 // guard turns a panic into an error, and any error into the form in which it crosses.
 func guard(op string, err *error) {
 	if r := recover(); r != nil {
-		*err = calls.Panicked(r)
+		*err = object.Panicked(r)
 	}
 	if *err != nil && !strings.HasPrefix((*err).Error(), "E1|") {
 		*err = object.Wire(op, "", *err)

@@ -15,12 +15,14 @@ import time
 import uuid
 
 import pytest
+from conftest import make_s3
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import override_settings
 from servers.careless import Careless
+from test_crash import mount  # noqa: F401
 
-from storage import MemoryStorageAdapter, doctor
+from storage import MemoryStorageAdapter, StoragePermissionError, doctor
 
 S3 = {
     "credentials", "bucket", "clock", "latency", "range", "conditional_put", "conditional_complete", "altered_put",
@@ -229,7 +231,7 @@ def test_no_checksums(faults, versitygw):
     settings, folder = s3(faults.endpoint)
     with faults.rule("no_checksums"):
         report = examine(settings)
-    assert levels(report)["altered_part"] == "ok" and levels(report)["whole_checksum"] == "warning"
+    assert bad(report) == {"whole_checksum": "warning"}, report
     assert "signature" in next(f.detail for f in report.findings if f.name == "altered_part")
     assert left(versitygw, folder) == []
 
@@ -246,10 +248,10 @@ def test_versions(versitygw):
 # Options, and words that say what is wrong.
 UNUSABLE = {
     "secret": ({"secret_key": "w" * 32}, ["secret_key"]),
-    "access key": ({"access_key": "nobodynobody"}, ["403 InvalidAccessKeyId"]),
+    "access key": ({"access_key": "nobodynobody"}, ["403 InvalidAccessKeyId", "access_key is not known"]),
     "bucket": ({"bucket_name": "nowhere"}, ["NoSuchBucket", "bucket_name"]),
     "nobody there": ({"endpoint_url": "http://127.0.0.1:9"}, ["connection refused"]),
-    "http": ({"endpoint_url": "http://{address}"}, ["https://"]),
+    "http": ({"endpoint_url": "http://{address}"}, ["http or https"]),
     "no trust": ({"ca_bundle": "", "verify": True}, ["certificate", "ca_bundle"]),
 }
 
@@ -267,6 +269,14 @@ def test_unusable(minio, name, monkeypatch):
     assert minio.secret_key not in text and minio.access_key not in text
     report = examine(s3(minio, **options)[0])
     assert levels(report)["reach"] == "failed" and "put" not in levels(report)
+
+
+def test_an_unknown_access_key_is_no_missing_object(versitygw):
+    """versitygw says so with 404."""
+    report = examine(s3(versitygw, access_key="nobodynobody")[0])
+    assert "access_key is not known" in report.findings[-1].detail
+    with pytest.raises(StoragePermissionError):
+        make_s3(versitygw, access_key="nobodynobody").put_final("a", b"")
 
 
 def test_no_credentials(versitygw, monkeypatch):
@@ -291,6 +301,24 @@ def test_a_directory_that_cannot_be(tmp_path, directory):
     assert bad(report) == {"reach": "failed"}
     reach = report.findings[-1]
     assert reach.area == "temp" and directory not in reach.detail
+
+
+# A file system, and what is then found.
+FILE_SYSTEMS = {
+    "tmpfs": (("-t", "tmpfs", "-o", "size=100m", "none"), {"free_space"}, "tmpfs"),
+    "ramfs": (("-t", "ramfs", "none"), {"free_space", "attributes"}, "no extended attributes"),
+}
+
+
+@pytest.mark.parametrize("name", FILE_SYSTEMS)
+def test_file_systems(mount, tmp_path, name):  # noqa: F811
+    arguments, expected, word = FILE_SYSTEMS[name]
+    root = mount(*arguments)
+    report = examine({"STORAGE_TEMP_DIR": root, "STORAGE_FINAL_DIR": tmp_path / "final"})
+    found = {f.name for f in report.findings if f.level == "warning" and f.area == "temp"}
+    assert report.ok and expected <= found <= expected | {"nameless_files", "permissions"}, report
+    assert any(word in f.detail for f in report.findings)
+    assert levels(report)["one_file_system"] == "unknown"
 
 
 class Forgetful(MemoryStorageAdapter):

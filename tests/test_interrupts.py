@@ -14,7 +14,7 @@ from test_crash import Agent
 pytestmark = pytest.mark.slow
 
 LIMIT = 0.25
-# What runs, and the system call that strace makes slow meanwhile. Never `write`: the Go runtime wakes its threads by it.
+# What runs, and the system call that strace makes slow meanwhile. Never `write`: the Go runtime wakes threads by it.
 SCENARIOS = {
     "put_endless": None,
     "put_endless, slow disk": "sync_file_range",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import re
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,6 +177,10 @@ class StorageAdapter(ABC):
         """End all transfers (they raise ``StorageCancelled``) and streams. Later calls raise ``StorageError``."""
 
 
+# The backslash, and the characters of Unicode category Cc.
+_FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
+
+
 def check_key(key: str) -> str:
     """The only definition of a legal key; ``object.CheckKey`` gives the same verdict in Go. Raises ``InvalidKey``.
 
@@ -196,7 +199,7 @@ def check_key(key: str) -> str:
         raise _invalid("", f"it is longer than {MAX_KEY_BYTES} bytes")
     if len(key) > MAX_KEY_CHARACTERS:
         raise _invalid("", f"it is longer than {MAX_KEY_CHARACTERS} characters")
-    if any(character == "\\" or unicodedata.category(character) == "Cc" for character in key):
+    if _FORBIDDEN.search(key):
         raise _invalid(key, "it holds a backslash or a control character")
     for segment in key.split("/"):
         if segment in {"", ".", ".."}:

@@ -182,9 +182,11 @@ class _Raw(io.RawIOBase):
 
     def readall(self) -> bytes:
         pieces = []
-        while piece := self.read(native.TURN):
+        while piece := self.read(max(1, min(native.TURN, self.size - self._position))):
             pieces.append(piece)
-        return b"".join(pieces)
+            if self._position >= self.size:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _check(self) -> None:
         if self.closed:

@@ -31,6 +31,7 @@ class Careless:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def forward(self):
                 front._forward(self)

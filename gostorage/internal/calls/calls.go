@@ -113,7 +113,7 @@ func (t *Table) Open(id int64, config string) error {
 		return made.Close()
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	t.stores[id] = &store{Store: made, ctx: ctx, cancel: cancel}
+	t.stores[id] = &store{Store: faulty(made), ctx: ctx, cancel: cancel}
 	return nil
 }
 
@@ -203,9 +203,6 @@ func (t *Table) Signal(id int64) (int, error) {
 
 func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
 	defer func() {
-		if r := recover(); r != nil {
-			c.err = Panicked(r)
-		}
 		c.cancel(nil)
 		t.mu.Lock()
 		t.running--
@@ -219,7 +216,7 @@ func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (an
 		defer c.pipe.Close()
 		defer stop()
 	}
-	c.result, c.err = work(ctx)
+	c.result, c.err = rescued(ctx, work)
 	if c.err != nil && ctx.Err() != nil {
 		c.err = context.Cause(ctx) // whatever a cancelled call ran into, that is why
 	}
@@ -228,9 +225,9 @@ func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (an
 	}
 }
 
-// Panicked is the error for a panic; the stack stays on this side, since it holds paths.
-func Panicked(r any) error {
-	return object.Errorf(object.Internal, "a defect of the storage extension: panic: %v", r)
+func rescued(ctx context.Context, work func(context.Context) (any, error)) (result any, err error) {
+	defer object.Rescue(&err)
+	return work(ctx)
 }
 
 // Write gives bytes to a put and says how many it took.

@@ -160,11 +160,6 @@ func assemble(ctx context.Context, final, temp *store, r *Request) (any, error) 
 	pumped := make(chan struct{})
 	go func() {
 		defer close(pumped)
-		defer func() {
-			if p := recover(); p != nil {
-				r.pipe.Fail(Panicked(p))
-			}
-		}()
 		if err := pump(ctx, temp, r); err != nil {
 			r.pipe.Fail(err)
 			return
@@ -180,7 +175,8 @@ func assemble(ctx context.Context, final, temp *store, r *Request) (any, error) 
 	return info, err
 }
 
-func pump(ctx context.Context, temp *store, r *Request) error {
+func pump(ctx context.Context, temp *store, r *Request) (err error) {
+	defer object.Rescue(&err)
 	block, err := buffers.Shared.Get()
 	if err != nil {
 		return err

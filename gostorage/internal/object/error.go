@@ -55,6 +55,18 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
+// Rescue, deferred in a goroutine, turns its panic into an error: nobody else can, and Python would end with it.
+func Rescue(err *error) {
+	if r := recover(); r != nil {
+		*err = Panicked(r)
+	}
+}
+
+// Panicked is the error for a panic; the stack stays on this side, since it holds paths.
+func Panicked(r any) error {
+	return Errorf(Internal, "a defect of the storage extension: panic: %v", r)
+}
+
 // CodeOf tells the kind of err, or "" for nil.
 func CodeOf(err error) Code {
 	if err == nil {

@@ -34,7 +34,8 @@ var kinds = map[string]object.Code{
 	"QuotaExceeded": object.Full, "XMinioStorageFull": object.Full, "InsufficientStorage": object.Full,
 	"XMinioAdminBucketQuotaExceeded": object.Full,
 	"KeyTooLongError":                object.InvalidKey, "KeyTooLong": object.InvalidKey, "XMinioInvalidObjectName": object.InvalidKey,
-	"SlowDown": object.Unavailable, "SlowDownRead": object.Unavailable, "SlowDownWrite": object.Unavailable,
+	"XAdminUserNotFound": object.Permission,
+	"SlowDown":           object.Unavailable, "SlowDownRead": object.Unavailable, "SlowDownWrite": object.Unavailable,
 	"RequestTimeout": object.Timeout,
 }
 
@@ -43,6 +44,7 @@ var hints = map[string]string{
 	"AccessDenied":                 "the credentials do not allow it; without s3:ListBucket a missing object is answered so too",
 	"Forbidden":                    "the credentials do not allow it; without s3:ListBucket a missing object is answered so too",
 	"InvalidAccessKeyId":           "access_key is not known to this endpoint: is endpoint_url the right one?",
+	"XAdminUserNotFound":           "access_key is not known to this endpoint: is endpoint_url the right one?",
 	"SignatureDoesNotMatch":        "secret_key does not belong to access_key, or a proxy changed the request",
 	"ExpiredToken":                 "the temporary credentials have expired",
 	"InvalidToken":                 "security_token does not belong to access_key",
@@ -79,6 +81,9 @@ func classify(err error) error {
 	}
 	if code == "UnknownError" {
 		code = ""
+	}
+	if said == "UnknownError" { // the SDK's word for no message
+		said = ""
 	}
 	failed := &object.Error{Code: kind(code, status), Status: status}
 	if id, ok := errors.AsType[*awshttp.ResponseError](err); ok {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"sync"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -98,30 +99,46 @@ func (b *body) Read(into []byte) (int, error) {
 	return n, nil
 }
 
-// writeTo writes up to limit bytes, block by block.
-func (b *body) writeTo(w io.Writer, limit int64) (written int64, err error) {
+// atOnce is how many blocks one write may take: fewer writes are cheaper, but each must end before the stall timer does.
+const atOnce = 4
+
+// writeTo writes up to limit bytes, some blocks at once.
+func (b *body) writeTo(c *conn, limit int64) (written int64, err error) {
 	b.part.using.RLock()
 	defer b.part.using.RUnlock()
-	for written < limit {
+	for written < limit && err == nil {
 		if b.part.closed {
 			return written, errReleased
 		}
-		if b.index == len(b.part.blocks) {
+		var next net.Buffers
+		left := limit - written
+		for index, offset := b.index, b.offset; len(next) < atOnce && index < len(b.part.blocks) && left > 0; index++ {
+			data := b.part.blocks[index].Bytes()[offset:]
+			data = data[:min(int64(len(data)), left)]
+			next, left, offset = append(next, data), left-int64(len(data)), 0
+		}
+		if len(next) == 0 {
 			return written, io.ErrUnexpectedEOF
 		}
-		data := b.part.blocks[b.index].Bytes()
-		rest := data[b.offset:]
-		rest = rest[:min(int64(len(rest)), limit-written)]
-		n, err := w.Write(rest)
-		written += int64(n)
-		if b.offset += n; b.offset == len(data) {
-			b.index, b.offset = b.index+1, 0
-		}
-		if err != nil {
-			return written, err
-		}
+		var n int64
+		n, err = c.writeAll(next)
+		written += n
+		b.skip(n)
 	}
-	return written, nil
+	return written, err
+}
+
+// skip goes on by n bytes.
+func (b *body) skip(n int64) {
+	for n > 0 {
+		rest := int64(len(b.part.blocks[b.index].Bytes()) - b.offset)
+		if n < rest {
+			b.offset += int(n)
+			return
+		}
+		n -= rest
+		b.index, b.offset = b.index+1, 0
+	}
 }
 
 // Close implements io.Closer; the part stays for another attempt.

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/encoding/httpbinding"
 	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/minio/crc64nvme"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -368,6 +369,8 @@ func (p *probe) bucket() object.Finding {
 		return object.Unknown(detail + ": the server does not let these credentials look at the bucket")
 	case known != nil && known.Status == http.StatusNotFound:
 		return object.No(detail+": there is no such bucket", "create it, or check bucket_name, access_key, endpoint_url and addressing_style")
+	case known != nil && known.Status == http.StatusBadRequest:
+		return object.No(detail+": "+err.Error(), "check the scheme of endpoint_url (http or https) and its port")
 	default:
 		if p.answers.ours.IsZero() {
 			p.silent = err
@@ -645,6 +648,15 @@ func (p *probe) abort() object.Finding {
 	}
 }
 
+// withMD5 gives DeleteObjects the checksum that the adapter sends too.
+func withMD5(o *sdk.Options) {
+	o.APIOptions = append(slices.Clone(o.APIOptions), smithyhttp.AddContentChecksumMiddleware,
+		func(stack *middleware.Stack) error {
+			_, err := stack.Finalize.Remove("AWSChecksum:ComputeInputPayloadChecksum")
+			return err
+		})
+}
+
 func (p *probe) deleteBatch() object.Finding {
 	s := p.store
 	other := p.folder + "other"
@@ -654,7 +666,7 @@ func (p *probe) deleteBatch() object.Finding {
 	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{
 		Objects: []types.ObjectIdentifier{{Key: s.path(other)}, {Key: s.path(p.folder + "missing")}}, Quiet: aws.Bool(true),
 	}}
-	out, err := p.client.DeleteObjects(p.ctx, in)
+	out, err := p.client.DeleteObjects(p.ctx, in, withMD5)
 	err = classify(err)
 	if err == nil && len(out.Errors) > 0 && aws.ToString(out.Errors[0].Code) != "NoSuchKey" {
 		err = object.Errorf(object.Refused, "%s", aws.ToString(out.Errors[0].Code))

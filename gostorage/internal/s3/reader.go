@@ -106,10 +106,11 @@ func (r *reader) stat(ctx context.Context) error {
 	return err
 }
 
-// get asks for a range; until -1 is the end. The object must be the one that was opened.
+// get asks for a range; until -1 is the end. The object must be the one that was opened. A server that refuses to be
+// asked for checksums is not asked again.
 func (r *reader) get(ctx context.Context, from, until int64) (*sdk.GetObjectOutput, error) {
 	in := &sdk.GetObjectInput{Bucket: r.store.bucket(), Key: r.store.path(r.info.Key), IfMatch: r.etag}
-	if r.etag == nil && r.store.config.Checksum != checksumOff {
+	if algorithm := r.store.checksum(); r.etag == nil && algorithm != checksumOff && algorithm != checksumSigned {
 		in.ChecksumMode = types.ChecksumModeEnabled
 	}
 	switch {
@@ -118,7 +119,15 @@ func (r *reader) get(ctx context.Context, from, until int64) (*sdk.GetObjectOutp
 	case from > 0:
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
 	}
-	return perform(ctx, &request{}, in, r.store.client.getObject)
+	out, err := perform(ctx, &request{}, in, r.store.client.getObject)
+	if object.CodeOf(err) == object.Refused && in.ChecksumMode != "" && r.store.config.Checksum == checksumAuto {
+		in.ChecksumMode = ""
+		out, err = perform(ctx, &request{}, in, r.store.client.getObject)
+		if err == nil {
+			r.store.refused.Store(true)
+		}
+	}
+	return out, err
 }
 
 // totalSize reads the end of a Content-Range such as "bytes 0-9/10".
@@ -375,7 +384,8 @@ func (s *stream) reopen() (io.ReadCloser, error) {
 }
 
 // fetch fills blocks from a body until the range ends.
-func (s *stream) fetch(body io.Reader) error {
+func (s *stream) fetch(body io.Reader) (err error) {
+	defer object.Rescue(&err)
 	for s.next < s.until {
 		block, err := s.block()
 		if err != nil {

@@ -95,6 +95,11 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+func (c *conn) writeAll(data net.Buffers) (int64, error) {
+	c.alive()
+	return data.WriteTo(c.Conn)
+}
+
 // ReadFrom sends a part's blocks as they are. net/http comes here with what is left of a body; it would copy it
 // through a small buffer else.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {

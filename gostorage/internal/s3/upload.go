@@ -132,7 +132,10 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 		current.number, current.sums = number, u.sums.cut()
 		sending, done := current, &types.CompletedPart{PartNumber: aws.Int32(number)}
 		u.parts = append(u.parts, done)
-		group.Go(func() error { return u.part(ctx, sending, done) })
+		group.Go(func() (err error) {
+			defer object.Rescue(&err)
+			return u.part(ctx, sending, done)
+		})
 		if known < 0 && number == growAfter && !s.config.EqualParts && size < mostGrown {
 			size = min(2*size, mostGrown)
 			s.hold(src, size, u.sums.crc)
