@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
+from errno import EDQUOT, EIO, ENOSPC
 from hashlib import sha256
 
 import pytest
@@ -353,8 +354,7 @@ ERRNOS = [
     ("fsync:error=EIO:when=1", "io"),
     ("fsync:error=EIO:when=2", "io"),
     ("fsync:error=EIO", "io"),
-    # No write: the injection also hits the wake-up writes of the Go runtime, which ends the process for it; the
-    # full tmpfs above fails the writes of the store alone.
+    # No write: strace would also fail the wake-ups of the Go runtime, which ends the process for it; see below.
     ("fsetxattr:error=ENOSPC", "full"),
     ("fsetxattr:error=EIO", "io"),
     ("mkdirat:error=EMLINK", "io"),
@@ -390,6 +390,39 @@ def test_injected_errors(injection, code, previous, agent, tmp_path):
             assert found == ("OLD" if previous else "ABSENT")
     assert not litter(tmp_path)
     assert "ok" in worker.ask("put", key="d/a", seed=2)
+    worker.end()
+
+
+WRITES = {"any write": (9, 1 << 30), "the last write": (SIZE % (256 * 1024), SIZE % (256 * 1024))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", WRITES)
+@pytest.mark.parametrize(
+    ("number", "kind", "code"),
+    [(EIO, "StorageError", "io"), (EDQUOT, "StorageFull", "full"), (ENOSPC, "StorageFull", "full")],
+    ids=["EIO", "EDQUOT", "ENOSPC"],
+)
+def test_failed_writes(number, kind, code, which, agent, tmp_path):
+    """Of the store's own files, by a seccomp filter."""
+    worker = agent(tmp_path)
+    worker.ask("put", key="d/a", seed=1)
+    worker.ask("part", number=1, seed=1)
+    before = worker.ask("usage")["ok"]
+    least, most = WRITES[which]
+    assert "ok" in worker.ask("fail_writes", error=number, least=least, most=most)
+    for answer in (
+        worker.ask("put", key="d/a", seed=2),
+        worker.ask("put", key="d/e/f", seed=2),
+        worker.ask("part", number=1, seed=2),
+        worker.ask("part", number=2, seed=2),
+        worker.ask("assemble", key="d/a"),
+    ):
+        assert answer == {"error": kind, "code": code}
+    assert worker.ask("read", key="d/a") == {"ok": SIZE}
+    assert worker.ask("usage")["ok"] == before
+    assert names(tmp_path) == {"final/d/a", "temp/s/00001"} and not litter(tmp_path)
+    assert state(tmp_path / "final/d/a", {"OLD": OLD}) == state(tmp_path / "temp/s/00001", {"OLD": OLD}) == "OLD"
     worker.end()
 
 

@@ -295,6 +295,13 @@ def test_no_credentials(versitygw, monkeypatch):
     assert "EnvConfigCredentials" in next(f.detail for f in report.findings if f.name == "credentials")
 
 
+def test_all_from_the_environment(minio, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", minio.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", minio.secret_key)
+    monkeypatch.setenv("AWS_CA_BUNDLE", minio.ca_bundle)
+    assert examine(s3(dataclasses.replace(minio, access_key="", secret_key="", ca_bundle=""))[0]).ok
+
+
 @pytest.mark.parametrize("directory", ["/proc/nowhere", "/dev/null/x"])
 def test_a_directory_that_cannot_be(tmp_path, directory):
     report = examine({"STORAGE_TEMP_DIR": directory, "STORAGE_FINAL_DIR": tmp_path})

@@ -4,14 +4,25 @@ Usage: agent.py ROOT [OPTIONS]. It says "ready" once everything lazy is open; th
 {"op": ..., ...} is answered by {"ok": ...} or {"error": class, "code": ...}.
 """
 
+import ctypes
+import gc
 import json
 import os
 import random
+import struct
 import sys
 import time
 
 import django
 from django.conf import settings
+
+AUDIT_ARCH, SYS_WRITE, SYS_SECCOMP = {
+    "x86_64": (0xC000003E, 1, 317),
+    "aarch64": (0xC00000B7, 64, 277),
+}[os.uname().machine]
+PR_SET_NO_NEW_PRIVS, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 38, 1, 1
+LOAD, IF_EQUAL, IF_GREATER, IF_GREATER_OR_EQUAL, RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
+ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 
 
 def content(seed, size):
@@ -76,6 +87,35 @@ class Operations:
         except OSError:
             for _ in range(spare):
                 os.close(self.held.pop())
+
+    def fail_writes(self, error, least, most):
+        """From now on every write of so many bytes to a file of ours fails. Not of 8: the Go runtime's wake-ups."""
+        program = [
+            (LOAD, 0, 0, 4),  # seccomp_data.arch
+            (IF_EQUAL, 0, 8, AUDIT_ARCH),
+            (LOAD, 0, 0, 0),  # .nr
+            (IF_EQUAL, 0, 6, SYS_WRITE),
+            (LOAD, 0, 0, 16),  # .args[0], the descriptor
+            (IF_GREATER, 0, 4, 2),
+            (LOAD, 0, 0, 32),  # .args[2], the size
+            (IF_GREATER_OR_EQUAL, 0, 2, least),
+            (IF_GREATER, 1, 0, most),
+            (RETURN, 0, 0, ERRNO | error),
+            (RETURN, 0, 0, ALLOW),
+        ]
+        filters = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
+        known = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(filters)))
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if libc.syscall(SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, known):
+            raise OSError(ctypes.get_errno(), "seccomp")
+
+    def usage(self):
+        from storage import native
+
+        gc.collect()
+        counts = native.stats()
+        return [counts["calls"], counts["readers"], counts["buffers"], len(os.listdir("/proc/self/fd"))]
 
     def relax(self):
         while self.held:

@@ -20,9 +20,6 @@ import (
 // other's jitter, few enough to stay in the last-level cache. A Store that keeps blocks longer says so by Hold.
 const depth = 8
 
-// mostBlocks is what a transfer can have at all: the whole budget, and as much of its own.
-const mostBlocks = 2 * buffers.DefaultBudget / buffers.Size
-
 // Expect is what the caller says of the bytes: Size -1 and SHA256 "" mean that it does not say.
 type Expect struct {
 	Size   int64
@@ -175,7 +172,7 @@ func (p *Pipe) Hold(need, most int64, checksum func(sum uint64, p []byte) uint64
 	if checksum != nil {
 		p.checksum.Store(&checksum)
 	}
-	blocks := func(size int64) int64 { return min((size+buffers.Size-1)/buffers.Size, mostBlocks) }
+	blocks := func(size int64) int64 { return (size + buffers.Size - 1) / buffers.Size }
 	p.need.Store(blocks(need))
 	p.most.Store(max(blocks(most), depth))
 }
@@ -261,13 +258,13 @@ func (p *Pipe) own(block *buffers.Block) *piece {
 	return owned
 }
 
-// send passes the current block on. The channel cannot be full: it holds as many as there can be blocks.
+// send passes the current block on. The channel holds as many as there can be blocks: it does not wait for the hash.
 func (p *Pipe) send() {
 	current := p.current
 	p.current = nil
 	current.users.Store(2)
 	if p.hasher == nil {
-		p.hasher = make(chan *piece, mostBlocks)
+		p.hasher = make(chan *piece, p.need.Load()+buffers.DefaultBudget/buffers.Size)
 		go p.hashAll(p.hasher)
 	}
 	p.hasher <- current

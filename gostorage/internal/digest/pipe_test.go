@@ -101,3 +101,16 @@ func TestReaderWithholdsTheEndOfADamagedObject(t *testing.T) {
 		}
 	}
 }
+
+func TestPipeHoldsWhatIsNeededAtOnce(t *testing.T) {
+	const need = 2*buffers.DefaultBudget + 2*buffers.Size
+	pipe := NewPipe(buffers.NewPool(0), Expect{Size: -1})
+	defer pipe.Close()
+	pipe.Hold(need, need, nil)
+	piece := make([]byte, buffers.Size)
+	for taken := 0; taken < need; taken += len(piece) {
+		if n, err := pipe.Write(piece, time.Second); n != len(piece) || err != nil {
+			t.Fatalf("after %d bytes it took %d: %v", taken, n, err)
+		}
+	}
+}

@@ -92,7 +92,7 @@ func connect(c connection) (*client, error) {
 	through := transport(secure, nil, seconds(c.ConnectTimeout), seconds(c.ReadTimeout), c.Idle)
 	plain := &http.Client{Transport: through, CheckRedirect: stay}
 	ctx := context.Background()
-	credentials, region, err := c.identity(ctx, plain)
+	credentials, region, err := c.identity(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -58,8 +58,9 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 // defaultRegion is what S3-compatible stores expect where nothing is said, and AWS's global endpoint.
 const defaultRegion = "us-east-1"
 
-// identity finds credentials and region: what was configured, else the SDK's default chain.
-func (c connection) identity(ctx context.Context, client *http.Client) (aws.CredentialsProvider, string, error) {
+// identity finds credentials and region: what was configured, else the SDK's default chain. That asks other servers than
+// the endpoint, by a client of its own which knows AWS_CA_BUNDLE too.
+func (c connection) identity(ctx context.Context) (aws.CredentialsProvider, string, error) {
 	var provider aws.CredentialsProvider
 	if c.AccessKey != "" {
 		provider = credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, c.SessionToken)
@@ -67,7 +68,7 @@ func (c connection) identity(ctx context.Context, client *http.Client) (aws.Cred
 			return provider, orDefault(c.Region, defaultRegion), nil
 		}
 	}
-	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithHTTPClient(client)}
+	var options []func(*awsconfig.LoadOptions) error
 	if c.Region != "" {
 		options = append(options, awsconfig.WithRegion(c.Region))
 	}
