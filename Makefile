@@ -88,7 +88,7 @@ test: lint test-go test-python ## all tests: Go (also -race), pytest on each sup
 	@echo "==> make test: everything passed on Python $(VERSIONS)"
 
 .PHONY: test-go
-test-go: ## Go tests, plain and with the race detector
+test-go: tools ## Go tests, plain and with the race detector
 	@echo "==> go test"
 	$(GO) test $(GO_PACKAGES)
 	@if command -v gcc >/dev/null || command -v cc >/dev/null || command -v clang >/dev/null; then \

@@ -47,11 +47,36 @@ func prepare(client *sdk.Client, send sender) operations {
 	}
 }
 
-// operation is one of the SDK's with its stack of steps built once: for each call the SDK would build it anew, which
-// costs more than all the rest of a small request. The steps that stay (see needless) keep nothing from call to call.
+// operation is one of the SDK's with its steps built beforehand: for each call the SDK would build them anew, which costs
+// more than all the rest of a small request. Steps serve one call at a time; those that stay (see needless) keep nothing
+// from call to call.
 type operation[In, Out any] struct {
+	idle  chan steps
+	build func() steps
+}
+
+type steps struct {
 	handler middleware.Handler
 	base    context.Context // what the SDK tells its steps
+}
+
+// idleSteps are kept for the next calls of an operation.
+const idleSteps = 16
+
+func (op operation[In, Out]) borrow() steps {
+	select {
+	case idle := <-op.idle:
+		return idle
+	default:
+		return op.build()
+	}
+}
+
+func (op operation[In, Out]) giveBack(used steps) {
+	select {
+	case op.idle <- used:
+	default:
+	}
 }
 
 var errTaken = errors.New("the steps were taken")
@@ -68,30 +93,29 @@ func (t taker) HandleInitialize(
 	return middleware.InitializeOutput{}, middleware.Metadata{}, errTaken
 }
 
-// take builds an operation from a method of the SDK's client.
-// read, if there is one, understands a success in place of the SDK.
+// take makes an operation of a method of the SDK's client. read, if there is one, understands a success in place of the
+// SDK.
 func take[In, Out any](
 	method func(context.Context, *In, ...func(*sdk.Options)) (*Out, error), send sender, read func(*http.Response) *Out,
 ) operation[In, Out] {
-	var taken operation[In, Out]
-	var steps *middleware.Stack
-	_, _ = method(context.Background(), new(In), func(o *sdk.Options) {
-		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			steps = stack
-			return stack.Initialize.Add(taker{&taken.base}, middleware.Before)
+	build := func() steps {
+		var taken steps
+		var stack *middleware.Stack
+		_, _ = method(context.Background(), new(In), func(o *sdk.Options) {
+			o.APIOptions = append(o.APIOptions, func(built *middleware.Stack) error {
+				stack = built
+				return stack.Initialize.Add(taker{&taken.base}, middleware.Before)
+			})
 		})
-	})
-	_, _ = steps.Initialize.Remove(taker{}.ID())
-	if read != nil {
-		understand := &brief[Out]{read: read}
-		var err error
-		understand.full, err = steps.Deserialize.Swap("OperationDeserializer", understand)
-		if err != nil {
-			panic(err)
+		_, _ = stack.Initialize.Remove(taker{}.ID())
+		if read != nil {
+			understand := &brief[Out]{read: read}
+			understand.full, _ = stack.Deserialize.Swap(understand.ID(), understand)
 		}
+		taken.handler = middleware.DecorateHandler(send, stack)
+		return taken
 	}
-	taken.handler = middleware.DecorateHandler(send, steps)
-	return taken
+	return operation[In, Out]{idle: make(chan steps, idleSteps), build: build}
 }
 
 // joined is the context of a call, and what the SDK tells its steps.
@@ -114,7 +138,9 @@ func (j *joined) Value(key any) any {
 // perform makes a request, with the SDK's retries and our classes of errors.
 func perform[In, Out any](ctx context.Context, about *request, in *In, op operation[In, Out]) (*Out, error) {
 	about.began = time.Now()
-	out, _, err := op.handler.Handle(&joined{ctx, op.base, about}, in)
+	steps := op.borrow()
+	defer op.giveBack(steps)
+	out, _, err := steps.handler.Handle(&joined{ctx, steps.base, about}, in)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)

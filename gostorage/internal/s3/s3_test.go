@@ -1,0 +1,295 @@
+package s3
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/storetest"
+)
+
+const versitygw = "../../../build/tools/bin/versitygw"
+
+// gateway starts a real S3 server with a bucket "tests" and gives its address.
+func gateway(t *testing.T) string {
+	t.Helper()
+	if _, err := os.Stat(versitygw); err != nil {
+		t.Fatal("there is no S3 server to test with: run `make tools`")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	_ = listener.Close()
+	data := t.TempDir()
+	if err := os.Mkdir(filepath.Join(data, "tests"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	server := exec.Command(versitygw, "--port", address, "--quiet", "posix", data)
+	server.Env = append(os.Environ(), "ROOT_ACCESS_KEY=key", "ROOT_SECRET_KEY=secret")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = server.Process.Kill(), server.Wait() })
+	for range 200 {
+		if probe, err := net.Dial("tcp", address); err == nil {
+			_ = probe.Close()
+			return "http://" + address
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("the S3 server does not start")
+	return ""
+}
+
+func open(t *testing.T, url string, change func(*Config)) *Store {
+	t.Helper()
+	config := Config{Prefix: t.Name() + "/", PartSize: 5 << 20, Concurrency: 3, Checksum: checksumAuto}
+	config.connection = connection{
+		Bucket: "tests", AccessKey: "key", SecretKey: "secret", Endpoint: url, Verify: true,
+		ConnectTimeout: 5, ReadTimeout: 10, MaxAttempts: 3,
+	}
+	if change != nil {
+		change(&config)
+	}
+	store, err := Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func TestContract(t *testing.T) {
+	url := gateway(t)
+	storetest.Run(t, func(t *testing.T) object.Store { return open(t, url, nil) })
+	if left := Connections(); left > 0 {
+		t.Errorf("%d connections are left", left)
+	}
+}
+
+func TestContractWithEachChecksum(t *testing.T) {
+	url := gateway(t)
+	for _, checksum := range []string{checksumCRC32, checksumSHA256, checksumOff, checksumSigned} {
+		t.Run(checksum, func(t *testing.T) {
+			storetest.Run(t, func(t *testing.T) object.Store {
+				return open(t, url, func(c *Config) { c.Checksum = checksum })
+			})
+		})
+	}
+}
+
+// endless gives one block again and again, so many times.
+type endless struct {
+	left  int
+	size  int64
+	bytes []byte
+}
+
+func (e *endless) Bytes() []byte                                  { return e.bytes }
+func (e *endless) Checksum() (uint64, bool)                       { return 0, true }
+func (e *endless) Release()                                       {}
+func (e *endless) Hold(int64, int64, func(uint64, []byte) uint64) {}
+func (e *endless) Read([]byte) (int, error)                       { return 0, errors.ErrUnsupported }
+func (e *endless) Expected() (int64, string)                      { return e.size, "" }
+func (e *endless) Sum() (int64, string)                           { return int64(len(e.bytes)), hexSum(e.bytes) }
+
+func (e *endless) WriteTo(io.Writer) (int64, error) { return 0, errors.ErrUnsupported }
+
+func (e *endless) Next(context.Context, int64) (object.Block, error) {
+	if e.left == 0 {
+		return nil, io.EOF
+	}
+	e.left--
+	return e, nil
+}
+
+// swallowing is a server that takes all parts and remembers their sizes.
+type swallowing struct {
+	mu    sync.Mutex
+	sizes map[int64]int // how many parts had a size
+	done  int           // parts named by the completion
+	ended []string
+}
+
+func (s *swallowing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	switch {
+	case r.Method == http.MethodPost && query.Has("uploads"):
+		_, _ = io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+	case r.Method == http.MethodPut:
+		n, _ := io.Copy(io.Discard, r.Body)
+		s.mu.Lock()
+		s.sizes[n]++
+		s.mu.Unlock()
+		w.Header().Set("ETag", `"e"`)
+	case r.Method == http.MethodPost:
+		var complete struct{ Part []struct{ PartNumber int } }
+		_ = xml.NewDecoder(r.Body).Decode(&complete)
+		s.done = len(complete.Part)
+		_, _ = io.WriteString(w, "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>")
+	case r.Method == http.MethodDelete:
+		s.ended = append(s.ended, query.Get("uploadId"))
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func swallow(t *testing.T) (*swallowing, string) {
+	taken := &swallowing{sizes: map[int64]int{}}
+	server := httptest.NewServer(taken)
+	t.Cleanup(server.Close)
+	return taken, server.URL
+}
+
+func tiny(c *Config) { c.PartSize = object.BlockSize }
+
+func TestUnknownSizeGetsLargerPartsAfterHalfOfThem(t *testing.T) {
+	taken, url := swallow(t)
+	store := open(t, url, tiny)
+	defer func() { _ = store.Close() }()
+	_, err := store.Put(t.Context(), "k", &endless{left: growAfter + 200, size: -1, bytes: make([]byte, object.BlockSize)}, object.PutOptions{Overwrite: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if taken.sizes[object.BlockSize] != growAfter || taken.sizes[2*object.BlockSize] != 100 || taken.done != growAfter+100 {
+		t.Errorf("parts of %v, %d joined", taken.sizes, taken.done)
+	}
+}
+
+func TestTooManyPartsEndTheUpload(t *testing.T) {
+	taken, url := swallow(t)
+	store := open(t, url, func(c *Config) { tiny(c); c.EqualParts = true })
+	defer func() { _ = store.Close() }()
+	_, err := store.Put(t.Context(), "k", &endless{left: mostParts + 1, size: -1, bytes: make([]byte, object.BlockSize)}, object.PutOptions{Overwrite: true})
+	if object.CodeOf(err) != object.Refused || !strings.Contains(err.Error(), "part_size") {
+		t.Errorf("a stream of more than %d parts gives %v", mostParts, err)
+	}
+	if len(taken.ended) != 1 || taken.done != 0 || len(taken.sizes) != 1 {
+		t.Errorf("aborted %v, joined %d, parts of %v", taken.ended, taken.done, taken.sizes)
+	}
+}
+
+func TestKnownSizesArePlanned(t *testing.T) {
+	store := &Store{config: Config{PartSize: 8 << 20}}
+	for size, want := range map[int64]int64{
+		-1: 8 << 20, 0: 8 << 20, 8 << 20 * mostParts: 8 << 20, 8<<20*mostParts + 1: 8<<20 + object.BlockSize,
+		mostGrown * mostParts: mostGrown, mostGrown*mostParts + 1: 0,
+	} {
+		part, err := store.partSize(size)
+		if part != want || (err == nil) != (want > 0) {
+			t.Errorf("%d bytes are planned in parts of %d (%v), not %d", size, part, err, want)
+		}
+		if want > 0 && size > part*mostParts {
+			t.Errorf("%d parts of %d do not hold %d bytes", mostParts, part, size)
+		}
+	}
+}
+
+// A single bit of a request that is wrong must not pass: what we sign is what we send.
+func TestSmallPutIsSignedWithItsDigest(t *testing.T) {
+	seen := make(chan *http.Request, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		seen <- r
+	}))
+	defer server.Close()
+	store := open(t, server.URL, func(c *Config) { c.SessionToken = "token" })
+	defer func() { _ = store.Close() }()
+	source := &endless{left: 1, size: -1, bytes: []byte("some")}
+	if _, err := store.Put(t.Context(), "k", source, object.PutOptions{Overwrite: false}); err != nil {
+		t.Fatal(err)
+	}
+	_, sum := source.Sum()
+	request := <-seen
+	for name, want := range map[string]string{
+		"X-Amz-Content-Sha256": sum, "If-None-Match": "*", "X-Amz-Security-Token": "token",
+		"X-Amz-Meta-Gostorage-Sha256": sum,
+	} {
+		if got := request.Header.Get(name); got != want {
+			t.Errorf("%s is %q, not %q", name, got, want)
+		}
+	}
+}
+
+func TestCancelDuringAStalledPartAborts(t *testing.T) {
+	taken := &swallowing{sizes: map[int64]int{}}
+	stalled, release := make(chan struct{}, 8), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			stalled <- struct{}{}
+			<-release
+			return
+		}
+		taken.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	defer close(release)
+	store := open(t, server.URL, tiny)
+	defer func() { _ = store.Close() }()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		<-stalled
+		cancel(object.Errorf(object.Cancelled, "enough"))
+	}()
+	lent := buffers.Shared.Lent()
+	_, err := store.Put(ctx, "k", &endless{left: 100, size: -1, bytes: make([]byte, object.BlockSize)}, object.PutOptions{Overwrite: true})
+	if object.CodeOf(err) != object.Cancelled || len(taken.ended) != 1 || taken.done != 0 {
+		t.Errorf("a cancelled upload gives %v; aborted %v, joined %d", err, taken.ended, taken.done)
+	}
+	if now := buffers.Shared.Lent(); now != lent {
+		t.Errorf("%d blocks are left", now-lent)
+	}
+}
+
+func TestRangesOfAReader(t *testing.T) {
+	data := storetest.Bytes(12<<20, 7)
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Header.Get("Range"))
+		w.Header().Set("ETag", `"e"`)
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(data)))
+	}))
+	defer server.Close()
+	store := open(t, server.URL, nil)
+	defer func() { _ = store.Close() }()
+	reader, err := store.Get(t.Context(), "k", object.Range{Start: 5, Length: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reader.Close() }()
+	for _, at := range []int64{5, 9 << 20, 9<<20 + 1<<20, 3} {
+		into := make([]byte, 8)
+		var n int
+		for n == 0 && (err == nil || err == object.ErrNotYet) {
+			n, err = reader.ReadAt(into, at)
+		}
+		if n == 0 || string(into[:n]) != string(data[at:at+int64(n)]) {
+			t.Fatalf("at %d: %d bytes, %v", at, n, err)
+		}
+	}
+	want := []string{"bytes=5-14", fmt.Sprintf("bytes=%d-%d", 9<<20, 10<<20-1), fmt.Sprintf("bytes=%d-%d", 10<<20, 12<<20-1), "bytes=3-14"}
+	if fmt.Sprint(asked) != fmt.Sprint(want) {
+		t.Errorf("asked for %v, not %v", asked, want)
+	}
+}
+
+func hexSum(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
