@@ -19,14 +19,25 @@ HERE = Path(__file__).resolve().parent
 CHUNK = 5 * 1024 * 1024
 
 
-@pytest.fixture
-def environment(tmp_path):
-    return {
+@pytest.fixture(params=["local", "s3"])
+def environment(request, tmp_path):
+    """The same portal on a disk and on a bucket: two settings differ, and credentials come from the environment."""
+    environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "portal.settings",
         "PORTAL_VAR": str(tmp_path / "portal"),
         "PYTHONPATH": str(HERE),
     }
+    if request.param == "s3":
+        endpoint = request.getfixturevalue("versitygw")
+        environment |= {
+            "STORAGE_BACKEND": "s3",
+            "AWS_STORAGE_BUCKET_NAME": endpoint.bucket,
+            "AWS_S3_ENDPOINT_URL": endpoint.url,
+            "AWS_ACCESS_KEY_ID": endpoint.access_key,
+            "AWS_SECRET_ACCESS_KEY": endpoint.secret_key,
+        }
+    return environment
 
 
 @pytest.fixture

@@ -28,6 +28,11 @@ DATABASES = {
     }
 }
 
-STORAGE_BACKEND = "local"
-STORAGE_TEMP_DIR = VAR / "temp"
-STORAGE_FINAL_DIR = VAR / "final"
+# STORAGE_BACKEND=s3 and AWS_STORAGE_BUCKET_NAME move the portal to a bucket; credentials come from the environment too.
+STORAGE_BACKEND = os.environ.get("STORAGE_BACKEND", "local")
+if STORAGE_BACKEND == "local":
+    STORAGE_TEMP_DIR = VAR / "temp"
+    STORAGE_FINAL_DIR = VAR / "final"
+else:
+    AWS_STORAGE_BUCKET_NAME = os.environ.get("AWS_STORAGE_BUCKET_NAME", "")
+    AWS_S3_ENDPOINT_URL = os.environ.get("AWS_S3_ENDPOINT_URL", "")
