@@ -34,7 +34,6 @@ type client struct {
 	endpoint    *url.URL
 	key         string
 	users       int
-	closed      bool
 }
 
 var clients = struct {
