@@ -1,6 +1,7 @@
 """The checks that the build makes, and what a wheel may hold."""
 
 import importlib.util
+import re
 import struct
 import sys
 import sysconfig
@@ -117,6 +118,14 @@ def test_the_installed_extension_is_self_contained_and_whole():
     checks.require_self_contained(checks.read_elf(extension()), {f"PyInit_{steps.MODULE}"})
     found = checks.imported_functions(extension(), steps.MODULE, steps.PREFIX)
     checks.require_functions(FACADE, found)
+
+
+def test_the_wheel_holds_the_licenses_of_what_is_linked():
+    linked = {module.decode() for module in re.findall(rb"\ndep\t(\S+)\t", extension().read_bytes())}
+    assert "github.com/aws/smithy-go" in linked
+    (notice,) = (file for file in metadata.files("django-gostorage") or [] if file.name == "third-party.txt")
+    text = notice.read_text()
+    assert not [module for module in linked if "/".join(module.split("/")[:3]) not in text]
 
 
 def test_the_wheel_holds_python_stubs_and_one_extension():

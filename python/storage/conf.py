@@ -224,7 +224,7 @@ def check_options(alias: str, found: type[StorageAdapter], options: Mapping[str,
             flat = [setting for setting, option in FLAT.get(kind, {}).items() if option == name]
             if _value(SETTING) is None and flat:
                 raise ImproperlyConfigured(f"set {flat[0]} (or {SETTING})")
-            raise ImproperlyConfigured(f"{where} lacks {name!r}{f' (or set {flat[0]})' if flat else ''}")
+            raise ImproperlyConfigured(f"{where} lacks {name!r}")
 
 
 def unread() -> list[tuple[str, str]]:

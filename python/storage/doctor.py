@@ -160,6 +160,7 @@ def _shown(name: str, value: object) -> str:
 
 def _examine(adapter: StorageAdapter, report: Report) -> None:
     name = f"doctor-{uuid.uuid4().hex}"
+    round_trip = RoundTrip(adapter, name, _large(report.options))
     try:
         if isinstance(adapter, NativeAdapter):
             for area in ("temp", "final"):
@@ -169,15 +170,13 @@ def _examine(adapter: StorageAdapter, report: Report) -> None:
                     return
         if isinstance(adapter, LocalStorageAdapter):
             report.findings.append(_one_file_system(adapter))
-        round_trip = RoundTrip(adapter, name, _large(report.options))
-        try:
-            report.findings += round_trip.findings()
-        finally:
-            round_trip.clean()
+        report.findings += round_trip.findings()
     except BaseException:
         if native.loaded():
             native.settle(_UNDO_SECONDS)
         raise
+    finally:
+        round_trip.clean()
     if isinstance(adapter, NativeAdapter):
         report.findings.append(_check("clean", lambda: _nothing_left(adapter, name)))
 
@@ -235,12 +234,14 @@ class RoundTrip:
         self._adapter = adapter
         self._name = name
         self._large = large
+        self._begun = False
         self._finals: list[FinalObject] = []
         self._pieces = [f"part {number} of {name}\n".encode() for number in (1, 2)]
         self._whole = b"".join(self._pieces)
 
     def findings(self) -> Iterator[Finding]:
         """One after another; when nothing can be put, nothing else is tried."""
+        self._begun = True
         put = _check("put", self._put)
         yield put
         if not put.ok:
@@ -269,7 +270,9 @@ class RoundTrip:
         return final
 
     def clean(self) -> None:
-        """Take away what was made, also after an interrupt; what is under way is undone first."""
+        """Take away what was made."""
+        if not self._begun:
+            return
         with contextlib.suppress(StorageError):
             if isinstance(self._adapter, NativeAdapter):
                 for store in self._adapter.stores().values():
