@@ -51,7 +51,7 @@ func Start(store int64, call int64, op string, args string) (done bool, err erro
 	return true, table.Start(store, call, op, args)
 }
 
-// Write copies bytes into a put and gives how many it took within 200 ms.
+// Write copies bytes into a put and gives how many it took within 100 ms.
 func Write(call int64, address uintptr, n int64) (taken int64, err error) {
 	defer guard("put", &err)
 	data, err := memory(address, n)
@@ -92,6 +92,12 @@ func Cancel(call int64) (done bool, err error) {
 	defer guard("cancel", &err)
 	table.Cancel(call)
 	return true, nil
+}
+
+// CancelAll undoes whatever runs and gives how many calls have not ended.
+func CancelAll() (running int64, err error) {
+	defer guard("cancel", &err)
+	return int64(table.CancelAll()), nil
 }
 
 // Read fills memory from an open reader at an offset and gives the number of bytes, 0 at the end,

@@ -49,10 +49,8 @@ def make_memory(tmp_path):
     return MemoryStorageAdapter()
 
 
-def make_s3(endpoint, *, folder=None, **options):
-    """An adapter with prefixes that no other test has; with folder="" those that are the default."""
-    from storage import S3StorageAdapter
-
+def s3_options(endpoint, *, folder=None, **options):
+    """Options of an adapter with prefixes that no other test has; with folder="" those that are the default."""
     folder = uuid.uuid4().hex if folder is None else folder
     prefixes = {"temp_prefix": f"{folder}/temp", "final_prefix": f"{folder}/final/"} if folder else {}
     given = {
@@ -64,7 +62,13 @@ def make_s3(endpoint, *, folder=None, **options):
         "ca_bundle": endpoint.ca_bundle,
         **prefixes,
     }
-    return S3StorageAdapter(**(given | options))
+    return given | options
+
+
+def make_s3(endpoint, **options):
+    from storage import S3StorageAdapter
+
+    return S3StorageAdapter(**s3_options(endpoint, **options))
 
 
 def on_s3(server):

@@ -36,8 +36,8 @@ SCENARIOS = {
 class Running(Agent):
     """A process of tests/faults/interrupt.py."""
 
-    def __init__(self, script, *args):
-        self.process = script("interrupt", *args, stdin=subprocess.PIPE)
+    def __init__(self, script, *args, **options):
+        self.process = script("interrupt", *args, stdin=subprocess.PIPE, **options)
         assert self.hear() == "ready", self.process.stderr.read()
 
     def signal_while(self, number, after=0.3):

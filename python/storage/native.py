@@ -7,6 +7,7 @@ open libraries by their path, and would give back the parent's dead one.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
 import importlib.machinery
@@ -291,6 +292,19 @@ def read(reader: int, offset: int, address: int, size: int) -> int:
 def release(reader: int) -> None:
     """Close a reader."""
     _end(reader)
+
+
+_EXIT_SECONDS = 2.0
+
+
+@atexit.register
+def _undo_at_exit() -> None:
+    """Undo what still runs, in daemon threads or after an interrupt: a store elsewhere has to be told."""
+    if _module is None:  # not loaded, or by the parent alone
+        return
+    until = monotonic() + _EXIT_SECONDS
+    while _invoke("CancelAll") and monotonic() < until:
+        sleep(0.01)
 
 
 def check_key(key: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs a long operation until a signal ends it. Usage: interrupt.py ROOT SCENARIO int|raise|note
+"""Runs a long operation until a signal ends it. Usage: interrupt.py ROOT SCENARIO int|raise|note|celery
 
 Says "started", then {"error", "mine", "at", "alarm"}: the exception that arrived, whether it is the
 handler's own, when it arrived and when the handler ran (CLOCK_MONOTONIC, one for all processes).
@@ -13,16 +13,19 @@ import sys
 import threading
 import time
 
+from billiard.pool import soft_timeout_sighandler
 from django.conf import settings
 
 settings.configure(INSTALLED_APPS=["storage"])
 
-from storage import LocalStorageAdapter, native  # noqa: E402
+import adapters  # noqa: E402
+
+from storage import native  # noqa: E402
 
 ROOT, SCENARIO, KIND = sys.argv[1:4]
 if "faulthandler" in sys.argv:
     faulthandler.enable()
-adapter = LocalStorageAdapter(temp_dir=f"{ROOT}/temp", final_dir=f"{ROOT}/final")
+adapter = adapters.make(ROOT)
 MiB = 1024 * 1024
 GiB = 1024 * MiB
 
@@ -41,14 +44,12 @@ def note(number, frame):
         raise MINE
 
 
-def sparse(size):
-    with open(f"{ROOT}/final/sparse", "wb") as file:
-        file.truncate(size)
-
-
-def open_sparse():
-    sparse(20 * GiB)
-    return adapter.get_final_stream("local", "sparse")
+def store_large():
+    if adapter.backend == "s3":
+        return adapter.put_final("large", bytes(24 * MiB))
+    with open(f"{ROOT}/final/large", "wb") as file:
+        file.truncate(20 * GiB)
+    return adapter.stat_final("local", "large")
 
 
 def put_endless():
@@ -68,38 +69,54 @@ def put_then_sync():
     adapter.put_final("a", b"x")
 
 
+def put_large():
+    adapter.put_final("a", bytes(12 * MiB))
+
+
 def assemble():
     part = adapter.list_temp_parts("s")[0]
     adapter.assemble("a", [part] * 500)
 
 
 def read_all():
-    with reader:
+    with adapter.get_final_stream(*large) as reader:
         reader.read()
 
 
 def read_big():
-    with reader:
+    with adapter.get_final_stream(*large) as reader:
         reader.readinto(mmap.mmap(-1, 6 * GiB))
 
 
 def read_by_chunks():
-    with reader:
+    with adapter.get_final_stream(*large) as reader:
         for _ in reader:
             pass
 
 
 def put_from_reader():
-    with reader:
+    with adapter.get_final_stream(*large) as reader:
         adapter.put_final("a", reader)
 
 
 def get():
-    adapter.get_final_stream("local", "warm").close()
+    adapter.get_final_stream(*warm).close()
+
+
+def stat():
+    adapter.stat_final(*warm)
+
+
+def list_parts():
+    adapter.list_temp_parts("s")
 
 
 def delete():
-    adapter.delete_final("local", "warm")
+    adapter.delete_final(*warm)
+
+
+def delete_parts():
+    adapter.delete_temp_parts("s")
 
 
 def health():
@@ -107,12 +124,13 @@ def health():
 
 
 def main():
-    global reader
-    adapter.put_final("warm", b"x")
+    global large, warm
+    warm = adapter.put_final("warm", b"x")
     adapter.put_temp_part("s", 1, bytes(32 * MiB))
-    reader = open_sparse()
+    large = store_large()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGALRM, note)
+    signal.signal(signal.SIGUSR1, soft_timeout_sighandler)
     if "faulthandler-late" in sys.argv:
         faulthandler.enable()
     os.write(1, b'"ready"\n')

@@ -25,7 +25,7 @@ import (
 
 const (
 	// writeWait bounds one Write, and undoWait one Cancel: Python must see a signal within 250 ms.
-	writeWait = 200 * time.Millisecond
+	writeWait = 100 * time.Millisecond
 	undoWait  = 40 * time.Millisecond
 )
 
@@ -60,12 +60,14 @@ type Table struct {
 	stores  map[int64]*store
 	calls   map[int64]*call
 	readers map[int64]*reader
-	running int64 // calls whose work has not ended, forgotten ones too
+	running map[*call]struct{} // those whose work has not ended, forgotten ones too
 }
 
 // NewTable makes an empty table.
 func NewTable() *Table {
-	return &Table{stores: map[int64]*store{}, calls: map[int64]*call{}, readers: map[int64]*reader{}}
+	return &Table{
+		stores: map[int64]*store{}, calls: map[int64]*call{}, readers: map[int64]*reader{}, running: map[*call]struct{}{},
+	}
 }
 
 // backends make a store of each kind from its configuration in JSON.
@@ -186,7 +188,7 @@ func (t *Table) Start(id, number int64, op, args string) error {
 	request.signal = news
 	t.mu.Lock()
 	t.calls[number] = started
-	t.running++
+	t.running[started] = struct{}{}
 	t.mu.Unlock()
 	go t.run(ctx, started, work)
 	return nil
@@ -205,7 +207,7 @@ func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (an
 	defer func() {
 		c.cancel(nil)
 		t.mu.Lock()
-		t.running--
+		delete(t.running, c)
 		t.mu.Unlock()
 		close(c.done)
 		c.signal.raise()
@@ -363,6 +365,17 @@ func (t *Table) Cancel(id int64) {
 	}()
 }
 
+// CancelAll undoes whatever runs, in the background, and tells how many calls have not ended. Who waits for one of them
+// gets the error.
+func (t *Table) CancelAll() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.running {
+		c.cancel(errCancelled)
+	}
+	return len(t.running)
+}
+
 // Read reads from an open reader: as many bytes as there are now, 0 at the end, -1 when none have come yet.
 func (t *Table) Read(id, offset int64, into []byte) (int, error) {
 	t.mu.Lock()
@@ -390,7 +403,7 @@ func (t *Table) Stats() string {
 	defer t.mu.Unlock()
 	return fmt.Sprintf(
 		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"connections":%d}`,
-		len(t.stores), max(t.running, int64(len(t.calls))), len(t.readers), runtime.NumGoroutine(),
+		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine(),
 		buffers.Shared.Lent(), buffers.Shared.Mapped(), s3.Connections(),
 	)
 }

@@ -268,7 +268,7 @@ func (noLimit) AddTokens(uint) error { return nil }
 type patience struct{ aws.RetryerV2 }
 
 func (p patience) IsErrorRetryable(err error) bool {
-	return p.RetryerV2.IsErrorRetryable(err) && !hopeless(err) || garbled(err)
+	return p.RetryerV2.IsErrorRetryable(err) && !hopeless(err) || garbled(err) || senseless(err)
 }
 
 var errPatience = errors.New("the time for retries is over")

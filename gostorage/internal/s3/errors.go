@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -42,7 +43,6 @@ var kinds = map[string]object.Code{
 // hints say what to do where users lose hours.
 var hints = map[string]string{
 	"AccessDenied":                 "the credentials do not allow it; without s3:ListBucket a missing object is answered so too",
-	"Forbidden":                    "the credentials do not allow it; without s3:ListBucket a missing object is answered so too",
 	"InvalidAccessKeyId":           "access_key is not known to this endpoint: is endpoint_url the right one?",
 	"XAdminUserNotFound":           "access_key is not known to this endpoint: is endpoint_url the right one?",
 	"SignatureDoesNotMatch":        "secret_key does not belong to access_key, or a proxy changed the request",
@@ -70,17 +70,19 @@ func classify(err error) error {
 		return known
 	}
 	response, answered := errors.AsType[*smithyhttp.ResponseError](err)
-	answered = answered && response.HTTPStatusCode() != 0
-	if !answered {
-		return network(err)
-	}
-	status := response.HTTPStatusCode()
 	code, said := "", ""
 	if refused, ok := errors.AsType[smithy.APIError](err); ok {
 		code, said = refused.ErrorCode(), refused.ErrorMessage()
 	}
-	if code == "UnknownError" {
-		code = ""
+	status := 0
+	if answered {
+		status = response.HTTPStatusCode()
+	}
+	if code == "UnknownError" || said == http.StatusText(status) { // the SDK's words for an answer without any
+		code, said = "", ""
+	}
+	if status == 0 || status/100 == 2 && code == "" {
+		return network(err)
 	}
 	if said == "UnknownError" { // the SDK's word for no message
 		said = ""
@@ -124,6 +126,9 @@ func kind(code string, status int) object.Code {
 	}
 }
 
+// expectedRegion finds it in "the region 'a' is wrong; expecting 'b'", with either quotes.
+var expectedRegion = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
+
 func describe(code, said string, status int, response *smithyhttp.Response) string {
 	text := fmt.Sprintf("the server answers %d", status)
 	if code != "" {
@@ -133,6 +138,9 @@ func describe(code, said string, status int, response *smithyhttp.Response) stri
 	region := ""
 	if response != nil {
 		region = response.Header.Get("X-Amz-Bucket-Region")
+	}
+	if match := expectedRegion.FindStringSubmatch(said); match != nil {
+		region = match[1]
 	}
 	switch {
 	case known:
@@ -184,8 +192,8 @@ func network(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fail(object.Unavailable, "the server closed the connection before it had answered")
 	}
-	if _, ok := errors.AsType[*smithy.DeserializationError](err); ok {
-		return fail(object.Unavailable, "the server's answer is not that of an S3 store")
+	if senseless(err) {
+		return fail(object.Unavailable, "the server's answer was cut short, or is not that of an S3 store")
 	}
 	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
 		return fail(object.Unavailable, "the request could not be sent")
@@ -201,6 +209,23 @@ func certificate(err error) bool {
 	return unknown || name || invalid || refused
 }
 
+func retryable(err error) bool {
+	failed, ok := errors.AsType[*object.Error](err)
+	return ok && failed.Retryable
+}
+
+// refused tells that the server has seen a request and will have nothing of it.
+func refused(err error) bool {
+	failed, ok := errors.AsType[*object.Error](err)
+	return ok && failed.Status >= 300 && failed.Status < 500
+}
+
+// unknown tells that a server may not know what was asked of it.
+func unknown(err error) bool {
+	failed, ok := errors.AsType[*object.Error](err)
+	return ok && (failed.Status == http.StatusBadRequest || failed.Status == http.StatusNotImplemented)
+}
+
 // hopeless tells errors that no other attempt cures, though the SDK would try.
 func hopeless(err error) bool {
 	return certificate(err) || strings.Contains(err.Error(), "HTTP response to HTTPS")
@@ -210,4 +235,10 @@ func hopeless(err error) bool {
 func garbled(err error) bool {
 	refused, ok := errors.AsType[smithy.APIError](err)
 	return ok && kinds[refused.ErrorCode()] == object.Mismatch
+}
+
+// senseless tells that the answer to a success was cut short, or is none of S3.
+func senseless(err error) bool {
+	response, ok := errors.AsType[*smithyhttp.ResponseError](err)
+	return ok && response.HTTPStatusCode()/100 == 2
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -96,7 +97,8 @@ func (t taker) HandleInitialize(
 // take makes an operation of a method of the SDK's client. read, if there is one, understands a success in place of the
 // SDK.
 func take[In, Out any](
-	method func(context.Context, *In, ...func(*sdk.Options)) (*Out, error), send sender, read func(*http.Response) *Out,
+	method func(context.Context, *In, ...func(*sdk.Options)) (*Out, error), send sender,
+	read func(*http.Response) (*Out, error),
 ) operation[In, Out] {
 	build := func() steps {
 		var taken steps
@@ -153,7 +155,7 @@ func perform[In, Out any](ctx context.Context, about *request, in *In, op operat
 // brief understands the answer to a request that is made often: the few headers that we look at, not all that S3 knows.
 // Whatever is not a plain success it leaves to the SDK.
 type brief[Out any] struct {
-	read func(*http.Response) *Out
+	read func(*http.Response) (*Out, error) // neither: it is left to the SDK
 	full middleware.DeserializeMiddleware
 }
 
@@ -164,7 +166,11 @@ func (b *brief[Out]) HandleDeserialize(
 ) (middleware.DeserializeOutput, middleware.Metadata, error) {
 	out, metadata, err := next.HandleDeserialize(ctx, in)
 	if response, ok := out.RawResponse.(*smithyhttp.Response); ok && err == nil && response.StatusCode/100 == 2 {
-		if result := b.read(response.Response); result != nil {
+		result, err := b.read(response.Response)
+		if err != nil {
+			return out, metadata, &smithy.DeserializationError{Err: err}
+		}
+		if result != nil {
 			out.Result = result
 			return out, metadata, nil
 		}
@@ -202,42 +208,57 @@ func empty(response *http.Response) bool {
 	return true
 }
 
-func readPut(response *http.Response) *sdk.PutObjectOutput {
-	if !empty(response) {
-		return nil
+var errNoTag = errors.New("an object without an ETag")
+
+// tag is what every answer has that tells of an object. One without it is no answer of S3, whatever its status.
+func tag(response *http.Response) (*string, error) {
+	if found := header(response, "Etag"); found != nil {
+		return found, nil
 	}
-	return &sdk.PutObjectOutput{ETag: header(response, "Etag")}
+	_ = response.Body.Close()
+	return nil, errNoTag
 }
 
-func readPart(response *http.Response) *sdk.UploadPartOutput {
+func readPut(response *http.Response) (*sdk.PutObjectOutput, error) {
 	if !empty(response) {
-		return nil
+		return nil, nil
 	}
-	return &sdk.UploadPartOutput{ETag: header(response, "Etag")}
+	etag, err := tag(response)
+	return &sdk.PutObjectOutput{ETag: etag}, err
 }
 
-func readDelete(response *http.Response) *sdk.DeleteObjectOutput {
+func readPart(response *http.Response) (*sdk.UploadPartOutput, error) {
+	if !empty(response) {
+		return nil, nil
+	}
+	etag, err := tag(response)
+	return &sdk.UploadPartOutput{ETag: etag}, err
+}
+
+func readDelete(response *http.Response) (*sdk.DeleteObjectOutput, error) {
 	if response.StatusCode != http.StatusNoContent {
-		return nil
+		return nil, nil
 	}
 	_ = response.Body.Close()
-	return &sdk.DeleteObjectOutput{}
+	return &sdk.DeleteObjectOutput{}, nil
 }
 
-func readHead(response *http.Response) *sdk.HeadObjectOutput {
+func readHead(response *http.Response) (*sdk.HeadObjectOutput, error) {
 	_ = response.Body.Close()
+	etag, err := tag(response)
 	return &sdk.HeadObjectOutput{
-		ContentLength: &response.ContentLength, ETag: header(response, "Etag"), Metadata: metadataOf(response),
-	}
+		ContentLength: &response.ContentLength, ETag: etag, Metadata: metadataOf(response),
+	}, err
 }
 
-func readGet(response *http.Response) *sdk.GetObjectOutput {
+func readGet(response *http.Response) (*sdk.GetObjectOutput, error) {
+	etag, err := tag(response)
 	return &sdk.GetObjectOutput{
 		Body: response.Body, ContentLength: &response.ContentLength, ContentRange: header(response, "Content-Range"),
-		ETag: header(response, "Etag"), Metadata: metadataOf(response),
+		ETag: etag, Metadata: metadataOf(response),
 		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
 		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
-	}
+	}, err
 }
 
 func metadataOf(response *http.Response) map[string]string {

@@ -25,7 +25,7 @@ const (
 	// afterSeek bounds the first request after a jump, in bytes; each that is read on from is four times as long.
 	afterSeek = 1 << 20
 	// readWait is how long a ReadAt waits for the first byte.
-	readWait = 200 * time.Millisecond
+	readWait = 100 * time.Millisecond
 )
 
 // reader reads one object by requests for ranges of it, all of one ETag.
@@ -120,7 +120,7 @@ func (r *reader) get(ctx context.Context, from, until int64) (*sdk.GetObjectOutp
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
 	}
 	out, err := perform(ctx, &request{}, in, r.store.client.getObject)
-	if object.CodeOf(err) == object.Refused && in.ChecksumMode != "" && r.store.config.Checksum == checksumAuto {
+	if unknown(err) && in.ChecksumMode != "" && r.store.config.Checksum == checksumAuto {
 		in.ChecksumMode = ""
 		out, err = perform(ctx, &request{}, in, r.store.client.getObject)
 		if err == nil {

@@ -175,9 +175,8 @@ func (s *Store) settle(
 		return object.Info{}, true, failed
 	}
 	code := object.CodeOf(failed)
-	switch code {
-	case object.Exists, object.Conflict, object.Unavailable, object.Timeout, object.Mismatch:
-	default:
+	rival := code == object.Exists || code == object.Conflict
+	if refused(failed) && !rival && code != object.Mismatch {
 		return object.Info{}, true, failed
 	}
 	look, cancel := context.WithTimeout(ctx, undoTime)
@@ -191,8 +190,10 @@ func (s *Store) settle(
 		return put, true, nil
 	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256:
 		return put, true, nil
-	case missing && code == object.Exists, missing && code == object.Conflict && upload == "":
-		return object.Info{}, false, failed // the rival is gone again, or has not finished
+	case missing && code == object.Exists:
+		return object.Info{}, false, failed // the rival is gone again
+	case code == object.Conflict && upload == "" && retryable(failed) && (missing || opts.Overwrite):
+		return object.Info{}, false, failed // the rival has not finished
 	case missing || opts.Overwrite:
 		return object.Info{}, true, failed
 	case there.SHA256 == "" && there.Size == put.Size:

@@ -3,17 +3,21 @@ package s3
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"golang.org/x/sys/unix"
 )
 
 // connections counts those open in the process, for tests that look for leaks.
@@ -38,7 +42,7 @@ func transport(
 				return nil, err
 			}
 			connections.Add(1)
-			return &conn{Conn: opened, stall: stall}, nil
+			return watched(opened, stall), nil
 		},
 		TLSClientConfig:       secure,
 		TLSHandshakeTimeout:   connect,
@@ -51,53 +55,121 @@ func transport(
 	}
 }
 
-// conn ends when no byte has moved for a while in either direction: the only timeout that fits an upload of hours.
+// conn ends when no byte has moved for a while in either direction: the only timeout that fits an upload of hours. What
+// counts is what the system has sent and the other end has taken: on a slow line its buffers take bytes long before they
+// move. It is looked at only when the deadline is over, which is some times within a while.
 type conn struct {
 	net.Conn
+	raw    syscall.RawConn
 	stall  time.Duration
 	longer atomic.Int64 // nanoseconds of patience while the server works on what it got, else 0
-	next   atomic.Int64 // when the deadline is worth moving again, in nanoseconds
+	bytes  atomic.Int64 // that we have read and written
 	closed atomic.Bool
+	over   atomic.Bool // it has stalled
 }
 
-// began is the zero of the clock of next: reading the monotonic clock is cheaper than the calendar.
-var began = time.Now()
+// looks is how many there are within the time of the stall timer.
+const looks = 4
 
-func (c *conn) alive() {
-	now := time.Since(began)
-	if int64(now) < c.next.Load() {
-		return
+func watched(opened net.Conn, stall time.Duration) *conn {
+	c := &conn{Conn: opened, stall: stall}
+	if plain, ok := opened.(syscall.Conn); ok {
+		c.raw, _ = plain.SyscallConn()
 	}
-	c.next.Store(int64(now + c.stall/16))
-	c.extend()
+	_ = c.SetDeadline(time.Now().Add(stall / looks))
+	return c
 }
 
-func (c *conn) extend() {
-	_ = c.SetDeadline(time.Now().Add(max(c.stall, time.Duration(c.longer.Load()))))
+// watch is what one call that waits has seen.
+type watch struct {
+	moved int64
+	since time.Time
 }
 
-func (c *conn) wait(patience time.Duration) {
-	c.longer.Store(int64(patience))
-	c.extend()
+// again tells whether a call that has ended with err goes on: the deadline was over, but not the patience.
+func (c *conn) again(w *watch, err error) bool {
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.over.Load() {
+		return false
+	}
+	now, moved := time.Now(), c.moved()
+	if w.since.IsZero() || w.moved != moved {
+		*w = watch{moved, now}
+	}
+	if now.Sub(w.since) >= max(c.stall, time.Duration(c.longer.Load())) {
+		c.over.Store(true)
+		return false
+	}
+	return c.SetDeadline(now.Add(c.stall/looks)) == nil
 }
+
+// moved counts bytes that have gone either way, as the system sees it; where it does not tell, as we do.
+func (c *conn) moved() int64 {
+	total := c.bytes.Load()
+	if c.raw != nil {
+		_ = c.raw.Control(func(fd uintptr) {
+			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+				total += int64(info.Bytes_acked + info.Bytes_received)
+			}
+		})
+	}
+	return total
+}
+
+func (c *conn) wait(patience time.Duration) { c.longer.Store(int64(patience)) }
 
 func (c *conn) Read(p []byte) (int, error) {
-	c.alive()
-	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.alive()
+	for w := (watch{}); ; {
+		n, err := c.Conn.Read(p)
+		c.bytes.Add(int64(n))
+		if !c.again(&w, err) {
+			return n, err
+		}
 	}
-	return n, err
 }
 
-func (c *conn) Write(p []byte) (int, error) {
-	c.alive()
-	return c.Conn.Write(p)
+func (c *conn) Write(p []byte) (written int, err error) {
+	for w := (watch{}); ; {
+		n, err := c.Conn.Write(p[written:])
+		written += n
+		c.bytes.Add(int64(n))
+		if !c.again(&w, err) {
+			return written, c.why(err)
+		}
+	}
 }
 
-func (c *conn) writeAll(data net.Buffers) (int64, error) {
-	c.alive()
-	return data.WriteTo(c.Conn)
+func (c *conn) writeAll(data net.Buffers) (written int64, err error) {
+	for w := (watch{}); ; {
+		n, err := data.WriteTo(c.Conn)
+		written += n
+		c.bytes.Add(n)
+		if !c.again(&w, err) {
+			return written, c.why(err)
+		}
+	}
+}
+
+// why tells what a failed write is about. net/http ends all with the first error that it sees: a stalled connection is
+// closed by the read that always waits, and the answer of a server that will not have all of a request gets lost by a
+// write that fails before it was read.
+func (c *conn) why(err error) error {
+	switch {
+	case err == nil:
+	case c.over.Load():
+		return os.ErrDeadlineExceeded
+	case errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
+		time.Sleep(lastWords)
+	}
+	return err
+}
+
+// lastWords is the time for reading why a server has closed.
+const lastWords = 50 * time.Millisecond
+
+// SetWriteDeadline is what TLS does before it says that it closes. That must not take longer.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.over.Store(true)
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // ReadFrom sends a part's blocks as they are. net/http comes here with what is left of a body; it would copy it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,8 +25,9 @@ const (
 	mostGrown = buffers.DefaultBudget / 4
 )
 
-// commitTime is how long a server may work on joining parts before it answers.
-const commitTime = 10 * time.Minute
+// joinRate in bytes a second is what a server joins parts at, at least, before it answers. (S3 itself begins to answer
+// at once.)
+const joinRate = 16 << 20
 
 func isEnd(err error) bool { return err == io.EOF }
 
@@ -54,7 +56,8 @@ type upload struct {
 	nonce   string
 	id      *string
 	started time.Time // of the first attempt to create it
-	created int       // attempts that took
+	orphans bool      // whether an attempt may have created one that we know nothing of
+	cut     atomic.Bool
 	sums    *summer
 	parts   []*types.CompletedPart
 }
@@ -78,7 +81,7 @@ func (s *Store) putParts(
 	info.Key = key
 	info.Size, info.SHA256 = src.Sum()
 	info, err = up.complete(ctx, info, opts)
-	if err != nil || up.created > 1 {
+	if err != nil || up.orphans {
 		up.undo(ctx)
 	}
 	return info, err
@@ -97,16 +100,18 @@ func (u *upload) create(ctx context.Context, first *part, sum string, opts objec
 	about := &request{}
 	u.started = time.Now()
 	out, err := perform(ctx, about, in, s.client.createUpload)
-	if object.CodeOf(err) == object.Refused && s.config.Checksum == checksumAuto && in.ChecksumAlgorithm != "" {
-		s.refused.Store(true)
-		u.sums = newSummer(s.checksum())
+	if unknown(err) && s.config.Checksum == checksumAuto && in.ChecksumAlgorithm != "" {
+		u.sums = newSummer(checksumSigned)
 		for _, block := range first.blocks {
 			u.sums.take(block)
 		}
 		in.ChecksumAlgorithm, in.ChecksumType = "", ""
-		out, err = perform(ctx, about, in, s.client.createUpload)
+		about.attempts = 0
+		if out, err = perform(ctx, about, in, s.client.createUpload); err == nil {
+			s.refused.Store(true)
+		}
 	}
-	u.created = about.attempts
+	u.orphans = about.attempts > 1 || err != nil && !refused(err)
 	if err != nil {
 		return err
 	}
@@ -168,6 +173,7 @@ func (u *upload) part(ctx context.Context, p *part, done *types.CompletedPart) e
 	p.sums.onPart(in)
 	out, err := perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart)
 	if err != nil {
+		u.cut.Store(true)
 		return err
 	}
 	done.ETag = out.ETag
@@ -193,7 +199,8 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 	if !opts.Overwrite {
 		in.IfNoneMatch = aws.String("*")
 	}
-	_, err := perform(ctx, &request{patience: commitTime}, in, s.client.completeUpload)
+	patience := seconds(s.config.ReadTimeout + float64(info.Size)/joinRate)
+	_, err := perform(ctx, &request{patience: patience}, in, s.client.completeUpload)
 	if err == nil {
 		return info, nil
 	}
@@ -208,15 +215,23 @@ func (u *upload) undo(ctx context.Context) {
 	if u.id != nil {
 		u.abort(ctx, u.id)
 	}
-	if u.created > 1 {
+	if u.orphans {
 		u.reap(ctx)
 	}
 }
 
+// mostAborts bounds how often a server is told of the end of an upload. What it does not hear is found by a sweep.
+const mostAborts = 5
+
+// abort ends an upload. A part that the server was at work on may bring it back: then it is told until it knows of none.
 func (u *upload) abort(ctx context.Context, id *string) {
 	in := &sdk.AbortMultipartUploadInput{Bucket: u.store.bucket(), Key: u.store.path(u.key), UploadId: id}
-	// What cannot be told to the server now is found by a sweep.
-	_, _ = perform(ctx, &request{}, in, u.store.client.abortUpload)
+	for attempt := range mostAborts {
+		_, err := perform(ctx, &request{}, in, u.store.client.abortUpload)
+		if refused(err) || err == nil && !u.cut.Load() || pause(ctx, attempt) != nil {
+			return
+		}
+	}
 }
 
 // reap aborts uploads that were created by an attempt whose answer was lost: those of our key and our time that have

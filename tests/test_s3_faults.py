@@ -1,0 +1,609 @@
+"""Every fault on every request of every operation, once and always.
+
+Once: what a retry or a resumed read can cure succeeds, with the right bytes. Always: a typed error in bounded time, and
+what was there before is still there, whole. In both cases nothing is left on the server or in the process.
+"""
+
+import contextlib
+import http.server
+import os
+import socket
+import threading
+import time
+import traceback
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import formatdate
+
+import pytest
+from conftest import BYTES, make_s3
+from servers import FaultProxy
+from servers.process import free_port
+from test_contract import Reads, digest
+
+from storage import (
+    ContentMismatch,
+    ObjectExists,
+    ObjectNotFound,
+    StorageError,
+    StoragePermissionError,
+    StorageTimeout,
+    StorageUnavailable,
+    native,
+)
+
+MiB = 1024 * 1024
+PART = 5 * MiB
+OLD, SMALL, LARGE = BYTES[7:50_007], BYTES[:100_000], BYTES[: PART + MiB]
+PARTS = [LARGE[:PART], LARGE[PART:], b"end"]
+CONTENT = {"small": SMALL, "large": LARGE, "large, sha256": LARGE}
+
+STALL = 0.5
+"""The read_timeout, in seconds."""
+DEADLINE = 12.0
+"""For any operation under any fault, in seconds."""
+
+
+class World:
+    """An adapter behind the fault proxy, and one that nothing befalls; both see the same objects."""
+
+    def __init__(self, server, client, proxy):
+        self.folder = uuid.uuid4().hex
+        self.server, self.client, self.proxy = server, client, proxy
+        self.sure = make_s3(server, folder=self.folder, part_size=PART)
+        self.finals = {
+            "small": self.sure.put_final("small", SMALL),
+            "large": self.sure.put_final("large", Reads(LARGE)),
+            "large, sha256": self.sure.put_final("large+", LARGE, size=len(LARGE), sha256=digest(LARGE)),
+        }
+        self.parts = [self.sure.put_temp_part("session", n + 1, data) for n, data in enumerate(PARTS)]
+
+    def adapter(self, **options):
+        given = {"part_size": PART, "connect_timeout": 1, "read_timeout": STALL, "max_attempts": 2}
+        return make_s3(self.proxy.endpoint, folder=self.folder, **given | options)
+
+    def new(self, data=None):
+        """A file id, of an object with these bytes if there are any."""
+        file_id = uuid.uuid4().hex
+        if data is not None:
+            self.sure.put_final(file_id, data)
+        return file_id
+
+    def bytes_of(self, file_id):
+        """What is stored under a file id, None if nothing is."""
+        try:
+            reader = self.sure.get_final_stream(self.sure.bucket, self.sure.prefix + file_id)
+        except ObjectNotFound:
+            return None
+        with reader:
+            return reader.read()
+
+    def uploads(self):
+        """What multipart uploads are open on the server."""
+        found = self.client.list_multipart_uploads(Bucket=self.server.bucket, Prefix=self.folder)
+        return [upload["Key"] for upload in found.get("Uploads", ())]
+
+
+# ---- the operations: each yields a call, gets its result, None if it failed, and checks what is there then
+
+
+def put(data, old=None, **options):
+    def operation(world, adapter):
+        file_id = world.new(old)
+        stored = yield lambda: adapter.put_final(file_id, Reads(data), **options)
+        if stored:
+            assert (stored.key, stored.size, stored.sha256) == (adapter.prefix + file_id, len(data), digest(data))
+        assert world.bytes_of(file_id) == (data if stored else old)
+
+    return operation
+
+
+def put_part(world, adapter):
+    session = uuid.uuid4().hex
+    world.sure.put_temp_part(session, 1, OLD)
+    stored = yield lambda: adapter.put_temp_part(session, 1, Reads(SMALL))
+    with world.sure.get_temp_part_stream(f"{session}/00001") as reader:
+        assert reader.read() == (SMALL if stored else OLD)
+    world.sure.delete_temp_parts(session)
+
+
+def assemble(world, adapter):
+    file_id = world.new(OLD)
+    stored = yield lambda: adapter.assemble(file_id, world.parts)
+    assert world.bytes_of(file_id) == (b"".join(PARTS) if stored else OLD)
+
+
+def read(name):
+    def operation(world, adapter):
+        def call():
+            with adapter.get_final_stream(*world.finals[name]) as reader:
+                return reader.read()
+
+        assert (yield call) in (None, CONTENT[name])
+
+    return operation
+
+
+def read_range(world, adapter):
+    start, length = 100_000, 3 * MiB
+
+    def call():
+        with adapter.get_final_stream(*world.finals["large"], start=start, length=length) as reader:
+            return reader.read()
+
+    assert (yield call) in (None, LARGE[start : start + length])
+
+
+def seek(world, adapter):
+    place = 4 * MiB
+
+    def call():
+        with adapter.get_final_stream(*world.finals["large"]) as reader:
+            reader.read(10)
+            reader.seek(place)
+            return reader.read()
+
+    assert (yield call) in (None, LARGE[place:])
+
+
+def stat(world, adapter):
+    final = world.finals["large, sha256"]
+    assert (yield lambda: adapter.stat_final(*final)) in (None, final)
+
+
+def list_parts(world, adapter):
+    found = yield lambda: adapter.list_temp_parts("session")
+    assert found is None or [part.key for part in found] == [part.key for part in world.parts]
+
+
+def delete(world, adapter):
+    file_id = world.new(OLD)
+    failed = object()
+    done = yield lambda: adapter.delete_final(adapter.bucket, adapter.prefix + file_id) or failed
+    assert world.bytes_of(file_id) in ([None] if done else [None, OLD])
+
+
+def delete_parts(world, adapter):
+    session = uuid.uuid4().hex
+    for n in (1, 2, 3):
+        world.sure.put_temp_part(session, n, b"x")
+    assert (yield lambda: adapter.delete_temp_parts(session)) in (None, 3)
+    assert world.sure.delete_temp_parts(session) in (0, 3)
+
+
+def health(world, adapter):
+    yield lambda: adapter.check_health(timeout=DEADLINE) or True
+
+
+# ---- their requests, each with what its bodies are: up, down, both or none
+
+MULTIPART = {"CreateMultipartUpload": "down", "UploadPart": "up", "CompleteMultipartUpload": "up down"}
+OPERATIONS = {
+    "put small": (put(SMALL, OLD), {"PutObject": "up"}),
+    "put small, once only": (put(SMALL, overwrite=False), {"PutObject": "up"}),
+    "put part": (put_part, {"PutObject": "up"}),
+    "put large": (put(LARGE, OLD), MULTIPART),
+    "put large, known": (put(LARGE, OLD, size=len(LARGE), sha256=digest(LARGE)), MULTIPART),
+    "put large, once only": (put(LARGE, overwrite=False), MULTIPART),
+    "read small": (read("small"), {"GetObject": "down"}),
+    "read large": (read("large"), {"GetObject": "down"}),
+    "read large, sha256": (read("large, sha256"), {"GetObject": "down"}),
+    "read range": (read_range, {"GetObject": "down"}),
+    "seek": (seek, {"GetObject": "down"}),
+    "stat": (stat, {"HeadObject": ""}),
+    "list": (list_parts, {"ListObjectsV2": "down"}),
+    "delete": (delete, {"DeleteObject": ""}),
+    "delete parts": (delete_parts, {"ListObjectsV2": "down", "DeleteObjects": "up down"}),
+    "assemble": (assemble, {"GetObject": "down", **MULTIPART}),
+    "health": (health, {"PutObject": "", "DeleteObject": ""}),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    rule: dict
+    always: type | None  # the error when it befalls every attempt; None: none comes
+    once: type | None = None  # and when it befalls one
+    body: str = ""  # in which it happens: up, down, or any
+    fields: dict = field(default_factory=dict)  # of the error
+
+
+def status(number, always, once=None, *, retryable=False, **more):
+    fields = {"status": number, "retryable": retryable}
+    return Fault({"fault": "status", "status": number, **more}, always, once, fields=fields)
+
+
+def at(place, fault, always, once=None, *, retryable=True, **more):
+    """A fault in a body: at its beginning, or in the middle of it."""
+    rule = {"fault": fault, "at": place, **more}
+    return Fault(rule, always, once, "up" if fault.endswith("up") else "down", {"retryable": retryable})
+
+
+MIDDLE = "middle"
+FAULTS = {
+    "500": status(500, StorageUnavailable, retryable=True),
+    "500 after the body": status(500, StorageUnavailable, retryable=True, read_body=True),
+    "503": status(503, StorageUnavailable, retryable=True),
+    "429": status(429, StorageUnavailable, retryable=True, retry_after="1"),
+    "403": status(403, StoragePermissionError, StoragePermissionError),
+    "409": status(409, StorageError, StorageError, retryable=True),
+    "412": status(412, ObjectExists, ObjectExists),
+    "501": status(501, StorageError, StorageError),
+    "error in 200": Fault({"fault": "error_in_200"}, StorageUnavailable, fields={"retryable": True}),
+    "no checksums": Fault({"fault": "no_checksums"}, None),
+    "delay": Fault({"fault": "delay", "seconds": 0.1}, None),
+    "reset up": at(MIDDLE, "reset_up", StorageUnavailable),
+    "flip up": at(MIDDLE, "flip_up", ContentMismatch),
+    "stall up": at(MIDDLE, "stall_up", StorageTimeout, seconds=30),
+    "lost response": Fault({"fault": "lost_response"}, StorageUnavailable, fields={"retryable": True}),
+    "stall before the answer": Fault(
+        {"fault": "stall_down", "at": -1, "seconds": 30}, StorageTimeout, fields={"retryable": True}
+    ),
+    "reset down": at(0, "reset_down", StorageUnavailable),
+    "reset down, in the middle": at(MIDDLE, "reset_down", StorageUnavailable),
+    "flip down": at(MIDDLE, "flip_down", StorageUnavailable),
+    "stall down": at(0, "stall_down", StorageTimeout, seconds=30),
+    "stall down, in the middle": at(MIDDLE, "stall_down", StorageTimeout, seconds=30),
+    "short body": at(0, "short_body", StorageUnavailable),
+    "short body, in the middle": at(MIDDLE, "short_body", StorageUnavailable),
+}
+
+
+def expected(fault, operation, request, mode):
+    """The class of the error, or None."""
+    about = FAULTS[fault]
+    commits = request in ("PutObject", "CompleteMultipartUpload") and operation != "health"
+    reads = request == "GetObject"
+    match fault:
+        case "lost response" | "stall before the answer" if commits:
+            return None  # it was carried out, as a look shows
+        case _ if about.body == "down" and commits:
+            return None
+        case _ if fault.endswith("in the middle") and reads:
+            return None  # each attempt gets further
+        case "flip down" if reads:
+            return ContentMismatch
+        case "409" if mode == "once" and (request == "PutObject" and commits or operation == "seek"):
+            return None
+        case "412" if operation == "seek":
+            return ContentMismatch  # the object was replaced meanwhile
+        case "412" if mode == "once" and (operation, request) == ("put small, once only", "PutObject"):
+            return None  # who was first is gone again
+        case "501" if request == "DeleteObjects":
+            return None  # objects are deleted one by one
+        case "501" if mode == "once" and request in ("GetObject", "CreateMultipartUpload") and operation != "seek":
+            return None  # it does without checksums
+    return about.always if mode == "always" else about.once
+
+
+def cases():
+    for fault, about in FAULTS.items():
+        for operation, (_, requests) in OPERATIONS.items():
+            for request, bodies in requests.items():
+                if about.body not in bodies:
+                    continue
+                if fault == "flip down" and operation in ("read range", "seek"):
+                    continue  # nobody has a digest of a part of an object
+                if fault == "no checksums" and not asks_for_checksums(operation, request):
+                    continue
+                for mode in ("once", "always"):
+                    yield pytest.param(fault, operation, request, mode, id=f"{fault} | {operation} | {request} | {mode}")
+
+
+def asks_for_checksums(operation, request):
+    return request in ("CreateMultipartUpload", "DeleteObjects") or request == "GetObject" and operation != "seek"
+
+
+def middle(operation, request):
+    """A place inside the bodies of a request, in bytes: of the objects if it carries them, of XML else."""
+    if request in ("PutObject", "UploadPart") or operation == "read small":
+        return 60_000
+    if request == "GetObject":
+        return 500_000 if operation == "seek" else 2_000_000
+    return 1
+
+
+@pytest.fixture(scope="module")
+def proxy(versitygw, tmp_path_factory):
+    with FaultProxy(versitygw, tmp_path_factory.mktemp("proxy")) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def world(versitygw, proxy):
+    with versitygw.client() as client:
+        world = World(versitygw, client, proxy)
+        yield world
+        world.sure.close()
+
+
+@pytest.fixture
+def adapter(world):
+    with contextlib.closing(world.adapter()) as adapter:
+        yield adapter
+
+
+def attempt(call):
+    """The result of a call and its error, one of which is None, and the seconds it took."""
+    started = time.monotonic()
+    try:
+        return call(), None, time.monotonic() - started
+    except StorageError as error:
+        return None, error, time.monotonic() - started
+
+
+@pytest.mark.parametrize(("fault", "operation", "request_", "mode"), list(cases()))
+def test_matrix(fault, operation, request_, mode, world, adapter):
+    about, (steps, _) = FAULTS[fault], OPERATIONS[operation]
+    rule = {key: middle(operation, request_) if value is MIDDLE else value for key, value in about.rule.items()}
+    steps = steps(world, adapter)
+    call = next(steps)
+    world.proxy.clear()
+    times = 1 if mode == "once" else 0
+    with world.proxy.rule(operation=request_, skip=int(operation == "seek"), times=times, **rule):
+        result, error, seconds = attempt(call)
+    assert [entry for entry in world.proxy.log() if entry.fault], "the fault took no effect"
+    assert seconds < DEADLINE
+    with contextlib.suppress(StopIteration):
+        steps.send(result)
+    kind = expected(fault, operation, request_, mode)
+    if kind is None:
+        assert error is None, repr(error)
+    else:
+        assert type(error) is kind, repr(error)
+        if kind in (about.once, about.always):
+            assert {name: getattr(error, name) for name in about.fields} == about.fields, vars(error)
+        assert_well_told(error, world.server)
+    assert not world.uploads()
+
+
+def assert_well_told(error, server):
+    assert error.op and error.code and error.message
+    assert not error.status or error.request_id
+    told = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+    assert server.secret_key not in told
+
+
+# ---- endpoints that are wrong, or not there
+
+
+def quickly(server, **options):
+    """An adapter that gives up soon."""
+    given = {"connect_timeout": 1, "read_timeout": 1, "max_attempts": 2}
+    return contextlib.closing(make_s3(server, **given | options))
+
+
+def everything(adapter):
+    """An operation of each kind: those that write, read, list and delete."""
+    bucket, key = adapter.bucket, adapter.prefix + "a"
+    return {
+        "put": lambda: adapter.put_final("a", SMALL),
+        "put large": lambda: adapter.put_final("a", Reads(LARGE)),
+        "get": lambda: adapter.get_final_stream(bucket, key),
+        "stat": lambda: adapter.stat_final(bucket, key),
+        "list": lambda: adapter.list_temp_parts("s"),
+        "delete": lambda: adapter.delete_final(bucket, key),
+        "delete parts": lambda: adapter.delete_temp_parts("s"),
+        "health": lambda: adapter.check_health(timeout=DEADLINE),
+    }
+
+
+def all_fail(server, kind, *words, but=(), **options):
+    """Each operation fails with this error, soon, and its message says what to do."""
+    with quickly(server, **options) as adapter:
+        for name, call in everything(adapter).items():
+            if name in but:
+                continue
+            _, error, seconds = attempt(call)
+            assert type(error) is kind, (name, error)
+            assert seconds < DEADLINE, name
+            assert all(word in str(error) for word in words), (name, str(error))
+            assert_well_told(error, server)
+
+
+def test_nothing_listens(versitygw):
+    here = replace(versitygw, url=f"http://127.0.0.1:{free_port()}")
+    all_fail(here, StorageUnavailable, "connection refused")
+
+
+def test_a_name_that_nobody_knows(versitygw):
+    here = replace(versitygw, url="http://store.invalid:9000")
+    all_fail(here, StorageUnavailable, "store.invalid")
+
+
+@pytest.fixture(params=[0, 1], ids=["connects", "does not connect"])
+def black_hole(request):
+    """The address of a server that never answers, or whose system does not even connect."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0 if request.param else 100)
+        for _ in range(2 * request.param):  # fills the queue
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield "{}:{}".format(*listening.getsockname())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_black_hole(scheme, black_hole, versitygw):
+    here = replace(versitygw, url=f"{scheme}://{black_hole}")
+    fewer = ("get", "list", "delete", "delete parts")
+    all_fail(here, StorageTimeout, "did not answer in time", but=fewer, connect_timeout=0.5, read_timeout=0.5)
+
+
+def test_a_wrong_secret(store):
+    all_fail(store, StoragePermissionError, "secret_key", secret_key="x" * 20, but=("stat",))
+
+
+def test_an_unknown_user(store):
+    all_fail(store, StoragePermissionError, "access_key", access_key="nobody", but=("stat",))
+
+
+def test_a_wrong_bucket(store):
+    with quickly(store, bucket_name="no-such-bucket") as adapter:
+        for name, call in everything(adapter).items():
+            _, error, _ = attempt(call)
+            if name in ("stat", "delete"):  # the answer to HEAD has no body that could tell
+                assert error is None or error.code in ("bucket", "not_found"), (name, error)
+            else:
+                assert error.code == "bucket" and "bucket_name" in str(error), (name, error)
+
+
+def test_a_wrong_region(versitygw):
+    all_fail(versitygw, StorageError, "region_name", "us-east-1", region_name="eu-south-7", but=("stat",))
+
+
+def test_http_where_https_is_spoken(minio):
+    with quickly(replace(minio, url=minio.url.replace("https", "http"))) as adapter:
+        errors = [attempt(call)[1] for call in everything(adapter).values()]
+    assert all(isinstance(error, StorageError) for error in errors)
+    assert any("(http or https)" in str(error) for error in errors)  # what answers in plain text closes at once
+
+
+def test_https_where_http_is_spoken(versitygw):
+    all_fail(replace(versitygw, url=versitygw.url.replace("http", "https")), StorageError, "http://")
+
+
+def test_an_authority_that_is_not_trusted(minio):
+    started = time.monotonic()
+    all_fail(minio, StorageError, "ca_bundle", ca_bundle=None)
+    assert time.monotonic() - started < 2  # no other attempt can cure it
+
+
+def test_no_verification(minio):
+    with quickly(minio, ca_bundle=None, verify=False) as adapter:
+        assert adapter.put_final("a", SMALL).sha256 == digest(SMALL)
+
+
+def test_a_clock_that_is_wrong(world, adapter):
+    """The error says what to do; there is no way to see by how much it is wrong if the server does not tell."""
+    with world.proxy.rule("status", status=403, code="RequestTimeTooSkewed"):
+        for call in everything(adapter).values():
+            _, error, _ = attempt(call)
+            assert type(error) is StoragePermissionError
+            assert error.op == "stat" or "clock" in str(error)
+
+
+class Ahead(http.server.BaseHTTPRequestHandler):
+    """A store whose clock is an hour ahead, and that minds."""
+
+    protocol_version = "HTTP/1.1"
+    requests = 0
+
+    def do_PUT(self):
+        type(self).requests += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        signed = datetime.strptime(self.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        skewed = abs(signed.timestamp() - self.now()) > 15 * 60
+        answer = b"<Error><Code>RequestTimeTooSkewed</Code></Error>" if skewed else b""
+        self.send_response(403 if skewed else 200)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def now(self):
+        return time.time() + 3600
+
+    def date_time_string(self, timestamp=None):
+        return formatdate(self.now(), usegmt=True)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_clock_that_can_be_corrected(versitygw):
+    """The server's answer has its time: the request is signed again by that, and the next ones at once."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ahead) as server:
+        threading.Thread(target=server.serve_forever).start()
+        here = replace(versitygw, url="http://127.0.0.1:{1}".format(*server.server_address))
+        with quickly(here) as adapter:
+            adapter.put_final("a", SMALL)
+            assert Ahead.requests == 2
+            adapter.put_final("b", SMALL)
+            assert Ahead.requests == 3
+        server.shutdown()
+
+
+# ---- bad connections
+
+# What is wrong with a connection, and how a large upload and a large download end.
+TOXICS = {
+    "slow": ({"type": "bandwidth", "rate": 4000}, None, None),  # KB/s: longer than the stall timer, but it moves
+    "latency": ({"type": "latency", "latency": 100, "jitter": 50}, None, None),
+    "in slices": ({"type": "slicer", "average_size": 1500, "size_variation": 500, "delay": 5}, None, None),
+    "closes slowly": ({"type": "slow_close", "delay": 300}, None, None),
+    "cut after 3 MB": ({"type": "limit_data", "bytes": 3_000_000}, StorageUnavailable, None),
+    "reset": ({"type": "reset_peer", "timeout": 20}, StorageUnavailable, StorageUnavailable),
+    "swallows all": ({"type": "timeout", "timeout": 0}, StorageTimeout, StorageUnavailable),  # versitygw closes
+}
+
+
+@pytest.mark.parametrize("name", TOXICS)
+def test_bad_connections(name, world, toxiproxy):
+    toxic, up, down = TOXICS[name]
+    for stream, kind, operation in (("upstream", up, put(LARGE, OLD)), ("downstream", down, read("large"))):
+        with toxiproxy.link(world.server) as link, quickly(link.endpoint, folder=world.folder, part_size=PART) as adapter:
+            steps = operation(world, adapter)
+            call = next(steps)
+            with link.toxic(stream=stream, **toxic):
+                result, error, seconds = attempt(call)
+            with contextlib.suppress(StopIteration):
+                steps.send(result)
+        assert seconds < DEADLINE
+        assert type(error) is (kind or type(None)), (stream, error)
+        assert not world.uploads()
+
+
+def test_a_server_that_restarts(world, toxiproxy):
+    """A moment without a server in the middle of an upload and of a download."""
+    with toxiproxy.link(world.server) as link, quickly(link.endpoint, folder=world.folder, max_attempts=6) as adapter:
+
+        def gone():
+            with link.down():
+                time.sleep(0.2)
+
+        def source():
+            for start in range(0, len(LARGE), MiB):
+                yield LARGE[start : start + MiB]
+                if start == 2 * MiB:
+                    threading.Thread(target=gone).start()
+
+        assert adapter.put_final(world.new(), source()).sha256 == digest(LARGE)
+        with adapter.get_final_stream(*world.finals["large"]) as reader:
+            first = reader.read(MiB)
+            threading.Thread(target=gone).start()
+            time.sleep(0.1)
+            assert first + reader.read() == LARGE
+    assert not world.uploads()
+
+
+# ---- many failures
+
+
+@pytest.mark.slow
+def test_many_failures_leave_nothing(world):
+    """Counted while the adapter is open: what one failure leaves, 200 of them would show."""
+    with contextlib.closing(world.adapter(read_timeout=0.1)) as adapter:
+        calls = list(everything(adapter).values())
+        rules = [
+            {"fault": "status", "status": 500},
+            {"fault": "reset_up", "at": 1},
+            {"fault": "reset_down", "at": 0},
+            {"fault": "stall_down", "at": -1, "seconds": 30},
+            {"fault": "status", "status": 403},
+        ]
+
+        def fail(times):
+            for n in range(times):
+                with world.proxy.rule(**rules[n % len(rules)]):
+                    attempt(calls[n % len(calls)])
+            time.sleep(0.2)
+            return {**native.stats(), "fds": len(os.listdir("/proc/self/fd"))}
+
+        before, after = fail(40), fail(200)
+    grown = {name: (before[name], after[name]) for name in after if after[name] > before[name]}
+    assert not {name: pair for name, pair in grown.items() if pair[1] > pair[0] + 4}, grown

@@ -1,0 +1,166 @@
+"""On S3: signals reach Python within 250 ms whatever the server does or fails to do, and it is told of the undo."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+from conftest import HERE, s3_options
+from faults.adapters import OPTIONS
+from test_interrupts import LIMIT, Running
+
+pytestmark = pytest.mark.slow
+
+MiB = 1024 * 1024
+# What runs, and what the server does meanwhile.
+SCENARIOS = {
+    "put_endless": None,
+    "put_endless, stalled": {"fault": "stall_up", "operation": "UploadPart", "at": MiB},
+    "put_endless, no answer": {"fault": "stall_down", "operation": "UploadPart", "at": -1},
+    "put_endless, creating": {"fault": "stall_down", "operation": "CreateMultipartUpload", "at": -1},
+    "put_large, creating late": {"fault": "delay", "operation": "CreateMultipartUpload"},
+    "put_large, completing": {"fault": "delay", "operation": "CompleteMultipartUpload"},
+    "put_large, failing": {"fault": "status", "operation": "UploadPart", "status": 503, "retry_after": "10"},
+    "put_then_sync, late": {"fault": "delay", "operation": "PutObject", "times": 1},
+    "assemble, stalled source": {"fault": "stall_down", "operation": "GetObject", "at": MiB},
+    "assemble, stalled": {"fault": "stall_up", "operation": "UploadPart", "at": MiB},
+    "read_all, stalled": {"fault": "stall_down", "operation": "GetObject", "at": MiB},
+    "read_by_chunks, stalled": {"fault": "stall_down", "operation": "GetObject", "at": MiB},
+    "put_from_reader, stalled": {"fault": "stall_down", "operation": "GetObject", "at": MiB},
+    "get, late": {"fault": "delay", "operation": "GetObject"},
+    "stat, late": {"fault": "delay", "operation": "HeadObject"},
+    "list_parts, late": {"fault": "delay", "operation": "ListObjectsV2"},
+    "delete, late": {"fault": "delay", "operation": "DeleteObject"},
+    "delete_parts, late": {"fault": "delay", "operation": "DeleteObjects"},
+    "health, late": {"fault": "delay", "operation": "PutObject", "times": 1},
+}
+KINDS = {
+    "Ctrl-C": ("int", signal.SIGINT, "KeyboardInterrupt"),
+    "a handler that raises": ("raise", signal.SIGALRM, "Mine"),
+    "Celery's soft time limit": ("celery", signal.SIGUSR1, "SoftTimeLimitExceeded"),
+}
+
+
+class Place:
+    """Options of an adapter behind a fault proxy, and a look at what its server has."""
+
+    def __init__(self, faults, client):
+        folder = uuid.uuid4().hex
+        self.options = s3_options(faults.endpoint, folder=folder)
+        self.environment = {**os.environ, OPTIONS: json.dumps(self.options), "PYTHONPATH": str(HERE / "faults")}
+        self.bucket, self.folder, self.client = faults.endpoint.bucket, folder, client
+
+    def objects(self):
+        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=f"{self.folder}/final/")
+        return {entry["Key"].rpartition("/")[2] for entry in found.get("Contents", ())}
+
+    def uploads(self):
+        return self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.folder).get("Uploads", [])
+
+    def no_uploads(self, within):
+        """Whether none is open, or becomes so within seconds."""
+        until = time.monotonic() + within
+        while self.uploads():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+@pytest.fixture
+def place(versitygw, faults):
+    with versitygw.client() as client:
+        yield Place(faults, client)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_interrupt(name, kind, script, place, faults, tmp_path):
+    (kind, number, error), rule = KINDS[kind], SCENARIOS[name]
+    running = Running(script, tmp_path, name.split(",")[0], kind, env=place.environment)
+    if rule:
+        with faults.rule(seconds=30, **rule):
+            sent, result = running.signal_while(number)
+    else:
+        sent, result = running.signal_while(number)
+    assert result, running.process.stderr.read()
+    assert result["error"] == error, result
+    assert result["at"] - sent <= LIMIT, result["at"] - sent
+    assert place.no_uploads(within=5)
+    running.process.wait(10)
+    assert running.process.returncode == 0, running.process.stderr.read()
+    assert "a" not in place.objects() and "after" in place.objects()
+    assert result["calls"] == 0 and result["threads"] == 1
+
+
+# ---- interpreter exit
+
+START = """
+import json, os, sys, threading, time
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["storage"])
+import adapters
+adapter = adapters.make(None)
+final = adapter.put_final("there", b"x" * 1_000_000)
+def endless():
+    while True:
+        yield bytes(65536)
+def put():
+    adapter.put_final("a", endless())
+def read():
+    while True:
+        with adapter.get_final_stream(*final) as stream:
+            stream.read()
+"""
+EXITS = {
+    "a daemon thread": "threading.Thread(target=put, daemon=True).start()\ntime.sleep(0.5)",
+    "daemon threads": (
+        "for work in (put, put, read, read):\n    threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.5)"
+    ),
+    "an interrupt": (
+        "import _thread\nthreading.Timer(0.5, _thread.interrupt_main).start()\n"
+        "try:\n    put()\nexcept KeyboardInterrupt:\n    pass"
+    ),
+    "an exception": (
+        "def broken():\n    yield bytes(20_000_000)\n    raise ZeroDivisionError\n"
+        "try:\n    adapter.put_final('a', broken())\nexcept ZeroDivisionError:\n    pass"
+    ),
+    "nothing": "",
+    "an open stream": "reader = adapter.get_final_stream(*final); reader.read(10)",
+}
+
+
+def leave(code, place, tmp_path):
+    """Runs code in an interpreter of its own; gives the seconds from the last line to the end of the process."""
+    done = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", f"{START}{code}\nprint(time.monotonic(), flush=True)"],
+        cwd=tmp_path,
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out, err = done.communicate(timeout=30)
+    seconds = time.monotonic() - float(out)
+    assert done.returncode == 0 and "Fatal" not in err and "panic" not in err, err
+    return seconds
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_exit_aborts_what_runs(name, place, tmp_path):
+    seconds = leave(EXITS[name], place, tmp_path)
+    assert place.objects() == {"there"}
+    assert not place.uploads()
+    assert seconds < (1 if name in ("nothing", "an open stream") else 2.5)
+
+
+@pytest.mark.parametrize("name", ["a daemon thread", "an interrupt"])
+def test_exit_does_not_wait_for_ever(name, place, faults, tmp_path):
+    with faults.rule("stall_down", "AbortMultipartUpload", at=-1, seconds=30):
+        seconds = leave(EXITS[name], place, tmp_path)
+    assert 1.5 < seconds < 3
+    assert place.objects() == {"there"}
