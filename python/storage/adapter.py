@@ -159,7 +159,7 @@ class NativeAdapter(StorageAdapter):
         sizes = [part["size"] for part in parts]
         meter = Meter(progress, size if size is not None else None if -1 in sizes else sum(sizes))
         with native.Call(self._final, "assemble", **arguments) as call:
-            while call.poll(100 if progress else 200) is None:
+            while call.poll() is None:
                 meter(call.progress())
             meter.final(call.progress())
             call.finish()

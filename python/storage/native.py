@@ -32,7 +32,7 @@ CHUNK = 256 * 1024
 TURN = 4 * 1024 * 1024
 """Bytes that one call moves at most, so that Python sees its signals."""
 
-_TURN_MS = 200  # a longer wait would keep Python from its signals
+_TURN_MS = 100  # a longer wait would keep Python from its signals
 _NAME = "storage._gostorage"
 _FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SUFFIXES[0])
 
