@@ -122,9 +122,26 @@ lint: $(VENV)$(MAIN)/tools ## gofmt, go vet, staticcheck, ruff, mypy --strict
 
 # ---- speed
 
+SIZE ?=
+ROUNDS ?=
+ONLY ?=
+BENCH := $(VENV)$(MAIN)-bench
+
 .PHONY: bench
-bench: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## speed, side by side with the plain way, medians of 5
-	$(PYTHON) tests/bench/bench.py --go "$(GO)"
+bench: $(BENCH)/wheel tools ## speed beside the plain way and other clients: make bench [ONLY="up down"] [ROUNDS=n] [SIZE=MiB]
+	$(BENCH)/bin/python tests/bench/bench.py --go "$(GO)" $(if $(SIZE),--mib $(SIZE)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+
+# The other clients are nobody else's dependencies.
+$(BENCH)/peers: tests/bench/constraints.txt | $(VENV)$(MAIN)/created
+	@echo "==> clients to compare with, for Python $(MAIN)"
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement tests/bench/constraints.txt
+	touch $@
+
+$(BENCH)/wheel: $(VENV)$(MAIN)/wheel $(BENCH)/peers
+	$(@D)/bin/python -m pip install --quiet --force-reinstall --no-deps build/wheels/$(MAIN)/*.whl
+	touch $@
 
 .PHONY: clean
 clean: ## removes everything that was built here

@@ -264,7 +264,7 @@ def expected(fault, operation, request, mode):
             return None  # each attempt gets further
         case "flip down" if reads:
             return ContentMismatch
-        case "409" if mode == "once" and (request == "PutObject" and commits or operation == "seek"):
+        case "409" if mode == "once" and ((request == "PutObject" and commits) or operation == "seek"):
             return None
         case "412" if operation == "seek":
             return ContentMismatch  # the object was replaced meanwhile
@@ -288,11 +288,12 @@ def cases():
                 if fault == "no checksums" and not asks_for_checksums(operation, request):
                     continue
                 for mode in ("once", "always"):
-                    yield pytest.param(fault, operation, request, mode, id=f"{fault} | {operation} | {request} | {mode}")
+                    case = fault, operation, request, mode
+                    yield pytest.param(*case, id=" | ".join(case))
 
 
 def asks_for_checksums(operation, request):
-    return request == "CreateMultipartUpload" or request == "GetObject" and operation != "seek"
+    return request == "CreateMultipartUpload" or (request == "GetObject" and operation != "seek")
 
 
 def middle(operation, request):
@@ -546,7 +547,8 @@ TOXICS = {
 def test_bad_connections(name, world, toxiproxy):
     toxic, up, down = TOXICS[name]
     for stream, kind, operation in (("upstream", up, put(LARGE, OLD)), ("downstream", down, read("large"))):
-        with toxiproxy.link(world.server) as link, quickly(link.endpoint, folder=world.folder, part_size=PART) as adapter:
+        options = {"folder": world.folder, "part_size": PART}
+        with toxiproxy.link(world.server) as link, quickly(link.endpoint, **options) as adapter:
             steps = operation(world, adapter)
             call = next(steps)
             with link.toxic(stream=stream, **toxic):

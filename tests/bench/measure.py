@@ -1,0 +1,88 @@
+"""What work costs, in turn with the work that it is compared to."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rich.progress import Progress
+
+MIB = 1024 * 1024
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the benchmark was asked to run."""
+
+    directory: Path
+    mib: int | None
+    rounds: int
+    go: str
+    progress: Progress
+
+    def size(self, mib: int) -> int:
+        """Bytes of a large object, of so many MiB unless the command says otherwise."""
+        return (self.mib or mib) * MIB
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock, and of user and system time of the process with all its threads."""
+
+    wall: float
+    cpu: float
+
+
+def measure(work: Callable[[], object]) -> Cost:
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    return Cost(statistics.median(cost.wall for cost in costs), statistics.median(cost.cpu for cost in costs))
+
+
+def alternate(
+    run: Run, title: str, *works: Callable[[], Result], rehearsal: Sequence[Callable[[], object]] | None = None
+) -> list[list[Result]]:
+    """What each work gave in each round. They take turns; the rehearsal, by default a round too, is not counted."""
+    if rehearsal is None:
+        rehearsal = works
+    bar = run.progress.add_task(title, total=len(rehearsal) + run.rounds * len(works))
+    for work in rehearsal:
+        work()
+        run.progress.advance(bar)
+    results: list[list[Result]] = [[] for _ in works]
+    for _ in range(run.rounds):
+        for work, counted in zip(works, results, strict=True):
+            counted.append(work())
+            run.progress.advance(bar)
+    run.progress.remove_task(bar)
+    return results
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a figure is meant to reach. Nothing fails if it does not."""
+
+    bound: float
+    upper: bool
+
+    def text(self, form: str) -> str:
+        return f"{'≤' if self.upper else '≥'} {self.bound:{form}}"
+
+    def met(self, figure: float) -> str:
+        return "yes" if (figure <= self.bound if self.upper else figure >= self.bound) else "no"
+
+
+def at_most(bound: float) -> Target:
+    return Target(bound, upper=True)
+
+
+def at_least(bound: float) -> Target:
+    return Target(bound, upper=False)

@@ -1,0 +1,547 @@
+"""The clients of S3 that are compared. Each does the same work in its own way, alone in a process:
+
+    python peers.py NAME
+
+reads a line of JSON that says where the store is, and then jobs, one a line; it answers each with what it cost.
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import random
+import socket
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from measure import MIB, measure
+
+PART = 8 * MIB
+FOLDER = "final/"
+"""What the keys of all begin with; it is the prefix of our adapter."""
+
+# Made beforehand, and more than a processor caches; in pieces of the sizes that clients ask for, which so cost nothing.
+_BLOCKS = [random.Random(number).randbytes(MIB) for number in range(64)]
+_PIECES = {
+    size: [block[start : start + size] for block in _BLOCKS for start in range(0, MIB, size)]
+    for size in (256 * 1024, MIB)
+}
+
+
+class Source:
+    """A stream of so many bytes that cannot be sought; `read(n)` gives n bytes until the end comes."""
+
+    closed = False
+    fresh: ClassVar[bool] = False
+    """Whether all that is read is new memory, as that of a real stream: for who measures memory."""
+
+    def __init__(self, size: int, *, hashing: bool = False) -> None:
+        self._left, self._position = size, 0
+        self._digest = hashlib.sha256() if hashing else None
+
+    def seekable(self) -> bool:
+        return False
+
+    def read(self, size: int = -1) -> bytes:
+        size = self._left if size < 0 else min(size, self._left)
+        pieces = None if self.fresh else _PIECES.get(size)
+        if pieces and self._position % size == 0:
+            data = pieces[self._position // size % len(pieces)]
+        else:
+            data = b"".join(self._cut(size))
+        self._position += size
+        self._left -= size
+        if self._digest:
+            self._digest.update(data)
+        return data
+
+    def _cut(self, size: int) -> Iterable[memoryview]:
+        position, end = self._position, self._position + size
+        while position < end:
+            start = position % MIB
+            stop = min(MIB, start + end - position)
+            yield memoryview(_BLOCKS[position // MIB % len(_BLOCKS)])[start:stop]
+            position += stop - start
+
+    def pieces(self) -> Iterable[bytes]:
+        return iter(lambda: self.read(MIB), b"")
+
+    @property
+    def sha256(self) -> str:
+        """Of what was read, with `hashing`."""
+        assert self._digest
+        return self._digest.hexdigest()
+
+
+def sha256_of(pieces: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def pieces_of(file: Any) -> Iterable[bytes]:
+    return iter(lambda: file.read(MIB), b"")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the store is: servers.Endpoint."""
+
+    url: str
+    access_key: str
+    secret_key: str
+    bucket: str
+    region: str
+    ca_bundle: str | None
+
+
+class Client(ABC):
+    """A way to S3, as its documentation shows it, with the defaults that it has unless the table says otherwise."""
+
+    package: ClassVar[str]
+
+    def __init__(self, place: Place) -> None:
+        self.bucket = place.bucket
+
+    @abstractmethod
+    def up(self, key: str, size: int) -> str:
+        """Stores a Source; gives its SHA-256."""
+
+    @abstractmethod
+    def down(self, key: str) -> str:
+        """Reads an object; gives its SHA-256."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes) -> None: ...
+
+    @abstractmethod
+    def get(self, key: str) -> bytes: ...
+
+
+class Ours(Client):
+    package = "django-gostorage"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        from storage import S3StorageAdapter
+
+        self.adapter = S3StorageAdapter(
+            bucket_name=place.bucket,
+            access_key=place.access_key,
+            secret_key=place.secret_key,
+            region_name=place.region,
+            endpoint_url=place.url,
+            final_prefix=FOLDER,
+        )
+
+    def up(self, key: str, size: int) -> str:
+        return self.adapter.put_final(key.removeprefix(FOLDER), Source(size)).sha256 or ""
+
+    def store(self, key: str, size: int) -> None:
+        """Stores a Source whose digest is known, so that every reader of ours verifies it."""
+        source = Source(size, hashing=True)
+        for _ in source.pieces():
+            pass
+        self.adapter.put_final(key.removeprefix(FOLDER), Source(size), sha256=source.sha256)
+
+    def down(self, key: str) -> str:
+        with self.adapter.get_final_stream(self.bucket, key) as reader:
+            if not reader.sha256:
+                return sha256_of(pieces_of(reader))
+            while reader.read(MIB):
+                pass
+            return reader.sha256
+
+    def put(self, key: str, data: bytes) -> None:
+        self.adapter.put_final(key.removeprefix(FOLDER), data)
+
+    def get(self, key: str) -> bytes:
+        with self.adapter.get_final_stream(self.bucket, key) as reader:
+            return reader.read()
+
+
+class Boto3(Client):
+    package = "boto3"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        import boto3
+        from botocore.config import Config
+
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=place.url,
+            aws_access_key_id=place.access_key,
+            aws_secret_access_key=place.secret_key,
+            region_name=place.region,
+            config=Config(s3={"addressing_style": "path"}),
+        )
+
+    def up(self, key: str, size: int) -> str:
+        source = Source(size, hashing=True)
+        self.client.upload_fileobj(source, self.bucket, key)
+        return source.sha256
+
+    def down(self, key: str) -> str:
+        return sha256_of(self._body(key).iter_chunks(MIB))
+
+    def put(self, key: str, data: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=data)
+
+    def get(self, key: str) -> bytes:
+        data: bytes = self._body(key).read()
+        return data
+
+    def _body(self, key: str) -> Any:
+        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
+
+
+class DjangoStorages(Client):
+    package = "django-storages"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        from django.conf import settings
+        from django.core.files.base import ContentFile, File
+        from storages.backends.s3 import S3Storage
+
+        settings.configure()
+        self.file, self.content = File, ContentFile
+        self.storage = S3Storage(
+            bucket_name=place.bucket,
+            access_key=place.access_key,
+            secret_key=place.secret_key,
+            region_name=place.region,
+            endpoint_url=place.url,
+            addressing_style="path",
+        )
+
+    def up(self, key: str, size: int) -> str:
+        source = Source(size, hashing=True)
+        self.storage.save(key, self.file(source, name=key))
+        return source.sha256
+
+    def down(self, key: str) -> str:
+        with self.storage.open(key) as file:
+            return sha256_of(file.chunks(MIB))
+
+    def put(self, key: str, data: bytes) -> None:
+        self.storage.save(key, self.content(data))
+
+    def get(self, key: str) -> bytes:
+        with self.storage.open(key) as file:
+            data: bytes = file.read()
+            return data
+
+
+class S3fs(Client):
+    package = "s3fs"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        import s3fs
+
+        self.files = s3fs.S3FileSystem(
+            key=place.access_key,
+            secret=place.secret_key,
+            endpoint_url=place.url,
+            client_kwargs={"region_name": place.region},
+        )
+
+    def up(self, key: str, size: int) -> str:
+        source = Source(size, hashing=True)
+        with self.files.open(f"{self.bucket}/{key}", "wb") as file:
+            for piece in source.pieces():
+                file.write(piece)
+        return source.sha256
+
+    def down(self, key: str) -> str:
+        with self.files.open(f"{self.bucket}/{key}", "rb") as file:
+            return sha256_of(pieces_of(file))
+
+    def put(self, key: str, data: bytes) -> None:
+        self.files.pipe_file(f"{self.bucket}/{key}", data)
+
+    def get(self, key: str) -> bytes:
+        data: bytes = self.files.cat_file(f"{self.bucket}/{key}")
+        return data
+
+
+class MinioPy(Client):
+    package = "minio"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        from minio import Minio
+
+        self.client = Minio(
+            urlsplit(place.url).netloc,
+            access_key=place.access_key,
+            secret_key=place.secret_key,
+            region=place.region,
+            secure=False,
+        )
+
+    def up(self, key: str, size: int) -> str:
+        source = Source(size, hashing=True)
+        self.client.put_object(self.bucket, key, source, length=-1, part_size=PART)
+        return source.sha256
+
+    def down(self, key: str) -> str:
+        with self._response(key) as response:
+            return sha256_of(response.stream(MIB))
+
+    def put(self, key: str, data: bytes) -> None:
+        self.client.put_object(self.bucket, key, io.BytesIO(data), len(data))
+
+    def get(self, key: str) -> bytes:
+        with self._response(key) as response:
+            data: bytes = response.read()
+            return data
+
+    @contextlib.contextmanager
+    def _response(self, key: str) -> Iterator[Any]:
+        response = self.client.get_object(self.bucket, key)
+        try:
+            yield response
+        finally:
+            response.close()
+            response.release_conn()
+
+
+class Obstore(Client):
+    package = "obstore"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        from obstore.store import S3Store
+
+        self.store = S3Store(
+            place.bucket,
+            endpoint=place.url,
+            access_key_id=place.access_key,
+            secret_access_key=place.secret_key,
+            region=place.region,
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True},
+        )
+
+    def up(self, key: str, size: int) -> str:
+        source = Source(size, hashing=True)
+        self.store.put(key, source.pieces())
+        return source.sha256
+
+    def down(self, key: str) -> str:
+        return sha256_of(self.store.get(key).stream(min_chunk_size=MIB))
+
+    def put(self, key: str, data: bytes) -> None:
+        self.store.put(key, data)
+
+    def get(self, key: str) -> bytes:
+        return bytes(self.store.get(key).bytes())
+
+
+class OpenDAL(Client):
+    package = "opendal"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        import opendal
+
+        self.operator = opendal.Operator(
+            "s3",
+            bucket=place.bucket,
+            endpoint=place.url,
+            access_key_id=place.access_key,
+            secret_access_key=place.secret_key,
+            region=place.region,
+            disable_config_load="true",
+            disable_ec2_metadata="true",
+        )
+
+    def up(self, key: str, size: int) -> str:
+        source = Source(size, hashing=True)
+        with self.operator.open(key, "wb", chunk=PART, concurrent=4) as file:
+            for piece in source.pieces():
+                file.write(piece)
+        return source.sha256
+
+    def down(self, key: str) -> str:
+        with self.operator.open(key, "rb") as file:
+            return sha256_of(pieces_of(file))
+
+    def put(self, key: str, data: bytes) -> None:
+        self.operator.write(key, data)
+
+    def get(self, key: str) -> bytes:
+        data: bytes = self.operator.read(key)
+        return data
+
+
+class Bare(Client):
+    """The limit: one pass of hashlib's SHA-256, and the bytes through one socket. Nothing is signed."""
+
+    package = ""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        address = urlsplit(place.url)
+        self.host = address.netloc
+        self.connection = socket.create_connection((address.hostname, address.port))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def up(self, key: str, size: int) -> str:
+        source = Source(size, hashing=True)
+        self.connection.sendall(self._head("PUT", key, size))
+        for piece in source.pieces():
+            self.connection.sendall(piece)
+        self._answer()
+        return source.sha256
+
+    def down(self, key: str) -> str:
+        self.connection.sendall(self._head("GET", key))
+        length, rest = self._answer()
+        digest, buffer = hashlib.sha256(rest), memoryview(bytearray(MIB))
+        length -= len(rest)
+        while length:
+            count = self.connection.recv_into(buffer)
+            digest.update(buffer[:count])
+            length -= count
+        return digest.hexdigest()
+
+    def put(self, key: str, data: bytes) -> None:
+        self.connection.sendall(self._head("PUT", key, len(data)) + data)
+        self._answer()
+
+    def get(self, key: str) -> bytes:
+        self.connection.sendall(self._head("GET", key))
+        length, data = self._answer()
+        while len(data) < length:
+            data += self.connection.recv(length - len(data))
+        return data
+
+    def _head(self, method: str, key: str, length: int = 0) -> bytes:
+        return (
+            f"{method} /{self.bucket}/{key} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {length}\r\n\r\n".encode()
+        )
+
+    def _answer(self) -> tuple[int, bytes]:
+        """The length of the body, and what of it has come with the headers."""
+        text = b""
+        while b"\r\n\r\n" not in text:
+            text += self.connection.recv(4096)
+        head, _, rest = text.partition(b"\r\n\r\n")
+        return int(head.lower().partition(b"content-length:")[2].split()[0]), rest
+
+
+CLIENTS: dict[str, type[Client]] = {
+    "django-gostorage": Ours,
+    "boto3": Boto3,
+    "django-storages": DjangoStorages,
+    "s3fs": S3fs,
+    "minio": MinioPy,
+    "obstore": Obstore,
+    "OpenDAL": OpenDAL,
+    "bare socket": Bare,
+}
+
+
+# ---- jobs: each gives what JSON can say
+
+
+def up(client: Client, key: str, size: int, fresh: bool = False) -> dict[str, Any]:
+    Source.fresh = fresh
+    return _moved(lambda: client.up(key, size))
+
+
+def down(client: Client, key: str) -> dict[str, Any]:
+    return _moved(lambda: client.down(key))
+
+
+def up_at_once(client: Client, key: str, size: int, number: int) -> dict[str, Any]:
+    """So many uploads in threads."""
+    Source.fresh = False
+    with concurrent.futures.ThreadPoolExecutor(number) as threads:
+        keys = [f"{key}-{n}" for n in range(number)]
+        return _moved(lambda: "".join(threads.map(lambda key: client.up(key, size), keys)))
+
+
+def _moved(work: Callable[[], str]) -> dict[str, Any]:
+    digests: list[str] = []
+    cost = measure(lambda: digests.append(work()))
+    return {"wall": cost.wall, "cpu": cost.cpu, "digest": digests[0]}
+
+
+def store(client: Client, key: str, size: int) -> dict[str, Any]:
+    assert isinstance(client, Ours)
+    client.store(key, size)
+    return {}
+
+
+def put(client: Client, key: str, size: int, number: int) -> dict[str, Any]:
+    data = random.randbytes(size)
+    return _repeated(number, lambda n: client.put(f"{key}-{n % 100}", data))
+
+
+def get(client: Client, key: str, size: int, number: int) -> dict[str, Any]:
+    def work(_: int) -> None:
+        assert len(client.get(key)) == size
+
+    return _repeated(number, work)
+
+
+def _repeated(number: int, work: Callable[[int], None]) -> dict[str, Any]:
+    times = []
+
+    def all_of_them() -> None:
+        for n in range(number):
+            begin = time.perf_counter()
+            work(n)
+            times.append(time.perf_counter() - begin)
+
+    return {"cpu": measure(all_of_them).cpu / number, "times": times}
+
+
+JOBS = {job.__name__: job for job in (up, down, up_at_once, store, put, get)}
+
+
+# ---- memory
+
+
+def _memory(field: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise LookupError(field)
+
+
+def main() -> None:
+    client_class = CLIENTS[sys.argv[1]]
+    client = client_class(Place(**json.loads(sys.stdin.readline())))
+    client.put(FOLDER + "get-1", b"1")  # connected, and everything is loaded that loads late
+    client.get(FOLDER + "get-1")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = _memory("VmRSS")
+    package = client_class.package
+    print(json.dumps({"version": importlib.metadata.version(package) if package else ""}), flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        answer = JOBS[job.pop("job")](client, **job)
+        print(json.dumps(answer | {"growth": _memory("VmHWM") - before}), flush=True)
+    os._exit(0)  # threads of some clients end late
+
+
+if __name__ == "__main__":
+    main()

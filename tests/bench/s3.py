@@ -1,0 +1,255 @@
+"""The S3 adapter beside other clients: each in a process of its own, which does the same jobs in turn with the others.
+
+The server `discard` keeps nothing and costs little, so that the client is what is measured; versitygw is a real one.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from measure import MIB, Run, Target, alternate, at_least, at_most
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import servers  # noqa: E402
+from peers import CLIENTS, FOLDER  # noqa: E402
+
+OURS, LIMIT = "django-gostorage", "bare socket"
+KIB = 1024
+OPERATIONS = 2000
+AT_ONCE = 8
+BUDGET = 64 * MIB
+BUFFER = 8 * MIB + 256 * KIB
+"""What an upload has of its own beside the budget that all share: a part and a block."""
+
+Answers = list[dict[str, Any]]
+"""What a client's process answered to one job, round by round."""
+
+
+class Worker:
+    """The process of one client."""
+
+    def __init__(self, name: str, endpoint: servers.Endpoint, home: Path) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", HERE / "peers.py", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"},
+        )
+        try:
+            self.version: str = self.ask(dataclasses.asdict(endpoint))["version"]
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, job: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} failed; what it said stands above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def object_of(size: int) -> str:
+    """The key of an object to read; the server `discard` takes the size from it."""
+    return f"{FOLDER}get-{size}"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A server of tests/servers, and the clients that can speak to it."""
+
+    name: str
+    start: Callable[[Path], AbstractContextManager[servers.Endpoint]]
+    clients: tuple[str, ...]
+
+    @contextlib.contextmanager
+    def workers(self, run: Run, without: str = "", size: int | None = None) -> Iterator[list[Worker]]:
+        """The processes of the clients; with `size` there is an object of so many bytes to read."""
+        with self.start(run.directory) as endpoint, contextlib.ExitStack() as stack:
+            if size is not None:
+                with contextlib.closing(Worker(OURS, endpoint, run.directory)) as worker:
+                    worker.ask({"job": "store", "key": object_of(size), "size": size})
+            workers = []
+            for name in self.clients:
+                if name != without:
+                    workers.append(Worker(name, endpoint, run.directory))
+                    stack.callback(workers[-1].close)
+            yield workers
+
+
+STORES = [
+    Store("discard", servers.discard, tuple(CLIENTS)),
+    Store("versitygw", servers.versitygw, tuple(name for name in CLIENTS if name != LIMIT)),  # it wants signatures
+]
+
+
+Aim = Callable[[Mapping[str, float]], Target]
+"""What our figure is meant to be, seen from those of the others."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of each client."""
+
+    title: str
+    figure: Callable[[Answers], float]
+    form: str
+    aim: Aim | None = None
+
+
+def cpu(size: int, aim: Aim | None = None) -> Column:
+    return Column("CPU, ns/byte", lambda answers: _median(answers, "cpu") / size * 1e9, ".2f", aim)
+
+
+def speed(size: int, aim: Aim | None = None) -> Column:
+    return Column("MB/s", lambda answers: size / 1e6 / _median(answers, "wall"), ",.0f", aim)
+
+
+def growth(aim: Aim | None = None) -> Column:
+    return Column("peak RSS growth, MiB", lambda answers: max(each["growth"] for each in answers) / MIB, ",.0f", aim)
+
+
+def _median(answers: Answers, field: str) -> float:
+    figures: list[float] = [each[field] for each in answers]
+    return statistics.median(figures)
+
+
+def up(store: Store, run: Run) -> Table:
+    size = run.size(512)
+    job = {"job": "up", "key": FOLDER + "up", "size": size}
+    with store.workers(run) as workers:
+        # Memory shows in the rehearsal, time in what follows: premade bytes cost no time, and hide memory.
+        answers = _ask(run, f"{store.name}: up", workers, job, rehearsal=job | {"fresh": True})
+    return _table(
+        f"up to {store.name}: a stream of {size // MIB:,} MiB with SHA-256",
+        workers,
+        (cpu(size, lambda of: at_most(1.1 * of["OpenDAL"])), answers),
+        (speed(size, lambda of: at_least(of["OpenDAL"])), answers),
+        (growth(), answers),
+    )
+
+
+def down(store: Store, run: Run) -> Table:
+    size = run.size(512)
+    job = {"job": "down", "key": object_of(size)}
+    with store.workers(run, size=size) as workers:
+        answers = _ask(run, f"{store.name}: down", workers, job, rehearsal=job)
+    return _table(
+        f"down from {store.name}: {size // MIB:,} MiB with SHA-256",
+        workers,
+        (cpu(size, lambda of: at_most(of["boto3"])), answers),
+        (speed(size, lambda of: at_least(of["OpenDAL"])), answers),
+        (growth(), answers),
+    )
+
+
+def small(store: Store, run: Run) -> Table:
+    number = max(1, OPERATIONS // run.rounds)
+    put = {"job": "put", "key": FOLDER + "small", "size": KIB, "number": number}
+    get = put | {"job": "get", "key": object_of(KIB)}
+    with store.workers(run, size=KIB) as workers:
+        puts = _ask(run, f"{store.name}: small put", workers, put, rehearsal=put | {"number": 100})
+        gets = _ask(run, f"{store.name}: small get", workers, get, rehearsal=get | {"number": 100})
+
+    def half(answers: Answers) -> float:
+        times: list[float] = [time for each in answers for time in each["times"]]
+        return statistics.median(times) * 1e6
+
+    def work(answers: Answers) -> float:
+        return _median(answers, "cpu") * 1e6
+
+    def as_obstore(of: Mapping[str, float]) -> Target:
+        return at_most(of["obstore"])
+
+    return _table(
+        f"1 KiB to and from {store.name}, {number * run.rounds:,} times",
+        workers,
+        (Column("put p50, µs", half, ",.0f", as_obstore), puts),
+        (Column("CPU, µs", work, ",.0f"), puts),
+        (Column("get p50, µs", half, ",.0f", as_obstore), gets),
+        (Column("CPU, µs", work, ",.0f"), gets),
+    )
+
+
+def many(store: Store, run: Run) -> Table:
+    size = run.size(512) // 4
+    job = {"job": "up_at_once", "key": FOLDER + "up", "size": size, "number": AT_ONCE}
+    with store.workers(run, without=LIMIT) as workers:
+        few = dataclasses.replace(run, rounds=min(run.rounds, 2))  # a peak needs no more
+        answers = _ask(few, f"{store.name}: {AT_ONCE} up at once", workers, job)
+    return _table(
+        f"{AT_ONCE} streams of {size // MIB:,} MiB at once, up to {store.name} with SHA-256",
+        workers,
+        (growth(lambda of: at_most((BUDGET + AT_ONCE * BUFFER) / MIB)), answers),
+        (cpu(AT_ONCE * size), answers),
+        (speed(AT_ONCE * size), answers),
+    )
+
+
+def _ask(
+    run: Run, title: str, workers: list[Worker], job: dict[str, Any], rehearsal: dict[str, Any] | None = None
+) -> dict[str, Answers]:
+    """The answers of each client to a job, after making sure that all moved the same bytes."""
+
+    def asking(job: dict[str, Any]) -> list[Callable[[], dict[str, Any]]]:
+        return [functools.partial(worker.ask, job) for worker in workers]
+
+    answers = alternate(run, title, *asking(job), rehearsal=asking(rehearsal) if rehearsal else [])
+    digests = {each.get("digest") for rounds in answers for each in rounds}
+    if len(digests) != 1:
+        raise RuntimeError(f"{title}: the clients have moved different bytes")
+    return {worker.name: rounds for worker, rounds in zip(workers, answers, strict=True)}
+
+
+def _table(title: str, workers: list[Worker], *columns: tuple[Column, dict[str, Answers]]) -> Table:
+    """A row for each client, and below them what is meant to be reached and whether it is."""
+    table = Table("", title=title)
+    rows = {worker.name: [f"{worker.name} {worker.version}"] for worker in workers}
+    bounds, met = ["target"], ["met?"]
+    for column, answers in columns:
+        table.add_column(column.title, justify="right")
+        figures = {name: column.figure(rounds) for name, rounds in answers.items()}
+        for name, figure in figures.items():
+            rows[name].append(f"{figure:{column.form}}")
+        target = column.aim(figures) if column.aim else None
+        bounds.append(target.text(column.form) if target else "")
+        met.append(target.met(figures[OURS]) if target else "")
+    for name, row in rows.items():
+        table.add_row(*row, end_section=name == workers[-1].name)
+    table.add_row(*bounds)
+    table.add_row(*met)
+    return table
+
+
+def groups() -> dict[str, Callable[[Run], Table]]:
+    """What can be run, by name."""
+    kinds = (up, down, small, many)
+    return {f"{store.name}-{kind.__name__}": functools.partial(kind, store) for store in STORES for kind in kinds}
