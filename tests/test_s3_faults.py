@@ -547,8 +547,10 @@ TOXICS = {
 def test_bad_connections(name, world, toxiproxy):
     toxic, up, down = TOXICS[name]
     for stream, kind, operation in (("upstream", up, put(LARGE, OLD)), ("downstream", down, read("large"))):
-        options = {"folder": world.folder, "part_size": PART}
-        with toxiproxy.link(world.server) as link, quickly(link.endpoint, **options) as adapter:
+        with (
+            toxiproxy.link(world.server) as link,
+            quickly(link.endpoint, folder=world.folder, part_size=PART) as adapter,
+        ):
             steps = operation(world, adapter)
             call = next(steps)
             with link.toxic(stream=stream, **toxic):

@@ -32,6 +32,29 @@ func TestPanicInTheBackgroundIsAnError(t *testing.T) {
 	nothingLeft(t, table)
 }
 
+func TestCancelAllUndoesWhatRuns(t *testing.T) {
+	const number, put, list = 1, 2, 3
+	table := memoryTable(t, number)
+	if err := table.Start(number, put, "put", `{"key": "k"}`); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(time.Minute); table.CancelAll() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("a cancelled put goes on")
+		}
+	}
+	if _, err := table.Wait(put, time.Minute); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
+		t.Errorf("a put that was cancelled gives %v", err)
+	}
+	if err := table.Start(number, list, "list", `{"prefix": "k/"}`); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := table.Wait(list, time.Minute); err != nil || text == "" {
+		t.Errorf("the store does not work afterwards: %q %v", text, err)
+	}
+	nothingLeft(t, table)
+}
+
 func TestClosedStoreCancelsWhatRuns(t *testing.T) {
 	const number, call = 1, 2
 	table := memoryTable(t, number)

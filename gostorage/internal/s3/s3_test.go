@@ -143,6 +143,8 @@ func (s *swallowing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost:
 		s.joined++
 		_, _ = io.WriteString(w, "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>")
+	case r.Method == http.MethodDelete && s.aborted > 0:
+		w.WriteHeader(http.StatusNotFound)
 	case r.Method == http.MethodDelete:
 		s.aborted++
 		w.WriteHeader(http.StatusNoContent)
@@ -212,8 +214,9 @@ func TestKnownSizesArePlanned(t *testing.T) {
 // A single bit of a request that is wrong must not pass: what we sign is what we send.
 func TestSmallPutIsSignedWithItsDigest(t *testing.T) {
 	seen := make(chan *http.Request, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("ETag", `"e"`)
 		seen <- r
 	}))
 	defer server.Close()
