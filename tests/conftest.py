@@ -115,7 +115,7 @@ def native_stats():
 
 def usage():
     return {
-        **{key: native_stats()[key] for key in ("stores", "calls", "readers", "buffers")},
+        **{key: native_stats()[key] for key in ("stores", "calls", "readers", "buffers", "connections", "goroutines")},
         "fds": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
     }
@@ -137,7 +137,6 @@ def nothing_left(warm, tmp_path):
     yield
     until = time.monotonic() + 2
     while True:
-        gc.collect()
         after = usage()
         more = {key: (before[key], n) for key, n in after.items() if n > before[key]}
         left = litter(tmp_path)
@@ -145,7 +144,8 @@ def nothing_left(warm, tmp_path):
             return
         if time.monotonic() > until:
             pytest.fail(f"left behind: {more} {left}")
-        time.sleep(0.02)
+        gc.collect()
+        time.sleep(0.01)
 
 
 @pytest.fixture

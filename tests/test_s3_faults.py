@@ -289,7 +289,7 @@ def cases():
                     continue
                 for mode in ("once", "always"):
                     case = fault, operation, request, mode
-                    yield pytest.param(*case, id=" | ".join(case))
+                    yield pytest.param(*case, id=" | ".join(case), marks=pytest.mark.slow)
 
 
 def asks_for_checksums(operation, request):

@@ -1,0 +1,343 @@
+"""What goes over the wire: how many requests and bytes, what covers them, and that options reach the server."""
+
+import base64
+import contextlib
+import http.server
+import io
+import threading
+import zlib
+from hashlib import sha256
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import BYTES, make_s3
+from test_contract import Reads, digest, read_final
+
+from storage import StorageError
+
+MiB = 1024 * 1024
+PART = 5 * MiB
+SMALL, LARGE = BYTES[:100_000], BYTES[: 2 * PART + MiB]
+UNSIGNED = "UNSIGNED-PAYLOAD"
+
+
+@pytest.fixture
+def adapter(faults):
+    with contextlib.closing(make_s3(faults.endpoint, part_size=PART)) as adapter:
+        yield adapter
+
+
+@pytest.fixture
+def wire(faults):
+    """Carries out a call and gives the requests that it made, oldest first."""
+
+    def wire(call, *args, **kwargs):
+        faults.clear()
+        call(*args, **kwargs)
+        return faults.log()
+
+    return wire
+
+
+def operations(entries):
+    return [entry.operation for entry in entries]
+
+
+def base64_of(data):
+    return base64.b64encode(data).decode()
+
+
+# ---- how much
+
+
+def test_one_request_for_what_is_small(adapter, wire):
+    final = adapter.put_final("a", SMALL)
+    calls = {
+        "PutObject": lambda: adapter.put_final("a", Reads(SMALL)),
+        "GetObject": lambda: read_final(adapter, final),
+        "HeadObject": lambda: adapter.stat_final(*final),
+        "ListObjectsV2": lambda: adapter.list_temp_parts("s"),
+        "DeleteObject": lambda: adapter.delete_final(*final),
+    }
+    for operation, call in calls.items():
+        assert operations(wire(call)) == [operation]
+    assert operations(wire(adapter.put_temp_part, "s", 1, io.BytesIO(SMALL))) == ["PutObject"]
+    assert operations(wire(adapter.put_final, "a", b"", overwrite=False)) == ["PutObject"]
+    assert operations(wire(adapter.delete_temp_parts, "s")) == ["ListObjectsV2", "DeleteObjects"]
+
+
+@pytest.mark.parametrize("data", [b"", SMALL, LARGE[:PART], LARGE[: PART + 1], LARGE], ids=len)
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
+def test_bytes_are_sent_once(data, known, adapter, wire):
+    expected = {"size": len(data), "sha256": digest(data)} if known else {}
+    entries = wire(adapter.put_final, "a", Reads(data), **expected)
+    assert sum(entry.received for entry in entries) <= 1.01 * len(data) + 1000 * (len(data) > PART)
+    if len(data) <= PART:
+        assert operations(entries) == ["PutObject"]
+    else:
+        parts = operations(entries)[1:-1]
+        assert (operations(entries)[0], operations(entries)[-1]) == ("CreateMultipartUpload", "CompleteMultipartUpload")
+        assert parts == ["UploadPart"] * -(-len(data) // PART)
+    assert all(entry.sent == 0 for entry in entries if entry.operation in ("PutObject", "UploadPart"))
+
+
+@pytest.mark.parametrize("size", [None, len(LARGE)], ids=["unknown", "known"])
+def test_parts_are_equal(size, adapter, wire):
+    entries = wire(adapter.put_final, "a", Reads(LARGE, 100_001), size=size)
+    parts = {int(e.query["partNumber"]): e.received for e in entries if e.operation == "UploadPart"}
+    assert parts == {1: PART, 2: PART, 3: MiB}
+
+
+def test_a_range_moves_no_more_than_itself(adapter, wire):
+    final = adapter.put_final("a", LARGE)
+
+    def read(start, length):
+        with adapter.get_final_stream(*final, start=start, length=length) as reader:
+            assert reader.read() == LARGE[start : start + length]
+
+    for start, length in ((0, 10), (5, MiB), (6 * MiB, 3 * MiB), (len(LARGE) - 7, 7)):
+        (entry,) = wire(read, start, length)
+        assert (entry.operation, entry.status, entry.sent) == ("GetObject", 206, length)
+    assert operations(wire(read, 5, 0)) == ["HeadObject"]
+
+
+def test_a_seek_downloads_nothing_that_is_skipped(adapter, wire):
+    final = adapter.put_final("a", LARGE)
+
+    def jump():
+        with adapter.get_final_stream(*final, length=9 * MiB) as reader:
+            for place in (8 * MiB, 4 * MiB, 10):
+                reader.seek(place)
+                assert reader.read(100) == LARGE[place : place + 100]
+
+    first, *jumps = wire(jump)
+    assert [entry.headers["range"] for entry in jumps] == [
+        f"bytes={place}-{place + MiB - 1}" for place in (8 * MiB, 4 * MiB, 10)
+    ]
+    assert sum(entry.sent for entry in jumps) <= 3 * MiB
+    assert first.headers["range"] == f"bytes=0-{9 * MiB - 1}"
+
+
+def test_a_cut_download_goes_on_where_it_was(adapter, wire, faults):
+    final = adapter.put_final("a", LARGE)
+
+    def read():
+        with faults.rule("reset_down", "GetObject", at=7 * MiB, times=1):
+            assert read_final(adapter, final) == LARGE
+
+    first, second = wire(read)
+    start = int(second.headers["range"].removeprefix("bytes=").partition("-")[0])
+    assert 0 < start <= 7 * MiB and second.sent == len(LARGE) - start
+    assert "if-match" not in first.headers and second.headers["if-match"]
+
+
+def test_connections_are_used_again(adapter, wire):
+    def work():
+        for n in range(10):
+            final = adapter.put_final(f"a/{n}", SMALL)
+            assert read_final(adapter, final) == SMALL
+            adapter.delete_final(*final)
+
+    assert len({entry.connection for entry in wire(work)}) == 1
+    assert len({entry.connection for entry in wire(adapter.put_final, "a", LARGE)}) <= 4
+
+
+# ---- what covers it
+
+# For each option: headers of a small put, of the beginning, of a part and of the end of a large one, and of a read.
+CHECKSUMS = {
+    "auto": ({}, "CRC64NVME", "crc64nvme", "crc64nvme"),
+    "crc64nvme": ("crc64nvme", "CRC64NVME", "crc64nvme", "crc64nvme"),
+    "crc32": ("crc32", "CRC32", "crc32", "crc32"),
+    "sha256": ("sha256", "SHA256", "sha256", None),
+    "off": ({}, None, None, None),
+}
+SUMS = {
+    "crc32": lambda data: base64_of(zlib.crc32(data).to_bytes(4, "big")),
+    "sha256": lambda data: base64_of(sha256(data).digest()),
+}
+
+
+def checksums(entry):
+    """The headers of a request that have a checksum, by algorithm; not those that speak of one."""
+    names = ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
+    found = {name: entry.headers.get(f"x-amz-checksum-{name}") for name in names}
+    return {name: value for name, value in found.items() if value}
+
+
+@pytest.mark.parametrize("option", CHECKSUMS)
+def test_every_body_is_covered(option, faults, wire):
+    small, begun, on_part, on_end = CHECKSUMS[option]
+    with contextlib.closing(make_s3(faults.endpoint, part_size=PART, checksum=option)) as adapter:
+        (put,) = wire(adapter.put_final, "a", SMALL)
+        first, *parts, last = wire(adapter.put_final, "a", LARGE)
+        final = adapter.stat_final(adapter.bucket, f"{adapter.prefix}a")
+        (get,) = wire(read_final, adapter, final)
+    for entry in (put, first, *parts, last):
+        assert "content-encoding" not in entry.headers
+        assert int(entry.headers.get("content-length", 0)) == entry.received
+    signed = put.headers["x-amz-content-sha256"]
+    assert signed == (UNSIGNED if option == "off" else digest(SMALL))
+    assert set(checksums(put)) == ({small} if small else set())
+    assert first.headers.get("x-amz-checksum-algorithm") == begun
+    for part in parts:
+        number = int(part.query["partNumber"])
+        data = LARGE[PART * (number - 1) : PART * number]
+        assert set(checksums(part)) == ({on_part} if on_part else set())
+        if on_part in SUMS:
+            assert checksums(part)[on_part] == SUMS[on_part](data)
+        assert part.headers["x-amz-content-sha256"] == (digest(data) if option == "sha256" else UNSIGNED)
+    assert set(checksums(last)) == ({on_end} if on_end else set())
+    assert len(last.headers["x-amz-content-sha256"]) == len(first.headers["x-amz-content-sha256"]) == 64
+    assert get.headers.get("x-amz-checksum-mode") == (None if option == "off" else "ENABLED")
+
+
+def test_parts_are_signed_where_checksums_are_refused(adapter, wire, faults):
+    with faults.rule("no_checksums"):
+        adapter.put_final("a", LARGE)
+        _, *parts, _ = wire(adapter.put_final, "a", LARGE)
+    assert len(parts) == 3
+    for part in parts:
+        start = PART * (int(part.query["partNumber"]) - 1)
+        assert part.headers["x-amz-content-sha256"] == digest(LARGE[start : start + PART])
+
+
+def test_a_batch_of_deletes_is_covered(adapter, wire):
+    adapter.put_temp_part("s", 1, b"x")
+    _, batch = wire(adapter.delete_temp_parts, "s")
+    assert batch.headers["content-md5"] and len(batch.headers["x-amz-content-sha256"]) == 64
+
+
+# ---- what is asked for
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_a_condition_is_sent_with_the_commit(data, adapter, wire):
+    commit = {"PutObject", "CompleteMultipartUpload"}
+    for overwrite in (False, True):
+        entries = wire(adapter.put_final, f"a/{overwrite}", data, overwrite=overwrite)
+        asked = {entry.operation for entry in entries if entry.headers.get("if-none-match") == "*"}
+        assert asked == (set() if overwrite else commit & set(operations(entries)))
+
+
+def asked(faults, operation, call):
+    """The headers of a request that the server never sees."""
+    faults.clear()
+    with faults.rule("status", operation, status=403), pytest.raises(StorageError):
+        call()
+    return faults.log(operation)[0].headers
+
+
+@pytest.mark.parametrize(("operation", "data"), [("PutObject", SMALL), ("CreateMultipartUpload", LARGE)])
+def test_options_reach_the_server(operation, data, faults):
+    options = {
+        "server_side_encryption": "aws:kms",
+        "kms_key_id": "alias/mine",
+        "storage_class": "STANDARD_IA",
+        "security_token": "token",
+    }
+    described = {"content_type": "text/x-own", "metadata": {"By": "Zoë | %\n"}}
+    with contextlib.closing(make_s3(faults.endpoint, part_size=PART, **options)) as adapter:
+        final = asked(faults, operation, lambda: adapter.put_final("a", data, **described))
+        temp = asked(faults, operation, lambda: adapter.put_temp_part("s", 1, data))
+    for headers in (final, temp):
+        assert headers["x-amz-server-side-encryption"] == "aws:kms"
+        assert headers["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/mine"
+        assert headers["x-amz-security-token"] == "token"
+    assert final["x-amz-storage-class"] == "STANDARD_IA"
+    assert "x-amz-storage-class" not in temp  # parts are read soon
+    assert final["content-type"] == "text/x-own"
+    assert final["x-amz-meta-by"].isascii()
+
+
+def test_metadata_arrives(adapter, versitygw):
+    final = adapter.put_final("a", SMALL, content_type="image/png", metadata={"by": "Zoë", "plain": "as it is"})
+    with versitygw.client() as client:
+        found = client.head_object(Bucket=final.bucket, Key=final.key)
+    assert found["ContentType"] == "image/png"
+    assert found["Metadata"] == {"by": "=?utf-8?b?Wm/Dqw==?=", "plain": "as it is", "gostorage-sha256": digest(SMALL)}
+
+
+def test_a_large_body_is_announced(adapter, wire):
+    """A server may refuse it before it is sent; the parts of an upload that it has taken are not asked about."""
+    (put,) = wire(adapter.put_final, "a", LARGE[:PART])
+    assert put.headers.get("expect") == "100-continue"
+    entries = wire(adapter.put_final, "a", LARGE)
+    assert not [entry for entry in entries if "expect" in entry.headers]
+
+
+# ---- where it goes
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Notes where requests would go. It answers those that it can read, and refuses connections."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((self.path, self.headers["Host"]))
+        self.send_response(200)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_CONNECT(self):
+        self.server.seen.append((self.path, self.headers["Host"]))
+        self.close_connection = True
+        self.send_response(403)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def forward():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        server.seen = []
+        server.url = "http://127.0.0.1:{1}".format(*server.server_address)
+        threading.Thread(target=server.serve_forever).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("style", "bucket", "host", "path"),
+    [
+        ("path", "mine", "store.example:9000", "/base/mine/f/final/a%20%C3%A9"),
+        ("virtual", "mine", "mine.store.example:9000", "/base/f/final/a%20%C3%A9"),
+        ("auto", "mine", "store.example:9000", "/base/mine/f/final/a%20%C3%A9"),
+        ("path", "with.dots", "store.example:9000", "/base/with.dots/f/final/a%20%C3%A9"),
+    ],
+)
+def test_addressing_styles(style, bucket, host, path, versitygw, forward):
+    options = {
+        "endpoint_url": "http://store.example:9000/base",
+        "proxy": forward.url,
+        "bucket_name": bucket,
+        "addressing_style": style,
+    }
+    with contextlib.closing(make_s3(versitygw, folder="f", **options)) as adapter:
+        adapter.put_final("a é", SMALL)
+    ((url, sent_host),) = forward.seen
+    assert (urlsplit(url).netloc, urlsplit(url).path, sent_host) == (host, path, host)
+
+
+@pytest.mark.parametrize(
+    ("style", "bucket", "region", "host"),
+    [
+        ("auto", "mine", "eu-west-1", "mine.s3.eu-west-1.amazonaws.com"),
+        ("auto", "with.dots", "eu-west-1", "s3.eu-west-1.amazonaws.com"),
+        ("path", "mine", "eu-west-1", "s3.eu-west-1.amazonaws.com"),
+        ("auto", "mine", "cn-north-1", "mine.s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_hosts_of_aws(style, bucket, region, host, versitygw, forward):
+    options = {"endpoint_url": None, "bucket_name": bucket, "region_name": region, "addressing_style": style}
+    with (
+        contextlib.closing(make_s3(versitygw, proxy=forward.url, max_attempts=1, **options)) as adapter,
+        pytest.raises(StorageError),
+    ):
+        adapter.put_final("a", SMALL)
+    assert {address for address, _ in forward.seen} == {f"{host}:443"}
