@@ -132,8 +132,9 @@ def test_a_large_part_size_is_not_tried(versitygw):
 
 
 def at(seconds):
-    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    return {"Date": email.utils.format_datetime(now, usegmt=True)}
+    """Answers of a clock that is so far ahead."""
+    ahead = datetime.timedelta(seconds=seconds)
+    return {"Date": lambda: email.utils.format_datetime(datetime.datetime.now(datetime.UTC) + ahead, usegmt=True)}
 
 
 def forgotten(body):

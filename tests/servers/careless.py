@@ -18,7 +18,7 @@ class Careless:
 
     ignores     headers of requests that the server does not see, as it would not know them
     unverified  whether it takes any body, whatever the signature says of it
-    answers     headers that all its answers have
+    answers     headers that all its answers have; a value may be a function that gives it
     changed     what becomes of the body of an answer
     """
 
@@ -78,7 +78,7 @@ class Careless:
             if name.lower() not in ("connection", "transfer-encoding", "content-length", *self._lower()):
                 client.send_header(name, value)
         for name, value in self._answers.items():
-            client.send_header(name, value)
+            client.send_header(name, value() if callable(value) else value)
         if client.command == "HEAD":
             client.send_header("Content-Length", answer.getheader("Content-Length", "0"))
         elif answer.status != 204:
