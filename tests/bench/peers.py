@@ -470,7 +470,7 @@ def down(client: Client, key: str) -> dict[str, Any]:
 
 def up_at_once(client: Client, key: str, size: int, number: int) -> dict[str, Any]:
     """So many uploads in threads."""
-    Source.fresh = False
+    Source.fresh = True
     with concurrent.futures.ThreadPoolExecutor(number) as threads:
         keys = [f"{key}-{n}" for n in range(number)]
         return _moved(lambda: "".join(threads.map(lambda key: client.up(key, size), keys)))

@@ -62,7 +62,7 @@ class Worker:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} failed; what it said stands above")
+            raise RuntimeError(f"{self.name} ended with {self._process.wait()}; what it said stands above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
