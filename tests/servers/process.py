@@ -42,6 +42,8 @@ def running(name, *arguments, log, ready, environment=None):
         )
     try:
         yield _wait(process, name, log, ready)
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} ended by itself, with {process.returncode}:\n{log.read_text(errors='replace')}")
     finally:
         process.terminate()
         try:

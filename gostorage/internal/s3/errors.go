@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -25,13 +24,13 @@ import (
 // kinds gives the codes of S3 and of its relatives their kind; the status decides for others.
 var kinds = map[string]object.Code{
 	"NoSuchKey": object.NotFound, "NotFound": object.NotFound, "NoSuchVersion": object.NotFound,
-	"NoSuchBucket": object.Bucket, "InvalidBucketName": object.Bucket,
+	"NoSuchBucket": object.Bucket, "InvalidBucketName": object.Bucket, "AccessDenied": object.Permission,
 	"PreconditionFailed": object.Exists, "ConditionalRequestConflict": object.Conflict,
 	"OperationAborted": object.Conflict, "NoSuchUpload": object.Conflict, "ObjectParentIsFile": object.Conflict,
 	"XMinioParentIsObject": object.Conflict, "XMinioObjectExistsAsDirectory": object.Conflict,
 	"ObjectExistsAsDirectory": object.Conflict, "ExistingObjectIsDirectory": object.Conflict,
 	"BadDigest": object.Mismatch, "InvalidDigest": object.Mismatch, "XAmzContentSHA256Mismatch": object.Mismatch,
-	"XAmzContentChecksumMismatch": object.Mismatch, "IncompleteBody": object.Mismatch,
+	"XAmzContentChecksumMismatch": object.Mismatch, "IncompleteBody": object.Mismatch, "MalformedXML": object.Mismatch,
 	"QuotaExceeded": object.Full, "XMinioStorageFull": object.Full, "InsufficientStorage": object.Full,
 	"XMinioAdminBucketQuotaExceeded": object.Full,
 	"KeyTooLongError":                object.InvalidKey, "KeyTooLong": object.InvalidKey, "XMinioInvalidObjectName": object.InvalidKey,
@@ -58,6 +57,7 @@ var hints = map[string]string{
 	"BadDigest":                    "other bytes arrived than were sent",
 	"XAmzContentSHA256Mismatch":    "other bytes arrived than were sent",
 	"XAmzContentChecksumMismatch":  "other bytes arrived than were sent",
+	"MalformedXML":                 "other bytes arrived than were sent",
 	"PreconditionFailed":           "another object is there",
 }
 
@@ -87,14 +87,24 @@ func classify(err error) error {
 	if said == "UnknownError" { // the SDK's word for no message
 		said = ""
 	}
-	failed := &object.Error{Code: kind(code, status), Status: status}
+	failed := answer(code, status)
+	failed.Status = status
 	if id, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		failed.RequestID = id.ServiceRequestID()
 	}
-	failed.Retryable = slices.Contains(
-		[]object.Code{object.Unavailable, object.Timeout, object.Conflict, object.Mismatch}, failed.Code,
-	) && !strings.Contains(code, "Parent") && !strings.Contains(code, "Directory")
 	failed.Message = describe(code, said, status, response.Response)
+	return failed
+}
+
+// answer is the error for a code of S3, or for a status if it has none that we know.
+func answer(code string, status int) *object.Error {
+	failed := &object.Error{Code: kind(code, status)}
+	switch failed.Code {
+	case object.Unavailable, object.Timeout, object.Mismatch:
+		failed.Retryable = true
+	case object.Conflict: // of writers, not of an object with a folder
+		failed.Retryable = !strings.Contains(code, "Parent") && !strings.Contains(code, "Directory")
+	}
 	return failed
 }
 

@@ -152,11 +152,12 @@ func (s *Store) putWhole(
 		in.IfNoneMatch = aws.String("*")
 	}
 	for attempt := 0; ; attempt++ {
-		_, err := perform(ctx, &request{hash: hash, part: body}, in, s.client.putObject)
+		about := &request{hash: hash, part: body}
+		_, err := perform(ctx, about, in, s.client.putObject)
 		if err == nil {
 			return info, nil
 		}
-		there, settled, err := s.settle(ctx, err, info, "", opts)
+		there, settled, err := s.settle(ctx, err, about.attempts, info, "", opts)
 		if settled || attempt == 3 {
 			return there, err
 		}
@@ -169,14 +170,14 @@ func (s *Store) putWhole(
 // settle decides by a look what a commit has come to that did not simply succeed: it may have been carried out though
 // its answer was lost, or another writer was first. It is not settled when the same commit may be tried again.
 func (s *Store) settle(
-	ctx context.Context, failed error, put object.Info, upload string, opts object.PutOptions,
+	ctx context.Context, failed error, attempts int, put object.Info, upload string, opts object.PutOptions,
 ) (object.Info, bool, error) {
 	if ctx.Err() != nil {
 		return object.Info{}, true, failed
 	}
 	code := object.CodeOf(failed)
 	rival := code == object.Exists || code == object.Conflict
-	if refused(failed) && !rival && code != object.Mismatch {
+	if attempts == 1 && refused(failed) && !rival {
 		return object.Info{}, true, failed
 	}
 	look, cancel := context.WithTimeout(ctx, undoTime)
@@ -190,10 +191,8 @@ func (s *Store) settle(
 		return put, true, nil
 	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256:
 		return put, true, nil
-	case missing && code == object.Exists:
-		return object.Info{}, false, failed // the rival is gone again
-	case code == object.Conflict && upload == "" && retryable(failed) && (missing || opts.Overwrite):
-		return object.Info{}, false, failed // the rival has not finished
+	case rival && (missing || code == object.Conflict && retryable(failed) && opts.Overwrite):
+		return object.Info{}, false, failed // the rival is gone again, or has not finished
 	case missing || opts.Overwrite:
 		return object.Info{}, true, failed
 	case there.SHA256 == "" && there.Size == put.Size:
@@ -303,16 +302,15 @@ func (s *Store) deleteMany(ctx context.Context, batch []object.Info) error {
 	if err != nil {
 		return err
 	}
-	for _, failed := range out.Errors {
-		code := aws.ToString(failed.Code)
-		if kind(code, http.StatusForbidden) == object.NotFound {
+	for _, one := range out.Errors {
+		code := aws.ToString(one.Code)
+		failed := answer(code, http.StatusInternalServerError)
+		if failed.Code == object.NotFound {
 			continue
 		}
-		return &object.Error{
-			Code: kind(code, http.StatusInternalServerError), Retryable: true,
-			Key:     strings.TrimPrefix(aws.ToString(failed.Key), s.config.Prefix),
-			Message: describe(code, aws.ToString(failed.Message), http.StatusOK, nil),
-		}
+		failed.Key = strings.TrimPrefix(aws.ToString(one.Key), s.config.Prefix)
+		failed.Message = describe(code, aws.ToString(one.Message), http.StatusOK, nil)
+		return failed
 	}
 	return nil
 }

@@ -200,11 +200,12 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 		in.IfNoneMatch = aws.String("*")
 	}
 	patience := seconds(s.config.ReadTimeout + float64(info.Size)/joinRate)
-	_, err := perform(ctx, &request{patience: patience}, in, s.client.completeUpload)
+	about := &request{patience: patience}
+	_, err := perform(ctx, about, in, s.client.completeUpload)
 	if err == nil {
 		return info, nil
 	}
-	there, _, err := s.settle(ctx, err, info, u.nonce, opts)
+	there, _, err := s.settle(ctx, err, about.attempts, info, u.nonce, opts)
 	return there, err
 }
 
