@@ -105,7 +105,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		}, nil
 	case "delete_all":
 		return func(ctx context.Context) (any, error) {
-			count, err := on.DeleteAll(ctx, r.Prefix)
+			count, err := deleteAll(ctx, on, r.Prefix)
 			return counted{count}, err
 		}, nil
 	case "check":
@@ -122,6 +122,19 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 	default:
 		return nil, object.Errorf(object.Internal, "there is no operation %q", op)
 	}
+}
+
+// deleteAll removes all objects below a folder and tells how many there were.
+func deleteAll(ctx context.Context, on *store, prefix string) (int, error) {
+	found, err := on.List(ctx, prefix)
+	if err != nil {
+		return 0, err
+	}
+	keys := make([]string, len(found))
+	for i, info := range found {
+		keys[i] = info.Key
+	}
+	return len(keys), on.DeleteMany(ctx, keys)
 }
 
 func checkKeys(op string, r *Request) error {

@@ -408,6 +408,9 @@ func (p *Pipe) Sum() (size int64, sha256 string) {
 	return p.moved.Load(), hex.EncodeToString(p.hash.Sum(nil))
 }
 
+// Record implements object.Source.
+func (p *Pipe) Record() string { return "" }
+
 // Read implements io.Reader.
 func (p *Pipe) Read(into []byte) (int, error) {
 	if len(into) == 0 {

@@ -7,7 +7,6 @@ package local
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -138,8 +137,8 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return object.Info{}, err
 	}
 	size, sum := src.Sum()
-	info := object.Info{Key: key, Size: size, SHA256: sum}
-	if err := s.seal(file, info, opts); err != nil {
+	info := object.Info{Key: key, Size: size, SHA256: sum, Record: src.Record()}
+	if err := s.seal(file, &info, opts); err != nil {
 		return object.Info{}, classify(err)
 	}
 	if ctx.Err() != nil {
@@ -149,7 +148,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 }
 
 // seal makes the file all that the object will be, before it has a name.
-func (s *Store) seal(file *staged, info object.Info, opts object.PutOptions) error {
+func (s *Store) seal(file *staged, info *object.Info, opts object.PutOptions) error {
 	if err := file.Chmod(s.config.FileMode); err != nil {
 		return err
 	}
@@ -292,9 +291,7 @@ func (p *place) open(key string) (*reader, error) {
 		_ = file.Close()
 		return nil, classify(err)
 	}
-	info := object.Info{Key: key, Size: stat.Size()}
-	info.SHA256 = readDigest(file, info.Size)
-	return &reader{File: file, info: info}, nil
+	return &reader{File: file, info: describe(key, file, stat)}, nil
 }
 
 // Stat implements object.Store.
@@ -345,9 +342,9 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-// DeleteAll implements object.Store.
-func (s *Store) DeleteAll(ctx context.Context, prefix string) (int, error) {
-	return object.DeleteEach(ctx, s, prefix)
+// DeleteMany implements object.Store.
+func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
+	return object.DeleteEach(ctx, s, keys)
 }
 
 // List implements object.Store.
@@ -448,39 +445,4 @@ func (c classifying) Write(p []byte) (int, error) {
 		err = classify(err)
 	}
 	return n, err
-}
-
-// The extended attributes that are kept with an object; user.mime_type is the freedesktop.org name.
-const (
-	digestAttribute      = "user.gostorage.sha256"
-	contentTypeAttribute = "user.mime_type"
-	metadataAttribute    = "user.gostorage.metadata"
-)
-
-// writeAttributes keeps digest, content type and metadata with the file, where the file system can: elsewhere the
-// digest of a listing is unknown, and nothing else is lost.
-func writeAttributes(file *os.File, info object.Info, opts object.PutOptions) error {
-	set := func(name, value string) error {
-		err := unix.Fsetxattr(int(file.Fd()), name, []byte(value), 0)
-		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
-			return nil
-		}
-		return err
-	}
-	if err := set(digestAttribute, digestRecord(info)); err != nil {
-		return err
-	}
-	if opts.ContentType != "" {
-		if err := set(contentTypeAttribute, opts.ContentType); err != nil {
-			return err
-		}
-	}
-	if len(opts.Metadata) > 0 {
-		metadata, err := json.Marshal(opts.Metadata)
-		if err != nil {
-			return err
-		}
-		return set(metadataAttribute, string(metadata))
-	}
-	return nil
 }

@@ -145,7 +145,7 @@ func (p *place) attributes() object.Finding {
 	}
 	defer file.discard()
 	info := object.Info{SHA256: fmt.Sprintf("%064d", 0)}
-	err = unix.Fsetxattr(int(file.Fd()), digestAttribute, []byte(digestRecord(info)), 0)
+	err = unix.Fsetxattr(int(file.Fd()), digestAttribute, []byte(digestRecord(&info)), 0)
 	if err == nil && readDigest(file.File, 0) != info.SHA256 {
 		err = unix.EIO
 	}

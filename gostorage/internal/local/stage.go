@@ -129,23 +129,6 @@ func retried(call func() (int, error)) (int, error) {
 	}
 }
 
-func digestRecord(info object.Info) string { return fmt.Sprintf("v1 %s %d", info.SHA256, info.Size) }
-
-// readDigest gives the digest kept with the file, or "" when there is none or the file has another size since.
-func readDigest(file *os.File, size int64) string {
-	record := make([]byte, 128)
-	n, err := unix.Fgetxattr(int(file.Fd()), digestAttribute, record)
-	if err != nil {
-		return ""
-	}
-	var sum string
-	var was int64
-	if _, err := fmt.Sscanf(string(record[:n]), "v1 %64s %d", &sum, &was); err != nil || was != size || len(sum) != 64 {
-		return ""
-	}
-	return sum
-}
-
 // classify turns an error of the system into one of ours; its text names no path.
 func classify(err error) error {
 	if err == nil {

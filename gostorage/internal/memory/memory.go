@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -35,7 +36,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return object.Info{}, err
 	}
 	size, sum := src.Sum()
-	stored := entry{info: object.Info{Key: key, Size: size, SHA256: sum}, data: into}
+	stored := entry{info: object.Info{Key: key, Size: size, SHA256: sum, Record: src.Record(), Modified: time.Now()}, data: into}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -78,9 +79,9 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-// DeleteAll implements object.Store.
-func (s *Store) DeleteAll(ctx context.Context, prefix string) (int, error) {
-	return object.DeleteEach(ctx, s, prefix)
+// DeleteMany implements object.Store.
+func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
+	return object.DeleteEach(ctx, s, keys)
 }
 
 // List implements object.Store.

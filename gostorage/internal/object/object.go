@@ -6,6 +6,7 @@ package object
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // Info is what a Store knows of an object. SHA256 is lower-case hex, or empty where the store cannot know it;
@@ -15,6 +16,14 @@ type Info struct {
 	Size      int64  `json:"size"`
 	SHA256    string `json:"sha256"`
 	CRC64NVME string `json:"-"`
+
+	// ETag changes when the bytes do: for reads and copies that must not see others.
+	ETag string `json:"-"`
+	// Version was never given to other bytes, not even by someone who wants that; empty where there is none.
+	Version string `json:"-"`
+	// Record is what the Source wanted to be kept with its bytes, where it was kept.
+	Record   string    `json:"-"`
+	Modified time.Time `json:"-"`
 }
 
 // PutOptions say how an object is stored.
@@ -32,6 +41,9 @@ type Source interface {
 	io.Reader
 	io.WriterTo
 	Sum() (size int64, sha256 string)
+
+	// Record is to be kept with the object where that is possible; only after the end.
+	Record() string
 
 	// Expected is what the caller said of the bytes: size -1 and no digest where it did not.
 	Expected() (size int64, sha256 string)
@@ -91,8 +103,8 @@ type Store interface {
 	// Delete removes the object. A missing key is not an error.
 	Delete(ctx context.Context, key string) error
 
-	// DeleteAll removes all objects below the folder prefix and tells how many there were.
-	DeleteAll(ctx context.Context, prefix string) (int, error)
+	// DeleteMany removes the objects. Missing keys are not errors.
+	DeleteMany(ctx context.Context, keys []string) error
 
 	// List gives all objects below the folder prefix (it ends with a slash), ordered by key.
 	List(ctx context.Context, prefix string) ([]Info, error)
@@ -112,19 +124,15 @@ func Same(there, put Info) (Info, error) {
 	return Info{}, Errorf(Exists, "a different object is already there")
 }
 
-// DeleteEach is DeleteAll for a Store that deletes one by one.
-func DeleteEach(ctx context.Context, s Store, prefix string) (int, error) {
-	found, err := s.List(ctx, prefix)
-	if err != nil {
-		return 0, err
-	}
-	for i, info := range found {
+// DeleteEach is DeleteMany for a Store that deletes one by one.
+func DeleteEach(ctx context.Context, s Store, keys []string) error {
+	for _, key := range keys {
 		if ctx.Err() != nil {
-			return i, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
-		if err := s.Delete(ctx, info.Key); err != nil {
-			return i, err
+		if err := s.Delete(ctx, key); err != nil {
+			return err
 		}
 	}
-	return len(found), nil
+	return nil
 }

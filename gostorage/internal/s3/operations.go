@@ -248,6 +248,7 @@ func readHead(response *http.Response) (*sdk.HeadObjectOutput, error) {
 	etag, err := tag(response)
 	return &sdk.HeadObjectOutput{
 		ContentLength: &response.ContentLength, ETag: etag, Metadata: metadataOf(response),
+		LastModified: modified(response),
 	}, err
 }
 
@@ -259,6 +260,14 @@ func readGet(response *http.Response) (*sdk.GetObjectOutput, error) {
 		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
 		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
 	}, err
+}
+
+func modified(response *http.Response) *time.Time {
+	at, err := http.ParseTime(response.Header.Get("Last-Modified"))
+	if err != nil {
+		return nil
+	}
+	return &at
 }
 
 func metadataOf(response *http.Response) map[string]string {

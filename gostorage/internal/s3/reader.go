@@ -89,7 +89,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 		from = 0 // the server knows no ranges, and sends all
 	}
 	r.etag = out.ETag
-	r.info.SHA256 = knownDigest(out.Metadata)
+	known(&r.info, out.ETag, out.Metadata)
 	if out.ChecksumType == types.ChecksumTypeFullObject {
 		r.info.CRC64NVME = aws.ToString(out.ChecksumCRC64NVME)
 	}

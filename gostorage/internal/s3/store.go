@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ import (
 const (
 	digestMetadata = "gostorage-sha256" // the SHA-256 of the object, where it was known before the request
 	uploadMetadata = "gostorage-upload" // tells an object of this upload from one that another writer put
+	recordMetadata = "gostorage-record"
 )
 
 // undoTime bounds what goes on after a transfer has failed.
@@ -122,10 +124,10 @@ func (s *Store) putWhole(
 	ctx context.Context, key string, body *part, src object.Source, opts object.PutOptions,
 ) (object.Info, error) {
 	size, sum := src.Sum()
-	info := object.Info{Key: key, Size: size, SHA256: sum}
+	info := object.Info{Key: key, Size: size, SHA256: sum, Record: src.Record()}
 	in := &sdk.PutObjectInput{
 		Bucket: s.bucket(), Key: s.path(key), ContentLength: &size, Body: seekable{size},
-		ContentType: contentType(opts), Metadata: s.metadata(opts, sum, ""),
+		ContentType: contentType(opts), Metadata: s.metadata(opts, info),
 		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
 		StorageClass: types.StorageClass(s.config.StorageClass),
 	}
@@ -230,8 +232,15 @@ func (s *Store) look(ctx context.Context, key string) (object.Info, string, erro
 	if err != nil {
 		return object.Info{}, "", err
 	}
-	info := object.Info{Key: key, Size: aws.ToInt64(out.ContentLength), SHA256: knownDigest(out.Metadata)}
-	return info, out.Metadata[uploadMetadata], nil
+	info := object.Info{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)}
+	known(&info, out.ETag, out.Metadata)
+	return info, info.Version, nil
+}
+
+// known notes what the answer to a request tells of an object.
+func known(info *object.Info, etag *string, metadata map[string]string) {
+	info.ETag, info.SHA256 = aws.ToString(etag), knownDigest(metadata)
+	info.Version, info.Record = metadata[uploadMetadata], metadata[recordMetadata]
 }
 
 // knownDigest is the SHA-256 that was stored with an object, if it is one.
@@ -258,33 +267,28 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 // deleteBatch is the most that DeleteObjects takes.
 const deleteBatch = 1000
 
-// DeleteAll implements object.Store.
-func (s *Store) DeleteAll(ctx context.Context, prefix string) (int, error) {
+// DeleteMany implements object.Store.
+func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
 	s.client.hold()
 	defer s.client.release()
-	found, err := s.List(ctx, prefix)
-	if err != nil {
-		return 0, err
-	}
-	for done := 0; done < len(found); done += deleteBatch {
-		batch := found[done:min(done+deleteBatch, len(found))]
-		if err := s.deleteMany(ctx, batch); err != nil {
-			return done, err
+	for batch := range slices.Chunk(keys, deleteBatch) {
+		if err := s.deleteBatch(ctx, batch); err != nil {
+			return err
 		}
 	}
-	return len(found), nil
+	return nil
 }
 
-func (s *Store) deleteMany(ctx context.Context, batch []object.Info) error {
+func (s *Store) deleteBatch(ctx context.Context, batch []string) error {
 	keys := make([]types.ObjectIdentifier, 0, len(batch))
-	for _, info := range batch {
-		if strings.ContainsAny(*s.path(info.Key), noXML) {
-			if err := s.Delete(ctx, info.Key); err != nil {
+	for _, key := range batch {
+		if strings.ContainsAny(*s.path(key), noXML) {
+			if err := s.Delete(ctx, key); err != nil {
 				return err
 			}
 			continue
 		}
-		keys = append(keys, types.ObjectIdentifier{Key: s.path(info.Key)})
+		keys = append(keys, types.ObjectIdentifier{Key: s.path(key)})
 	}
 	if len(keys) == 0 {
 		return nil
@@ -292,12 +296,7 @@ func (s *Store) deleteMany(ctx context.Context, batch []object.Info) error {
 	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{Objects: keys, Quiet: aws.Bool(true)}}
 	out, err := perform(ctx, &request{md5: true}, in, s.client.deleteObjects)
 	if object.CodeOf(err) == object.Refused { // some stores have no such request
-		for _, info := range batch {
-			if err := s.Delete(ctx, info.Key); err != nil {
-				return err
-			}
-		}
-		return nil
+		return object.DeleteEach(ctx, s, batch)
 	}
 	if err != nil {
 		return err
@@ -347,7 +346,9 @@ func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) 
 			if !ours || object.CheckKey(key) != nil {
 				continue // no object of ours: no key can name it
 			}
-			found = append(found, object.Info{Key: key, Size: aws.ToInt64(one.Size)})
+			found = append(found, object.Info{
+				Key: key, Size: aws.ToInt64(one.Size), ETag: aws.ToString(one.ETag), Modified: aws.ToTime(one.LastModified),
+			})
 		}
 		if !aws.ToBool(page.IsTruncated) || aws.ToString(page.NextContinuationToken) == "" {
 			return found, nil
@@ -371,16 +372,17 @@ func (s *Store) Check(ctx context.Context) error {
 }
 
 // metadata is what is kept with an object: the caller's and ours.
-func (s *Store) metadata(opts object.PutOptions, sum, upload string) map[string]string {
+func (s *Store) metadata(opts object.PutOptions, info object.Info) map[string]string {
 	all := make(map[string]string, len(opts.Metadata)+2)
 	for name, value := range opts.Metadata {
 		all[name] = mime.BEncoding.Encode("utf-8", value) // as S3 itself answers what is not ASCII
 	}
-	if sum != "" {
-		all[digestMetadata] = sum
-	}
-	if upload != "" {
-		all[uploadMetadata] = upload
+	for name, value := range map[string]string{
+		digestMetadata: info.SHA256, uploadMetadata: info.Version, recordMetadata: info.Record,
+	} {
+		if value != "" {
+			all[name] = value
+		}
 	}
 	return all
 }

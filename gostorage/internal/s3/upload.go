@@ -78,7 +78,7 @@ func (s *Store) putParts(
 		up.undo(ctx)
 		return object.Info{}, err
 	}
-	info.Key = key
+	info.Key, info.Version = key, up.nonce
 	info.Size, info.SHA256 = src.Sum()
 	info, err = up.complete(ctx, info, opts)
 	if err != nil || up.orphans {
@@ -92,7 +92,7 @@ func (u *upload) create(ctx context.Context, first *part, sum string, opts objec
 	s := u.store
 	in := &sdk.CreateMultipartUploadInput{
 		Bucket: s.bucket(), Key: s.path(u.key), ContentType: contentType(opts),
-		Metadata:             s.metadata(opts, sum, u.nonce),
+		Metadata:             s.metadata(opts, object.Info{SHA256: sum, Version: u.nonce}),
 		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
 		StorageClass: types.StorageClass(s.config.StorageClass),
 	}
