@@ -6,6 +6,7 @@
 package calls
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
@@ -246,6 +249,37 @@ func (t *Table) Write(id int64, data []byte) (int, error) {
 		return n, object.Wire(c.op, c.key, err)
 	}
 	return n, nil
+}
+
+// Pull gives a put at most so many bytes of an open file, and says how many it took: 0 when it can read no more, -1 when
+// there was no room in time.
+func (t *Table) Pull(id int64, fd, most int) (int, error) {
+	c, err := t.call(id)
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	n, err := c.pipe.ReadFrom(func(into []byte) (n int, err error) {
+		for {
+			if n, err = unix.Read(fd, into); err != unix.EINTR {
+				break
+			}
+		}
+		if n <= 0 {
+			n, failed = 0, cmp.Or(err, io.EOF)
+		}
+		return n, failed
+	}, most, writeWait)
+	switch {
+	case n > 0:
+		return n, nil
+	case err == nil:
+		return -1, nil
+	case err == failed:
+		return 0, nil
+	default:
+		return 0, object.Wire(c.op, c.key, err)
+	}
 }
 
 // Finish lets a put or an assembly commit: no more bytes will come.
