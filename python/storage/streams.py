@@ -43,7 +43,7 @@ class Meter:
 
     def final(self, done: int) -> None:
         """The final figure, unless it was just told."""
-        if done != self._last:
+        if done != self._last or type(done) is not int:
             self._report(done)
 
     def _report(self, done: int) -> None:

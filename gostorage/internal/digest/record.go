@@ -75,24 +75,36 @@ const recordVersion = "v1 sha256"
 // String is the form in which a record is kept, with a checksum: the hash would take a damaged state for a good one.
 func (r Record) String() string {
 	text := fmt.Sprintf("%s %d %s %s", recordVersion, r.Size, encode(r.Chain[:]), encode([]byte(r.state)))
-	return text + " " + checksum(text)
+	return Seal(text)
+}
+
+// Seal adds a checksum to a text.
+func Seal(text string) string { return text + " " + checksum(text) }
+
+// Unseal gives a text without its checksum; false if it is not the same text.
+func Unseal(text string) (string, bool) {
+	end := strings.LastIndexByte(text, ' ')
+	if end < 0 || checksum(text[:end]) != text[end+1:] {
+		return "", false
+	}
+	return text[:end], true
 }
 
 // ParseRecord reads a record; false for whatever is not one, or was damaged.
 func ParseRecord(text string) (Record, bool) {
-	end := strings.LastIndexByte(text, ' ')
-	if end < 0 || checksum(text[:end]) != text[end+1:] {
+	text, ok := Unseal(text)
+	if !ok {
 		return Record{}, false
 	}
 	var parsed Record
 	var chain, state string
-	n, err := fmt.Sscanf(text[:end], recordVersion+" %d %s %s", &parsed.Size, &chain, &state)
+	n, err := fmt.Sscanf(text, recordVersion+" %d %s %s", &parsed.Size, &chain, &state)
 	if n != 3 || err != nil || copy(parsed.Chain[:], decode(chain)) != len(parsed.Chain) {
 		return Record{}, false
 	}
 	parsed.state = string(decode(state))
 	// The last eight bytes of a state are how many bytes it has seen.
-	if _, ok := parsed.Hash(); !ok || int64(binary.BigEndian.Uint64([]byte(parsed.state[len(parsed.state)-8:]))) != parsed.Size {
+	if _, ok = parsed.Hash(); !ok || int64(binary.BigEndian.Uint64([]byte(parsed.state[len(parsed.state)-8:]))) != parsed.Size {
 		return Record{}, false
 	}
 	return parsed, true
@@ -112,3 +124,6 @@ func checksum(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return encode(sum[:12])
 }
+
+// Sum is the digest of what a hash has seen, in lower-case hex.
+func Sum(of hash.Hash) string { return hex.EncodeToString(of.Sum(nil)) }
