@@ -168,8 +168,8 @@ class StorageAdapter(ABC):
     def extend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
         """Carry the digest of the whole on over parts that came out of order, so that ``assemble`` has less to read.
 
-        It covers the parts 1, 2, 3 … as far as there is no gap, and gives how many. Each part is read once in all; after
-        ``max_seconds`` none is begun, but one is read in any case. Raises ``ContentMismatch`` for a damaged part.
+        It covers the parts 1, 2, 3 … as far as there is no gap, and gives how many. Each part is read once in all.
+        After ``max_seconds`` none is begun, but one is read in any case. Raises ``ContentMismatch`` for a damaged part.
         """
 
     @abstractmethod

@@ -16,9 +16,11 @@ class LocalStorageAdapter(NativeAdapter):
     """Keeps parts below ``temp_dir`` and objects below ``final_dir``, each object a file at its key.
 
     ``durable`` syncs files and directories before a put is acknowledged. Modes are those of new files and
-    directories, whatever the umask. ``carry_digest``: each part that comes after the one before it carries the digest of
-    the whole on, so that ``assemble`` need not read them. ``bucket`` is the name that ``FinalObject`` carries: rows survive a moved
-    directory. Raises ``ImproperlyConfigured`` when one directory is, or lies in, the other.
+    directories, whatever the umask. ``bucket`` is the name that ``FinalObject`` carries: rows survive a moved
+    directory. With ``carry_digest`` a part that comes after the one before it carries the digest of the whole on, so
+    that ``assemble`` need not read it.
+
+    Raises ``ImproperlyConfigured`` when one directory is, or lies in, the other.
     """
 
     backend: ClassVar[str] = "local"
