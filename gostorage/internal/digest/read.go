@@ -42,6 +42,7 @@ func NewReader(opened object.Reader, sha256 string) *Reader {
 		r.hash = crc64nvme.New()
 		r.is = func(sum []byte) bool { return base64.StdEncoding.EncodeToString(sum) == known.CRC64NVME }
 	}
+	r.wrong = known.Size == 0 && r.hash != nil && !r.is(r.hash.Sum(nil))
 	return r
 }
 
