@@ -134,6 +134,9 @@ func (f *staged) append(ctx context.Context, there *place, part object.Info, don
 		f.wrote(n)
 		done(n, 0)
 	}
+	if !opened.Unchanged() {
+		return object.Errorf(object.Mismatch, "the part has changed: somebody wrote to it")
+	}
 	return nil
 }
 

@@ -86,6 +86,12 @@ type Reader interface {
 	Info() Info
 }
 
+// Mutable is a Reader of bytes to which somebody else can write where they are.
+type Mutable interface {
+	// Unchanged tells whether nobody has, since it was opened.
+	Unchanged() bool
+}
+
 // Store is one flat key space. Keys have passed CheckKey before they come here.
 type Store interface {
 	// Put stores all of src at key: the object appears whole or not at all. If src or ctx fails, the key is as it
