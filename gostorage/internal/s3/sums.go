@@ -129,6 +129,20 @@ func (s sums) onCompleted(in *types.CompletedPart) {
 	}
 }
 
+// copiedSums are what the server says of a part that it has copied.
+func copiedSums(algorithm string, result *types.CopyPartResult) sums {
+	found := sums{algorithm: algorithm}
+	switch algorithm {
+	case checksumCRC32:
+		found.checksum = result.ChecksumCRC32
+	case checksumCRC64:
+		found.checksum = result.ChecksumCRC64NVME
+	case checksumSHA256:
+		found.checksum = result.ChecksumSHA256
+	}
+	return found
+}
+
 func (s *summer) onComplete(in *sdk.CompleteMultipartUploadInput) {
 	switch s.algorithm {
 	case checksumCRC32:
