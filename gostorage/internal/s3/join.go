@@ -241,6 +241,9 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 	case err == nil && out.CopyPartResult != nil:
 		up.parts[i].ETag = out.CopyPartResult.ETag
 		j.sums[i] = copiedSums(up.sums.algorithm, out.CopyPartResult)
+		if up.sums.algorithm == checksumSHA256 && j.sums[i].checksum == nil {
+			return object.ErrCannotJoin // such an upload cannot end without that of each part
+		}
 		j.sums[i].onCompleted(up.parts[i])
 		j.done(piece.size, 0)
 		return nil

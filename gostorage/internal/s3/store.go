@@ -197,6 +197,7 @@ func (s *Store) settle(
 	case !missing && upload != "" && uploaded == upload:
 		return put, true, nil
 	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256:
+		put.Version = there.Version
 		return put, true, nil
 	case rival && (missing || code == object.Conflict && retryable(failed) && opts.Overwrite):
 		return object.Info{}, false, failed // the rival is gone again, or has not finished

@@ -89,15 +89,13 @@ func (s *Store) newUpload(key string, sums *summer) *upload {
 	return &upload{store: s, key: key, nonce: rand.Text(), sums: sums}
 }
 
-// end commits the upload if nothing has failed before, and leaves nothing of it if something has.
+// end commits the upload if nothing has failed before, and leaves nothing of it but the object.
 func (u *upload) end(ctx context.Context, info object.Info, opts object.PutOptions, err error) (object.Info, error) {
 	if err == nil {
 		info.Key, info.Version = u.key, u.nonce
 		info, err = u.complete(ctx, info, opts)
 	}
-	if err != nil || u.orphans {
-		u.undo(ctx)
-	}
+	u.undo(ctx)
 	return info, err
 }
 
@@ -217,13 +215,14 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 	about := &request{patience: s.patience(info.Size)}
 	_, err := perform(ctx, about, in, s.client.completeUpload)
 	if err == nil {
+		u.id = nil // it is no more
 		return info, nil
 	}
 	there, _, err := s.settle(ctx, err, about.attempts, info, u.nonce, opts)
 	return there, err
 }
 
-// undo aborts the upload. It goes on when the transfer was cancelled, for a short time of its own.
+// undo aborts what there is of the upload. It goes on when the transfer was cancelled, for a short time of its own.
 func (u *upload) undo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
