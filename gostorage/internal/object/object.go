@@ -17,6 +17,9 @@ type Info struct {
 	SHA256    string `json:"sha256"`
 	CRC64NVME string `json:"-"`
 
+	// Stored is the digest that was stored with the object, where it may have been written to since: SHA256 is not known
+	// then, and whoever reads all of it finds out.
+	Stored string `json:"-"`
 	// ETag changes when the bytes do: for reads and copies that must not see others.
 	ETag string `json:"-"`
 	// Version was never given to other bytes, not even by someone who wants that; empty where there is none.
