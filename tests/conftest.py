@@ -96,9 +96,10 @@ ADAPTERS = {
     **{f"s3-{server}": on_s3(server) for server in STORES},
     "s3-bare": in_a_bucket_of_its_own("versitygw"),
 }
+SLOW = ["s3-bare"]
 
 
-@pytest.fixture(params=ADAPTERS)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in ADAPTERS])
 def adapter(request):
     adapter = ADAPTERS[request.param](request)
     yield adapter
