@@ -7,7 +7,7 @@ MiB = 1024 * 1024
 BUDGET = 64 * MiB
 BLOCK = 256 * 1024
 PART = 8 * MiB + BLOCK
-"""What a large put to S3 has of its own: docs/s3.md."""
+"""What a large put to S3 has of its own; out of the budget it takes up to four times as much again: docs/s3.md."""
 SLACK = 16 * MiB
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def test_eight_at_once(run, tmp_path):
 def test_five_gibibytes_to_s3_and_back(run, versitygw, tmp_path):
     result = run("memory", tmp_path, "one", 5 * 1024, timeout=200, env=place_on(versitygw).environment)
     print(result)
-    assert result["grown"] <= BUDGET + SLACK
+    assert result["grown"] <= PART + 4 * PART + SLACK
 
 
 @pytest.mark.timeout(240)
