@@ -23,6 +23,7 @@ type Request struct {
 	Length      *int64            `json:"length"` // of it; absent: to the end
 	TempStore   int64             `json:"temp_store"`
 	Parts       []part            `json:"parts"`
+	Sweep       sweep             `json:"sweep"`
 
 	pipe   *digest.Pipe
 	moved  chan struct{}
@@ -110,6 +111,10 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		}, nil
 	case "check":
 		return func(ctx context.Context) (any, error) { return struct{}{}, on.Check(ctx) }, nil
+	case "survey":
+		return func(ctx context.Context) (any, error) { return survey(ctx, on, &r.Sweep) }, nil
+	case "sweep":
+		return func(ctx context.Context) (any, error) { return remove(ctx, on, &r.Sweep) }, nil
 	case "probe":
 		prober, ok := on.Store.(object.Prober)
 		return func(ctx context.Context) (any, error) {
@@ -141,7 +146,7 @@ func checkKeys(op string, r *Request) error {
 	switch op {
 	case "list", "delete_all", "probe":
 		return object.CheckKey(strings.TrimSuffix(r.Prefix, "/"))
-	case "check":
+	case "check", "survey", "sweep":
 		return nil
 	}
 	for _, part := range r.Parts {

@@ -1,0 +1,268 @@
+package calls
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// sweep is what a survey, or a sweep of what it has found, is asked for.
+type sweep struct {
+	After     string  `json:"after"` // the place to begin at, "" or the last of a survey
+	Until     string  `json:"until"` // the place to end at, if not before
+	OlderThan float64 `json:"older_than"`
+	// Parts says that the store holds the parts of sessions, which go with them; else unfinished writes only are swept.
+	Parts bool `json:"parts"`
+	// Sessions are those that may go; nil is for all.
+	Sessions *[]string `json:"sessions"`
+	DryRun   bool      `json:"dry_run"`
+}
+
+// surveyed is what a sweep would remove, in order, and the place where it would go on, or "".
+type surveyed struct {
+	Sessions []oldSession `json:"sessions"`
+	Others   int          `json:"others"` // unfinished writes of no session
+	Last     string       `json:"last"`
+}
+
+type oldSession struct {
+	ID   string `json:"id"`
+	Last string `json:"last"` // the place behind it
+}
+
+// swept counts what has been removed: sessions are those with parts, Size is in bytes.
+type swept struct {
+	Sessions int    `json:"sessions"`
+	Parts    int    `json:"parts"`
+	Uploads  int    `json:"uploads"`
+	Size     int64  `json:"size"`
+	Last     string `json:"last"`
+}
+
+const (
+	// enough objects for one call: mostly less than a page of S3, with the end of a folder in it.
+	enough = 800
+	// atOnce is how many unfinished writes are looked at, or ended, at a time.
+	atOnce = 16
+)
+
+// litter is what goes together: a session, or an unfinished write of none.
+type litter struct {
+	session string // or ""
+	last    string // the place behind it
+	newest  time.Time
+	keys    []string // of parts and what is kept beside them
+	parts   int
+	size    int64
+	writes  []*object.Unfinished
+}
+
+func survey(ctx context.Context, on *store, r *sweep) (surveyed, error) {
+	found, last, err := r.litter(ctx, on)
+	old := surveyed{Sessions: []oldSession{}, Last: last}
+	for _, one := range found {
+		if one.session == "" {
+			old.Others++
+			continue
+		}
+		old.Sessions = append(old.Sessions, oldSession{one.session, one.last})
+	}
+	return old, err
+}
+
+// remove sweeps. What cannot be removed keeps nothing else from being so.
+func remove(ctx context.Context, on *store, r *sweep) (swept, error) {
+	found, last, err := r.litter(ctx, on)
+	if err != nil {
+		return swept{}, err
+	}
+	if r.Sessions != nil {
+		found = slices.DeleteFunc(found, func(one *litter) bool {
+			return one.session != "" && !slices.Contains(*r.Sessions, one.session)
+		})
+	}
+	if !r.DryRun {
+		err = removeAll(ctx, on, found)
+	}
+	done := swept{Last: last}
+	for _, one := range found {
+		done.Parts += one.parts
+		done.Uploads += len(one.writes)
+		done.Size += one.size
+		if one.parts > 0 {
+			done.Sessions++
+		}
+	}
+	return done, err
+}
+
+func removeAll(ctx context.Context, on *store, all []*litter) error {
+	var keys []string
+	var writes []*object.Unfinished
+	for _, one := range all {
+		keys = append(keys, one.keys...)
+		writes = append(writes, one.writes...)
+	}
+	failed := each(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
+		return on.Abandon(ctx, *write)
+	})
+	if err := on.DeleteMany(ctx, keys); err != nil {
+		return err
+	}
+	return failed
+}
+
+// each does something with every write, some at a time, and gives the first error.
+func each(
+	ctx context.Context, writes []*object.Unfinished, do func(context.Context, *object.Unfinished) error,
+) error {
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for _, write := range writes {
+		group.Go(func() (err error) {
+			defer object.Rescue(&err)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return named(write.Key, do(ctx, write))
+		})
+	}
+	return group.Wait()
+}
+
+// litter gives what is old, from After on to the end of a folder, and the place where that is, or "" for the end of
+// all.
+//
+// Unfinished writes are listed before the objects: one that ends in between shows as a young object.
+func (r *sweep) litter(ctx context.Context, on *store) (old []*litter, last string, err error) {
+	writes, last, err := take(on.Unfinished(ctx, r.After), func(one object.Unfinished) string { return r.behind(one.Key) }, r.Until)
+	if err != nil {
+		return nil, "", err
+	}
+	var objects []object.Info
+	if r.Parts {
+		objects, last, err = take(on.Walk(ctx, r.After), func(one object.Info) string { return r.behind(one.Key) }, last)
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	limit := on.Now().Add(-time.Duration(r.OlderThan * float64(time.Second)))
+	all := r.sort(objects, writes, last)
+	all = slices.DeleteFunc(all, func(one *litter) bool { return one.newest.After(limit) })
+	if err := inspect(ctx, on, all, limit); err != nil {
+		return nil, "", err
+	}
+	all = slices.DeleteFunc(all, func(one *litter) bool { return one.newest.After(limit) })
+	return all, last, nil
+}
+
+// behind is the place behind all keys of a key's folder: a slash is followed by 0. Where there are no sessions, it is the
+// key itself.
+func (r *sweep) behind(key string) string {
+	if folder, _, below := strings.Cut(key, "/"); below && r.Parts {
+		return folder + "0"
+	}
+	return key
+}
+
+// take takes from a walk what lies before a place ("": all), or enough of it, and gives the place up to which it did.
+func take[T any](walk iter.Seq2[T, error], behind func(T) string, until string) (taken []T, last string, err error) {
+	for one, err := range walk {
+		if err != nil {
+			return nil, "", err
+		}
+		place := behind(one)
+		if until != "" && place > until {
+			break
+		}
+		if len(taken) >= enough && place != last {
+			return taken, last, nil
+		}
+		taken, last = append(taken, one), place
+	}
+	return taken, until, nil
+}
+
+// sort puts together what belongs together. Objects that are not ours make their session younger, and nothing else.
+func (r *sweep) sort(objects []object.Info, writes []object.Unfinished, last string) []*litter {
+	var all []*litter
+	sessions := map[string]*litter{}
+	of := func(key string, modified time.Time) *litter {
+		session, _, below := strings.Cut(key, "/")
+		if !below || !r.Parts || object.CheckKey(key) != nil {
+			session = ""
+		}
+		one, ok := sessions[session]
+		if !ok || session == "" {
+			one = &litter{session: session, last: r.behind(key)}
+			all = append(all, one)
+			sessions[session] = one
+		}
+		if modified.After(one.newest) {
+			one.newest = modified
+		}
+		return one
+	}
+	for i, write := range writes {
+		if last == "" || r.behind(write.Key) <= last {
+			one := of(write.Key, write.Modified)
+			one.writes = append(one.writes, &writes[i])
+		}
+	}
+	for _, info := range objects {
+		one := of(info.Key, info.Modified)
+		part, beside := isPart(info.Key)
+		if part {
+			one.parts++
+			one.size += info.Size
+		}
+		if part || beside {
+			one.keys = append(one.keys, info.Key)
+		}
+	}
+	all = slices.DeleteFunc(all, func(one *litter) bool { return len(one.keys)+len(one.writes) == 0 })
+	slices.SortStableFunc(all, func(a, b *litter) int { return strings.Compare(a.last, b.last) })
+	return all
+}
+
+// digestSuffix ends the name of what is kept beside a part.
+const digestSuffix = ".digest"
+
+// isPart tells whether a key of the temp store is that of a part, or of what is kept beside one.
+func isPart(key string) (part, beside bool) {
+	_, name, _ := strings.Cut(key, "/")
+	number, beside := strings.CutSuffix(name, digestSuffix)
+	ours := len(number) == 5 && strings.Trim(number, "0123456789") == "" && number != "00000"
+	return ours && !beside, ours && beside
+}
+
+// inspect looks when the last of each unfinished write arrived. One that has ended in between has made something young.
+func inspect(ctx context.Context, on *store, all []*litter, limit time.Time) error {
+	var writes []*object.Unfinished
+	for _, one := range all {
+		writes = append(writes, one.writes...)
+	}
+	err := each(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
+		err := on.Inspect(ctx, write)
+		if object.CodeOf(err) == object.NotFound {
+			write.Modified = limit.Add(1)
+			return nil
+		}
+		return err
+	})
+	for _, one := range all {
+		for _, write := range one.writes {
+			one.size += write.Size
+			if write.Modified.After(one.newest) {
+				one.newest = write.Modified
+			}
+		}
+	}
+	return err
+}
