@@ -3,6 +3,7 @@ package calls
 import (
 	"context"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,8 @@ type swept struct {
 const (
 	// enough objects for one call: mostly less than a page of S3, with the end of a folder in it.
 	enough = 800
+	// mostInFolder is more than a session has: 10,000 parts, and what is kept beside them.
+	mostInFolder = 30_000
 	// atOnce is how many unfinished writes are looked at, or ended, at a time.
 	atOnce = 16
 )
@@ -57,6 +60,7 @@ type litter struct {
 	session string // or ""
 	last    string // the place behind it
 	newest  time.Time
+	objects int      // below it
 	keys    []string // of parts and what is kept beside them
 	parts   int
 	size    int64
@@ -141,25 +145,28 @@ func each(
 //
 // Unfinished writes are listed before the objects: one that ends in between shows as a young object.
 func (r *sweep) litter(ctx context.Context, on *store) (old []*litter, last string, err error) {
-	writes, last, err := take(on.Unfinished(ctx, r.After), func(one object.Unfinished) string { return r.behind(one.Key) }, r.Until)
+	writes, last, err := take(
+		on.Unfinished(ctx, r.After), func(one object.Unfinished) string { return r.behind(one.Key) }, r.Until, math.MaxInt,
+	)
 	if err != nil {
 		return nil, "", err
 	}
 	var objects []object.Info
 	if r.Parts {
-		objects, last, err = take(on.Walk(ctx, r.After), func(one object.Info) string { return r.behind(one.Key) }, last)
+		objects, last, err = take(
+			on.Walk(ctx, r.After), func(one object.Info) string { return r.behind(one.Key) }, last, mostInFolder,
+		)
 		if err != nil {
 			return nil, "", err
 		}
 	}
 	limit := on.Now().Add(-time.Duration(r.OlderThan * float64(time.Second)))
-	all := r.sort(objects, writes, last)
-	all = slices.DeleteFunc(all, func(one *litter) bool { return one.newest.After(limit) })
+	young := func(one *litter) bool { return one.newest.After(limit) }
+	all := slices.DeleteFunc(r.sort(objects, writes, last), young)
 	if err := inspect(ctx, on, all, limit); err != nil {
 		return nil, "", err
 	}
-	all = slices.DeleteFunc(all, func(one *litter) bool { return one.newest.After(limit) })
-	return all, last, nil
+	return slices.DeleteFunc(all, young), last, nil
 }
 
 // behind is the place behind all keys of a key's folder: a slash is followed by 0. Where there are no sessions, it is the
@@ -171,8 +178,12 @@ func (r *sweep) behind(key string) string {
 	return key
 }
 
-// take takes from a walk what lies before a place ("": all), or enough of it, and gives the place up to which it did.
-func take[T any](walk iter.Seq2[T, error], behind func(T) string, until string) (taken []T, last string, err error) {
+// take takes from a walk what lies before a place ("": all), or enough of it, and gives the place up to which it did. Of
+// a folder it takes no more than one too many.
+func take[T any](
+	walk iter.Seq2[T, error], behind func(T) string, until string, most int,
+) (taken []T, last string, err error) {
+	begun := 0 // of the folder
 	for one, err := range walk {
 		if err != nil {
 			return nil, "", err
@@ -181,10 +192,16 @@ func take[T any](walk iter.Seq2[T, error], behind func(T) string, until string) 
 		if until != "" && place > until {
 			break
 		}
-		if len(taken) >= enough && place != last {
+		if place != last {
+			if len(taken) >= enough {
+				return taken, last, nil
+			}
+			begun, last = len(taken), place
+		}
+		taken = append(taken, one)
+		if len(taken)-begun > most {
 			return taken, last, nil
 		}
-		taken, last = append(taken, one), place
 	}
 	return taken, until, nil
 }
@@ -217,6 +234,7 @@ func (r *sweep) sort(objects []object.Info, writes []object.Unfinished, last str
 	}
 	for _, info := range objects {
 		one := of(info.Key, info.Modified)
+		one.objects++
 		part, beside := isPart(info.Key)
 		if part {
 			one.parts++
@@ -226,7 +244,9 @@ func (r *sweep) sort(objects []object.Info, writes []object.Unfinished, last str
 			one.keys = append(one.keys, info.Key)
 		}
 	}
-	all = slices.DeleteFunc(all, func(one *litter) bool { return len(one.keys)+len(one.writes) == 0 })
+	all = slices.DeleteFunc(all, func(one *litter) bool {
+		return len(one.keys)+len(one.writes) == 0 || one.objects > mostInFolder // nothing of ours
+	})
 	slices.SortStableFunc(all, func(a, b *litter) int { return strings.Compare(a.last, b.last) })
 	return all
 }
