@@ -104,6 +104,14 @@ func look(directory *os.File, name string) (*unix.Stat_t, error) {
 
 func modified(stat *unix.Stat_t) time.Time { return time.Unix(stat.Mtim.Unix()) }
 
+// arrived is when the last of a write came. What has another name too was written for that one, and linked here later.
+func arrived(stat *unix.Stat_t) time.Time {
+	if linked := time.Unix(stat.Ctim.Unix()); stat.Nlink > 1 && linked.After(modified(stat)) {
+		return linked
+	}
+	return modified(stat)
+}
+
 // Unfinished implements object.Sweeper: the files in the staging folder. Which keys they were for is not known.
 func (s *Store) Unfinished(_ context.Context, after string) iter.Seq2[object.Unfinished, error] {
 	return func(yield func(object.Unfinished, error) bool) {
@@ -146,7 +154,7 @@ func (s *Store) staged(after string) ([]object.Unfinished, error) {
 			return nil, err
 		}
 		if stat != nil {
-			found = append(found, object.Unfinished{Key: key, ID: name, Modified: modified(stat)})
+			found = append(found, object.Unfinished{Key: key, ID: name, Modified: arrived(stat)})
 		}
 	}
 	return found, nil
@@ -165,7 +173,7 @@ func (s *Store) Inspect(_ context.Context, write *object.Unfinished) error {
 	if stat == nil {
 		return object.Errorf(object.NotFound, "the write has ended")
 	}
-	write.Size, write.Modified = stat.Size, modified(stat)
+	write.Size, write.Modified = stat.Size, arrived(stat)
 	return nil
 }
 

@@ -1,13 +1,13 @@
 package s3
 
 import (
+	"encoding/base64"
 	"hash/crc32"
 	"math/bits"
 	"sync"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/minio/crc64nvme"
-
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
 // crc is a cyclic redundancy check whose values for pieces give that of the whole: each block is summed once, while it
@@ -16,7 +16,7 @@ type crc struct {
 	update     func(sum uint64, p []byte) uint64
 	bytes      int    // of a value
 	polynomial uint64 // bit-reversed
-	block      func() matrix
+	zeros      func() []matrix
 }
 
 var (
@@ -28,20 +28,18 @@ var (
 
 func newCRC(bytes int, polynomial uint64, update func(uint64, []byte) uint64) *crc {
 	c := &crc{update: update, bytes: bytes, polynomial: polynomial}
-	c.block = sync.OnceValue(func() matrix { return c.zeros(object.BlockSize) })
+	c.zeros = sync.OnceValue(c.doublings)
 	return c
 }
 
 // join gives the value of two runs of bytes, of which the second has so many.
 func (c *crc) join(first, second uint64, size int64) uint64 {
-	switch {
-	case first == 0:
-		return second
-	case size == object.BlockSize:
-		return c.block().times(first) ^ second
-	default:
-		return c.zeros(size).times(first) ^ second
+	for i := 0; size > 0 && first != 0; i, size = i+1, size>>1 {
+		if size&1 == 1 {
+			first = c.zeros()[i].times(first)
+		}
 	}
+	return first ^ second
 }
 
 // text is a value as S3 writes it.
@@ -51,6 +49,15 @@ func (c *crc) text(sum uint64) *string {
 		bytes[i] = byte(sum >> (8 * (c.bytes - 1 - i)))
 	}
 	return base64Of(bytes)
+}
+
+// value reads what text has written.
+func (c *crc) value(text *string) (sum uint64, ok bool) {
+	bytes, err := base64.StdEncoding.DecodeString(aws.ToString(text))
+	for _, b := range bytes {
+		sum = sum<<8 | uint64(b)
+	}
+	return sum, err == nil && len(bytes) == c.bytes
 }
 
 // matrix is a linear map over bits: a column for each bit of the argument.
@@ -72,22 +79,20 @@ func (m matrix) after(first matrix) matrix {
 	return product
 }
 
-// zeros is what so many zero bytes do to a value.
-func (c *crc) zeros(size int64) matrix {
+// doublings are what 1, 2, 4, 8... zero bytes do to a value.
+func (c *crc) doublings() []matrix {
 	width := 8 * c.bytes
 	power := make(matrix, width) // one zero bit
 	power[0] = c.polynomial
 	for i := 1; i < width; i++ {
 		power[i] = 1 << (i - 1)
 	}
-	all := make(matrix, width) // none
-	for i := range all {
-		all[i] = 1 << i
+	for range 3 { // one zero byte
+		power = power.after(power)
 	}
-	for bitsLeft := size * 8; bitsLeft > 0; bitsLeft >>= 1 {
-		if bitsLeft&1 == 1 {
-			all = power.after(all)
-		}
+	all := make([]matrix, 0, 63)
+	for len(all) < cap(all) {
+		all = append(all, power)
 		power = power.after(power)
 	}
 	return all

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -234,6 +235,12 @@ func refused(err error) bool {
 func unknown(err error) bool {
 	failed, ok := errors.AsType[*object.Error](err)
 	return ok && (failed.Status == http.StatusBadRequest || failed.Status == http.StatusNotImplemented)
+}
+
+// refusedWith tells that the server has refused a request with one of these statuses, and without any kind of its own.
+func refusedWith(err error, statuses ...int) bool {
+	failed, ok := errors.AsType[*object.Error](err)
+	return ok && failed.Code == object.Refused && slices.Contains(statuses, failed.Status)
 }
 
 // hopeless tells errors that no other attempt cures, though the SDK would try.

@@ -25,6 +25,8 @@ type operations struct {
 	listObjects    operation[sdk.ListObjectsV2Input, sdk.ListObjectsV2Output]
 	createUpload   operation[sdk.CreateMultipartUploadInput, sdk.CreateMultipartUploadOutput]
 	uploadPart     operation[sdk.UploadPartInput, sdk.UploadPartOutput]
+	copyPart       operation[sdk.UploadPartCopyInput, sdk.UploadPartCopyOutput]
+	copyObject     operation[sdk.CopyObjectInput, sdk.CopyObjectOutput]
 	completeUpload operation[sdk.CompleteMultipartUploadInput, sdk.CompleteMultipartUploadOutput]
 	abortUpload    operation[sdk.AbortMultipartUploadInput, sdk.AbortMultipartUploadOutput]
 	listUploads    operation[sdk.ListMultipartUploadsInput, sdk.ListMultipartUploadsOutput]
@@ -41,6 +43,8 @@ func prepare(client *sdk.Client, send sender) operations {
 		listObjects:    take(client.ListObjectsV2, send, nil),
 		createUpload:   take(client.CreateMultipartUpload, send, nil),
 		uploadPart:     take(client.UploadPart, send, readPart),
+		copyPart:       take(client.UploadPartCopy, send, nil),
+		copyObject:     take(client.CopyObject, send, nil),
 		completeUpload: take(client.CompleteMultipartUpload, send, nil),
 		abortUpload:    take(client.AbortMultipartUpload, send, nil),
 		listUploads:    take(client.ListMultipartUploads, send, nil),

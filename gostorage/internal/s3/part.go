@@ -17,6 +17,7 @@ type part struct {
 	blocks []object.Block
 	size   int64
 	sums   sums
+	after  func() // called when the blocks were given back, or nil
 
 	using  sync.RWMutex // held for reading by whoever looks at the blocks
 	closed bool
@@ -61,6 +62,10 @@ func (p *part) release() {
 		block.Release()
 	}
 	p.blocks = nil
+	if p.after != nil {
+		p.after()
+		p.after = nil
+	}
 }
 
 // body reads the part for one attempt. What is small is copied, into a form that net/http sends together with the

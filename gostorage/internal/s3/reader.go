@@ -42,8 +42,13 @@ type reader struct {
 
 // Get implements object.Store: one request, whose body is the first that is read.
 func (s *Store) Get(ctx context.Context, key string, hint object.Range) (object.Reader, error) {
+	return s.open(ctx, object.Info{Key: key}, hint)
+}
+
+// open opens an object; if its ETag is known, only as long as that is its own. An object that was replaced is a Mismatch.
+func (s *Store) open(ctx context.Context, known object.Info, hint object.Range) (object.Reader, error) {
 	s.client.hold()
-	r := &reader{store: s, info: object.Info{Key: key}}
+	r := &reader{store: s, info: object.Info{Key: known.Key}, etag: optional(known.ETag)}
 	opened, err := r.open(ctx, hint)
 	if err != nil {
 		s.client.release()
@@ -126,6 +131,9 @@ func (r *reader) get(ctx context.Context, from, until int64) (*sdk.GetObjectOutp
 		if err == nil {
 			r.store.refused.Store(true)
 		}
+	}
+	if r.etag != nil && object.CodeOf(err) == object.Exists {
+		err = object.Errorf(object.Mismatch, "the object was replaced while it was read")
 	}
 	return out, err
 }
@@ -370,9 +378,6 @@ func (s *stream) fail(err error) { s.filled <- chunk{err: err} }
 func (s *stream) reopen() (io.ReadCloser, error) {
 	r := s.reader
 	out, err := r.get(s.ctx, s.next, s.until)
-	if object.CodeOf(err) == object.Exists {
-		return nil, object.Errorf(object.Mismatch, "the object was replaced while it was read")
-	}
 	if err != nil {
 		return nil, err
 	}

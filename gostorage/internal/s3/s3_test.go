@@ -29,29 +29,40 @@ const versitygw = "../../../build/tools/bin/versitygw"
 // gateway starts a real S3 server with a bucket "tests" and gives its address.
 func gateway(t *testing.T) string {
 	t.Helper()
-	if _, err := os.Stat(versitygw); err != nil {
-		t.Fatal("there is no S3 server to test with: run `make tools`")
+	data := t.TempDir()
+	if err := os.Mkdir(filepath.Join(data, "tests"), 0o700); err != nil {
+		t.Fatal(err)
 	}
+	return serve(t, func(address string) *exec.Cmd {
+		server := exec.Command(versitygw, "--port", address, "--quiet", "posix", data)
+		server.Env = append(os.Environ(), "ROOT_ACCESS_KEY=key", "ROOT_SECRET_KEY=secretsecret")
+		return server
+	})
+}
+
+// serve starts a server and waits until it answers.
+func serve(t *testing.T, command func(address string) *exec.Cmd) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := listener.Addr().String()
 	_ = listener.Close()
-	data := t.TempDir()
-	if err := os.Mkdir(filepath.Join(data, "tests"), 0o700); err != nil {
-		t.Fatal(err)
+	server := command(address)
+	if _, err := os.Stat(server.Path); err != nil {
+		t.Fatal("there is no S3 server to test with: run `make tools`")
 	}
-	server := exec.Command(versitygw, "--port", address, "--quiet", "posix", data)
-	server.Env = append(os.Environ(), "ROOT_ACCESS_KEY=key", "ROOT_SECRET_KEY=secret")
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = server.Process.Kill(), server.Wait() })
 	for range 200 {
-		if probe, err := net.Dial("tcp", address); err == nil {
-			_ = probe.Close()
-			return "http://" + address
+		if answer, err := http.Get("http://" + address); err == nil {
+			_ = answer.Body.Close()
+			if answer.StatusCode < http.StatusInternalServerError {
+				return "http://" + address
+			}
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -63,7 +74,7 @@ func open(t *testing.T, url string, change func(*Config)) *Store {
 	t.Helper()
 	config := Config{Prefix: t.Name() + "/", PartSize: 5 << 20, Concurrency: 3, Checksum: checksumAuto}
 	config.connection = connection{
-		Bucket: "tests", AccessKey: "key", SecretKey: "secret", Endpoint: url, Verify: true,
+		Bucket: "tests", AccessKey: "key", SecretKey: "secretsecret", Endpoint: url, Verify: true,
 		ConnectTimeout: 5, ReadTimeout: 10, MaxAttempts: 3,
 	}
 	if change != nil {

@@ -44,13 +44,18 @@ type Store struct {
 	refused atomic.Bool
 	// folders says whether the server lists unfinished uploads by a folder; known once there were some.
 	folders atomic.Pointer[bool]
+
+	// What joins have found of the server.
+	copies    atomic.Pointer[string] // the checksum of an upload that it has copied into, nil before it has
+	copiesNot atomic.Bool            // it cannot copy into uploads
+	equalOnly atomic.Bool            // it refuses parts of different sizes
 }
 
 var _ object.Store = (*Store)(nil)
 
 // Open makes a Store. It reads files and the environment, never the network.
 func Open(config Config) (*Store, error) {
-	config.Idle = max(16, 2*config.Concurrency)
+	config.Idle = max(2*atATime, 2*config.Concurrency)
 	client, err := share(config.connection)
 	if err != nil {
 		return nil, err
@@ -107,7 +112,9 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 	}
 	if ended {
 		defer first.release()
-		return s.putWhole(ctx, key, first, src, opts)
+		info := object.Info{Key: key, Record: src.Record()}
+		info.Size, info.SHA256 = src.Sum()
+		return s.putWhole(ctx, first, info, opts)
 	}
 	return s.putParts(ctx, key, first, next, sums, src, opts)
 }
@@ -124,17 +131,15 @@ func (s *Store) hold(src object.Source, part int64, sum *crc) {
 
 // putWhole stores an object in one request.
 func (s *Store) putWhole(
-	ctx context.Context, key string, body *part, src object.Source, opts object.PutOptions,
+	ctx context.Context, body *part, info object.Info, opts object.PutOptions,
 ) (object.Info, error) {
-	size, sum := src.Sum()
-	info := object.Info{Key: key, Size: size, SHA256: sum, Record: src.Record()}
 	in := &sdk.PutObjectInput{
-		Bucket: s.bucket(), Key: s.path(key), ContentLength: &size, Body: seekable{size},
+		Bucket: s.bucket(), Key: s.path(info.Key), ContentLength: &info.Size, Body: seekable{info.Size},
 		ContentType: contentType(opts), Metadata: s.metadata(opts, info),
 		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
 		StorageClass: types.StorageClass(s.config.StorageClass),
 	}
-	hash := sum
+	hash := info.SHA256
 	switch s.config.Checksum {
 	case checksumOff:
 		hash = unsigned
@@ -195,6 +200,7 @@ func (s *Store) settle(
 	case !missing && upload != "" && uploaded == upload:
 		return put, true, nil
 	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256:
+		put.Version = there.Version
 		return put, true, nil
 	case rival && (missing || code == object.Conflict && retryable(failed) && opts.Overwrite):
 		return object.Info{}, false, failed // the rival is gone again, or has not finished

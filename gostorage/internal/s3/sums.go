@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"hash"
+	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
@@ -127,6 +129,24 @@ func (s sums) onCompleted(in *types.CompletedPart) {
 	case checksumSHA256:
 		in.ChecksumSHA256 = s.checksum
 	}
+}
+
+// copiedSums are what the server says of a part that it has copied. Some tell the checksum of the source, which is none
+// of its bytes if that came in parts.
+func copiedSums(algorithm string, result *types.CopyPartResult) sums {
+	found := sums{algorithm: algorithm}
+	switch algorithm {
+	case checksumCRC32:
+		found.checksum = result.ChecksumCRC32
+	case checksumCRC64:
+		found.checksum = result.ChecksumCRC64NVME
+	case checksumSHA256:
+		found.checksum = result.ChecksumSHA256
+	}
+	if strings.Contains(aws.ToString(found.checksum), "-") {
+		found.checksum = nil
+	}
+	return found
 }
 
 func (s *summer) onComplete(in *sdk.CompleteMultipartUploadInput) {

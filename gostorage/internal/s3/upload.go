@@ -25,9 +25,14 @@ const (
 	mostGrown = buffers.DefaultBudget / 4
 )
 
-// joinRate in bytes a second is what a server joins parts at, at least, before it answers. (S3 itself begins to answer
-// at once.)
+// joinRate in bytes a second is what a server copies and joins parts at, at least, before it answers. (S3 itself begins
+// to answer at once.)
 const joinRate = 16 << 20
+
+// patience is for an answer that comes when the server has written so many bytes.
+func (s *Store) patience(size int64) time.Duration {
+	return seconds(s.config.ReadTimeout + float64(size)/joinRate)
+}
 
 func isEnd(err error) bool { return err == io.EOF }
 
@@ -67,28 +72,36 @@ func (s *Store) putParts(
 	ctx context.Context, key string, first *part, next object.Block, sums *summer, src object.Source,
 	opts object.PutOptions,
 ) (info object.Info, err error) {
-	up := &upload{store: s, key: key, nonce: rand.Text(), sums: sums}
+	up := s.newUpload(key, sums)
 	_, expected := src.Expected()
-	if err := up.create(ctx, first, expected, opts); err != nil {
+	if err := up.create(ctx, first.blocks, expected, opts); err != nil {
 		first.release()
-		up.undo(ctx)
-		return object.Info{}, err
+		return up.end(ctx, info, opts, err)
 	}
 	if err := up.send(ctx, first, next, src); err != nil {
-		up.undo(ctx)
-		return object.Info{}, err
+		return up.end(ctx, info, opts, err)
 	}
-	info.Key, info.Version = key, up.nonce
 	info.Size, info.SHA256 = src.Sum()
-	info, err = up.complete(ctx, info, opts)
-	if err != nil || up.orphans {
-		up.undo(ctx)
+	return up.end(ctx, info, opts, nil)
+}
+
+func (s *Store) newUpload(key string, sums *summer) *upload {
+	return &upload{store: s, key: key, nonce: rand.Text(), sums: sums}
+}
+
+// end commits the upload if nothing has failed before, and leaves nothing of it but the object.
+func (u *upload) end(ctx context.Context, info object.Info, opts object.PutOptions, err error) (object.Info, error) {
+	if err == nil {
+		info.Key, info.Version = u.key, u.nonce
+		info, err = u.complete(ctx, info, opts)
 	}
+	u.undo(ctx)
 	return info, err
 }
 
-// create begins the upload. A server that refuses checksums is not asked for them again.
-func (u *upload) create(ctx context.Context, first *part, sum string, opts object.PutOptions) error {
+// create begins the upload, of which the blocks were summed already. A server that refuses checksums is not asked for
+// them again.
+func (u *upload) create(ctx context.Context, summed []object.Block, sum string, opts object.PutOptions) error {
 	s := u.store
 	in := &sdk.CreateMultipartUploadInput{
 		Bucket: s.bucket(), Key: s.path(u.key), ContentType: contentType(opts),
@@ -102,7 +115,7 @@ func (u *upload) create(ctx context.Context, first *part, sum string, opts objec
 	out, err := perform(ctx, about, in, s.client.createUpload)
 	if unknown(err) && s.config.Checksum == checksumAuto && in.ChecksumAlgorithm != "" {
 		u.sums = newSummer(checksumSigned)
-		for _, block := range first.blocks {
+		for _, block := range summed {
 			u.sums.take(block)
 		}
 		in.ChecksumAlgorithm, in.ChecksumType = "", ""
@@ -199,17 +212,17 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 	if !opts.Overwrite {
 		in.IfNoneMatch = aws.String("*")
 	}
-	patience := seconds(s.config.ReadTimeout + float64(info.Size)/joinRate)
-	about := &request{patience: patience}
+	about := &request{patience: s.patience(info.Size)}
 	_, err := perform(ctx, about, in, s.client.completeUpload)
 	if err == nil {
+		u.id = nil // it is no more
 		return info, nil
 	}
 	there, _, err := s.settle(ctx, err, about.attempts, info, u.nonce, opts)
 	return there, err
 }
 
-// undo aborts the upload. It goes on when the transfer was cancelled, for a short time of its own.
+// undo aborts what there is of the upload. It goes on when the transfer was cancelled, for a short time of its own.
 func (u *upload) undo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()

@@ -1,4 +1,4 @@
-package calls
+package parts
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// sweep is what a survey, or a sweep of what it has found, is asked for.
-type sweep struct {
+// Sweep is what a sweep is asked for; it goes on from call to call.
+type Sweep struct {
 	After     string  `json:"after"` // the place to begin at, "" or the last of a survey
 	Until     string  `json:"until"` // the place to end at, if not before
 	OlderThan float64 `json:"older_than"`
@@ -25,20 +25,21 @@ type sweep struct {
 	DryRun   bool      `json:"dry_run"`
 }
 
-// surveyed is what a sweep would remove, in order, and the place where it would go on, or "".
-type surveyed struct {
-	Sessions []oldSession `json:"sessions"`
-	Others   int          `json:"others"` // unfinished writes of no session
-	Last     string       `json:"last"`
+// Surveyed is what a sweep would remove, in order, and the place where it would go on, or "".
+type Surveyed struct {
+	Sessions []Session `json:"sessions"`
+	Others   int       `json:"others"` // unfinished writes of no session
+	Last     string    `json:"last"`
 }
 
-type oldSession struct {
+// Session is one that may go.
+type Session struct {
 	ID   string `json:"id"`
 	Last string `json:"last"` // the place behind it
 }
 
-// swept counts what has been removed: sessions are those with parts, Size is in bytes.
-type swept struct {
+// Swept counts what has been removed: sessions are those with parts, Size is in bytes.
+type Swept struct {
 	Sessions int    `json:"sessions"`
 	Parts    int    `json:"parts"`
 	Uploads  int    `json:"uploads"`
@@ -51,8 +52,6 @@ const (
 	enough = 800
 	// mostInFolder is more than a session has: 10,000 parts, and what is kept beside them.
 	mostInFolder = 30_000
-	// atOnce is how many unfinished writes are looked at, or ended, at a time.
-	atOnce = 16
 )
 
 // litter is what goes together: a session, or an unfinished write of none.
@@ -67,34 +66,35 @@ type litter struct {
 	writes  []*object.Unfinished
 }
 
-func survey(ctx context.Context, on *store, r *sweep) (surveyed, error) {
-	found, last, err := r.litter(ctx, on)
-	old := surveyed{Sessions: []oldSession{}, Last: last}
+// Survey tells what would be removed, so that somebody can be asked about it.
+func (s *Sweep) Survey(ctx context.Context, in object.Store) (Surveyed, error) {
+	found, last, err := s.litter(ctx, in)
+	old := Surveyed{Sessions: []Session{}, Last: last}
 	for _, one := range found {
 		if one.session == "" {
 			old.Others++
 			continue
 		}
-		old.Sessions = append(old.Sessions, oldSession{one.session, one.last})
+		old.Sessions = append(old.Sessions, Session{one.session, one.last})
 	}
 	return old, err
 }
 
-// remove sweeps. What cannot be removed keeps nothing else from being so.
-func remove(ctx context.Context, on *store, r *sweep) (swept, error) {
-	found, last, err := r.litter(ctx, on)
+// Run removes what is old. What cannot be removed keeps nothing else from being so.
+func (s *Sweep) Run(ctx context.Context, in object.Store) (Swept, error) {
+	found, last, err := s.litter(ctx, in)
 	if err != nil {
-		return swept{}, err
+		return Swept{}, err
 	}
-	if r.Sessions != nil {
+	if s.Sessions != nil {
 		found = slices.DeleteFunc(found, func(one *litter) bool {
-			return one.session != "" && !slices.Contains(*r.Sessions, one.session)
+			return one.session != "" && !slices.Contains(*s.Sessions, one.session)
 		})
 	}
-	if !r.DryRun {
-		err = removeAll(ctx, on, found)
+	if !s.DryRun {
+		err = removeAll(ctx, in, found)
 	}
-	done := swept{Last: last}
+	done := Swept{Last: last}
 	for _, one := range found {
 		done.Parts += one.parts
 		done.Uploads += len(one.writes)
@@ -106,24 +106,24 @@ func remove(ctx context.Context, on *store, r *sweep) (swept, error) {
 	return done, err
 }
 
-func removeAll(ctx context.Context, on *store, all []*litter) error {
+func removeAll(ctx context.Context, in object.Store, all []*litter) error {
 	var keys []string
 	var writes []*object.Unfinished
 	for _, one := range all {
 		keys = append(keys, one.keys...)
 		writes = append(writes, one.writes...)
 	}
-	failed := each(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
-		return on.Abandon(ctx, *write)
+	failed := eachWrite(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
+		return in.Abandon(ctx, *write)
 	})
-	if err := on.DeleteMany(ctx, keys); err != nil {
+	if err := in.DeleteMany(ctx, keys); err != nil {
 		return err
 	}
 	return failed
 }
 
-// each does something with every write, some at a time, and gives the first error.
-func each(
+// eachWrite does something with every write, some at a time, and gives the first error.
+func eachWrite(
 	ctx context.Context, writes []*object.Unfinished, do func(context.Context, *object.Unfinished) error,
 ) error {
 	var group errgroup.Group
@@ -144,26 +144,26 @@ func each(
 // all.
 //
 // Unfinished writes are listed before the objects: one that ends in between shows as a young object.
-func (r *sweep) litter(ctx context.Context, on *store) (old []*litter, last string, err error) {
+func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, last string, err error) {
 	writes, last, err := take(
-		on.Unfinished(ctx, r.After), func(one object.Unfinished) string { return r.behind(one.Key) }, r.Until, math.MaxInt,
+		in.Unfinished(ctx, s.After), func(one object.Unfinished) string { return s.behind(one.Key) }, s.Until, math.MaxInt,
 	)
 	if err != nil {
 		return nil, "", err
 	}
 	var objects []object.Info
-	if r.Parts {
+	if s.Parts {
 		objects, last, err = take(
-			on.Walk(ctx, r.After), func(one object.Info) string { return r.behind(one.Key) }, last, mostInFolder,
+			in.Walk(ctx, s.After), func(one object.Info) string { return s.behind(one.Key) }, last, mostInFolder,
 		)
 		if err != nil {
 			return nil, "", err
 		}
 	}
-	limit := on.Now().Add(-time.Duration(r.OlderThan * float64(time.Second)))
+	limit := in.Now().Add(-time.Duration(s.OlderThan * float64(time.Second)))
 	young := func(one *litter) bool { return one.newest.After(limit) }
-	all := slices.DeleteFunc(r.sort(objects, writes, last), young)
-	if err := inspect(ctx, on, all, limit); err != nil {
+	all := slices.DeleteFunc(s.sort(objects, writes, last), young)
+	if err := inspect(ctx, in, all, limit); err != nil {
 		return nil, "", err
 	}
 	return slices.DeleteFunc(all, young), last, nil
@@ -171,8 +171,8 @@ func (r *sweep) litter(ctx context.Context, on *store) (old []*litter, last stri
 
 // behind is the place behind all keys of a key's folder: a slash is followed by 0. Where there are no sessions, it is the
 // key itself.
-func (r *sweep) behind(key string) string {
-	if folder, _, below := strings.Cut(key, "/"); below && r.Parts {
+func (s *Sweep) behind(key string) string {
+	if folder, _, below := strings.Cut(key, "/"); below && s.Parts {
 		return folder + "0"
 	}
 	return key
@@ -207,17 +207,17 @@ func take[T any](
 }
 
 // sort puts together what belongs together. Objects that are not ours make their session younger, and nothing else.
-func (r *sweep) sort(objects []object.Info, writes []object.Unfinished, last string) []*litter {
+func (s *Sweep) sort(objects []object.Info, writes []object.Unfinished, last string) []*litter {
 	var all []*litter
 	sessions := map[string]*litter{}
 	of := func(key string, modified time.Time) *litter {
 		session, _, below := strings.Cut(key, "/")
-		if !below || !r.Parts || object.CheckKey(key) != nil {
+		if !below || !s.Parts || object.CheckKey(key) != nil {
 			session = ""
 		}
 		one, ok := sessions[session]
 		if !ok || session == "" {
-			one = &litter{session: session, last: r.behind(key)}
+			one = &litter{session: session, last: s.behind(key)}
 			all = append(all, one)
 			sessions[session] = one
 		}
@@ -227,7 +227,7 @@ func (r *sweep) sort(objects []object.Info, writes []object.Unfinished, last str
 		return one
 	}
 	for i, write := range writes {
-		if last == "" || r.behind(write.Key) <= last {
+		if last == "" || s.behind(write.Key) <= last {
 			one := of(write.Key, write.Modified)
 			one.writes = append(one.writes, &writes[i])
 		}
@@ -235,7 +235,7 @@ func (r *sweep) sort(objects []object.Info, writes []object.Unfinished, last str
 	for _, info := range objects {
 		one := of(info.Key, info.Modified)
 		one.objects++
-		part, beside := isPart(info.Key)
+		part, beside := ours(info.Key)
 		if part {
 			one.parts++
 			one.size += info.Size
@@ -251,25 +251,24 @@ func (r *sweep) sort(objects []object.Info, writes []object.Unfinished, last str
 	return all
 }
 
-// digestSuffix ends the name of what is kept beside a part.
-const digestSuffix = ".digest"
-
-// isPart tells whether a key of the temp store is that of a part, or of what is kept beside one.
-func isPart(key string) (part, beside bool) {
+// ours tells whether a key of the temp store is that of a part, or of its sidecar.
+func ours(key string) (part, beside bool) {
 	_, name, _ := strings.Cut(key, "/")
-	number, beside := strings.CutSuffix(name, digestSuffix)
-	ours := len(number) == 5 && strings.Trim(number, "0123456789") == "" && number != "00000"
-	return ours && !beside, ours && beside
+	number := strings.TrimSuffix(name, suffix)
+	if len(number) != 5 || strings.Trim(number, "0123456789") != "" || number == "00000" {
+		return false, false
+	}
+	return !IsSidecar(key), IsSidecar(key)
 }
 
 // inspect looks when the last of each unfinished write arrived. One that has ended in between has made something young.
-func inspect(ctx context.Context, on *store, all []*litter, limit time.Time) error {
+func inspect(ctx context.Context, in object.Store, all []*litter, limit time.Time) error {
 	var writes []*object.Unfinished
 	for _, one := range all {
 		writes = append(writes, one.writes...)
 	}
-	err := each(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
-		err := on.Inspect(ctx, write)
+	err := eachWrite(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
+		err := in.Inspect(ctx, write)
 		if object.CodeOf(err) == object.NotFound {
 			write.Modified = limit.Add(1)
 			return nil

@@ -1,8 +1,7 @@
-package calls
+package parts
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -12,17 +11,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-func TestIsPart(t *testing.T) {
+func TestWhatIsOurs(t *testing.T) {
 	for key, want := range map[string]string{
 		"s/00001": "part", "s/10000": "part", "s/00001.digest": "beside", "s/00000": "", "s/00000.digest": "", "s/1": "",
 		"s/000001": "", "s/00001.txt": "", "s/0000a": "", "s/x/00001": "", "s/00001/x": "", "00001": "", "s/00001.digest.digest": "",
 		"s/+0001": "", "s/.digest": "", "s/٠٠٠٠١": "",
 	} {
-		part, beside := isPart(key)
+		part, beside := ours(key)
 		if part != (want == "part") || beside != (want == "beside") {
 			t.Errorf("%q: %v %v, want %q", key, part, beside, want)
 		}
@@ -110,8 +108,8 @@ func TestSweepGoesByTheNewestOfASession(t *testing.T) {
 		"ended", "old", "old upload", "only upload", "sidecars", "strangers", "young part", "young sidecar", "young stranger",
 		"young upload",
 	}
-	r := &sweep{OlderThan: 1800, Parts: true}
-	surveyed, err := survey(context.Background(), &store{Store: on}, r)
+	r := &Sweep{OlderThan: 1800, Parts: true}
+	surveyed, err := r.Survey(context.Background(), on)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,9 +124,9 @@ func TestSweepGoesByTheNewestOfASession(t *testing.T) {
 		t.Errorf("%+v", surveyed)
 	}
 	r.Sessions = &sessions
-	want := swept{Sessions: 2, Parts: 3, Uploads: 4, Size: 43}
+	want := Swept{Sessions: 2, Parts: 3, Uploads: 4, Size: 43}
 	for _, r.DryRun = range []bool{true, false} {
-		if done, err := remove(context.Background(), &store{Store: on}, r); err != nil || done != want {
+		if done, err := r.Run(context.Background(), on); err != nil || done != want {
 			t.Errorf("%+v %v, want %+v", done, err, want)
 		}
 		if r.DryRun && len(on.removed) > 0 {
@@ -151,8 +149,8 @@ func TestSweepOfTheFinalAreaLeavesObjects(t *testing.T) {
 		objects: map[string]time.Duration{"a/00001": time.Hour},
 		writes:  map[string]time.Duration{"a/00001": time.Hour, "a/00002": time.Minute, "b/c": time.Hour},
 	}
-	done, err := remove(context.Background(), &store{Store: on}, &sweep{OlderThan: 1800})
-	if want := (swept{Uploads: 2, Size: 20}); err != nil || done != want {
+	done, err := (&Sweep{OlderThan: 1800}).Run(context.Background(), on)
+	if want := (Swept{Uploads: 2, Size: 20}); err != nil || done != want {
 		t.Errorf("%+v %v", done, err)
 	}
 	if slices.Sort(on.removed); !slices.Equal(on.removed, []string{"upload a/00001", "upload b/c"}) {
@@ -171,10 +169,10 @@ func TestSweepGoesOnAtFolders(t *testing.T) {
 		on.writes[fmt.Sprintf("c/%05d", n+1)] = time.Hour
 	}
 	on.writes["e"] = time.Hour
-	r := &sweep{Parts: true}
-	var found []swept
+	r := &Sweep{Parts: true}
+	var found []Swept
 	for {
-		done, err := remove(context.Background(), &store{Store: on}, r)
+		done, err := r.Run(context.Background(), on)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +181,7 @@ func TestSweepGoesOnAtFolders(t *testing.T) {
 			break
 		}
 	}
-	want := []swept{
+	want := []Swept{
 		{Sessions: 2, Parts: 1200, Size: 1200, Last: "a0"}, {Sessions: 2, Parts: 1 + 2*enough, Size: 1 + 2*enough, Last: "b0"},
 		{Sessions: 1, Parts: 1, Uploads: 2 * enough, Size: 1 + 20*enough, Last: "c0"},
 		{Sessions: 1, Parts: 300, Uploads: 1, Size: 310},
@@ -202,9 +200,9 @@ func TestAFolderOfMoreThanASessionIsPassedOver(t *testing.T) {
 	for n := range mostInFolder + 1000 {
 		on.objects[fmt.Sprintf("m/%05d", n+1)] = time.Hour
 	}
-	r := &sweep{Parts: true}
+	r := &Sweep{Parts: true}
 	for range 3 {
-		done, err := remove(context.Background(), &store{Store: on}, r)
+		done, err := r.Run(context.Background(), on)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,25 +221,4 @@ func TestTakeGivesTheErrorOfAWalk(t *testing.T) {
 	if taken, _, err := take(walk, strings.Clone, "", math.MaxInt); taken != nil || err != failed {
 		t.Error(taken, err)
 	}
-}
-
-func TestSweepThroughTheTable(t *testing.T) {
-	const number = 1
-	table := NewTable()
-	ctx, cancel := context.WithCancelCause(context.Background())
-	table.stores[number] = &store{Store: memory.Open(), ctx: ctx, cancel: cancel}
-	for call, op := range []string{"survey", "sweep"} {
-		if err := table.Start(number, int64(call), op, `{"sweep": {"parts": true, "older_than": 1.5}}`); err != nil {
-			t.Fatal(err)
-		}
-		text, err := table.Wait(int64(call), time.Minute)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var found map[string]any
-		if err := json.Unmarshal([]byte(text), &found); err != nil || found["last"] != "" {
-			t.Errorf("%s: %s %v", op, text, err)
-		}
-	}
-	nothingLeft(t, table)
 }

@@ -1,0 +1,437 @@
+package s3
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/encoding/httpbinding"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+const (
+	// atATime is how many copies, and how many reads, a join has under way.
+	atATime = 16
+	// mostCopied bounds, in bytes, a copy that is the commit too: who interrupts it cannot tell what becomes of it, and so
+	// it must not last. It is what a server copies in a second.
+	mostCopied = joinRate
+)
+
+// joining is one Join.
+type joining struct {
+	*object.Join
+	store   *Store
+	from    *Store
+	pieces  []piece
+	digest  string
+	upload  *upload
+	sums    []sums        // of the pieces
+	reads   chan struct{} // holds one for each read under way
+	beside  chan struct{} // holds one while there is a part in memory beside the budget
+	telling sync.Mutex
+}
+
+var _ object.Joiner = (*Store)(nil)
+
+// Join implements object.Joiner. The server copies what is large enough to be a part of an upload; the rest is read and
+// sent. What a server can do shows in the first part that it is asked to copy.
+func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error) {
+	from, ok := join.From.(*Store)
+	if !ok || from.client != s.client || s.copiesNot.Load() {
+		return object.Info{}, object.ErrCannotJoin
+	}
+	s.client.hold()
+	defer s.client.release()
+	sizes := make([]int64, len(join.Parts))
+	for i, part := range join.Parts {
+		sizes[i] = part.Size
+	}
+	pieces := plan(sizes)
+	if len(pieces) > mostParts || (s.config.EqualParts || s.equalOnly.Load()) && !equal(pieces) {
+		return object.Info{}, object.ErrCannotJoin
+	}
+	digest, err := join.SHA256(ctx)
+	if err != nil {
+		return object.Info{}, err
+	}
+	j := &joining{
+		Join: join, store: s, from: from, pieces: pieces, digest: digest,
+		reads: make(chan struct{}, atATime), beside: make(chan struct{}, 1),
+	}
+	first := pieces[0]
+	switch {
+	case len(pieces) > 1:
+		return j.inParts(ctx)
+	case !first.copied:
+		return j.putWhole(ctx, first)
+	case join.Options.Overwrite && first.size <= mostCopied && s.copies.Load() != nil:
+		return j.copyWhole(ctx, first)
+	default:
+		return j.inParts(ctx)
+	}
+}
+
+// putWhole stores in one request what is all read.
+func (j *joining) putWhole(ctx context.Context, only piece) (object.Info, error) {
+	body, err := j.read(ctx, only)
+	if err != nil {
+		return object.Info{}, err
+	}
+	defer body.release()
+	if err := j.commit(ctx, 0, only.size); err != nil {
+		return object.Info{}, err
+	}
+	return j.store.putWhole(ctx, body, object.Info{Key: j.Key, Size: j.Size, SHA256: j.digest}, j.Options)
+}
+
+// copyWhole stores in one request what is all copied. A server that does not know of copies would take that for a put of
+// nothing: this one has shown that it does.
+func (j *joining) copyWhole(ctx context.Context, only piece) (object.Info, error) {
+	s, source := j.store, j.Parts[only.spans[0].source]
+	info := object.Info{Key: j.Key, Size: j.Size, SHA256: j.digest, Version: rand.Text()}
+	in := &sdk.CopyObjectInput{
+		Bucket: s.bucket(), Key: s.path(j.Key), CopySource: j.from.copySource(source.Key),
+		CopySourceIfMatch: optional(source.ETag), MetadataDirective: types.MetadataDirectiveReplace,
+		ContentType: contentType(j.Options), Metadata: s.metadata(j.Options, info),
+		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
+		StorageClass: types.StorageClass(s.config.StorageClass),
+	}
+	if s.config.Checksum != checksumAuto {
+		in.ChecksumAlgorithm, _ = declared(s.config.Checksum)
+	}
+	if err := j.commit(ctx, only.size, 0); err != nil {
+		return object.Info{}, err
+	}
+	about := &request{patience: s.patience(only.size)}
+	out, err := perform(ctx, about, in, s.client.copyObject)
+	switch {
+	case err != nil:
+		there, _, err := s.settle(ctx, blame(source, err), about.attempts, info, info.Version, j.Options)
+		return there, err
+	case out.CopyObjectResult == nil:
+		return object.Info{}, object.Errorf(object.Refused, "the server has not copied the part, but stored nothing")
+	default:
+		return info, nil
+	}
+}
+
+// commit is for what one request stores: all is in place when it is sent.
+func (j *joining) commit(ctx context.Context, copied, streamed int64) error {
+	j.done(copied, streamed)
+	return j.Commit(ctx)
+}
+
+// errOnlyPlain is the error of a server that does not copy into an upload with checksums.
+var errOnlyPlain = errors.New("no copies into an upload with checksums")
+
+// inParts joins by an upload.
+func (j *joining) inParts(ctx context.Context) (object.Info, error) {
+	algorithm := j.store.checksum()
+	if known := j.store.copies.Load(); known != nil {
+		algorithm = *known
+	}
+	info, err := j.tryParts(ctx, algorithm)
+	if err == errOnlyPlain {
+		info, err = j.tryParts(ctx, checksumSigned)
+	}
+	return info, err
+}
+
+func (j *joining) tryParts(ctx context.Context, algorithm string) (info object.Info, err error) {
+	s := j.store
+	up := s.newUpload(j.Key, newSummer(algorithm))
+	if err := up.create(ctx, nil, j.digest, j.Options); err != nil {
+		return up.end(ctx, info, j.Options, err)
+	}
+	j.upload = up
+	if err := j.send(ctx); err != nil {
+		return up.end(ctx, info, j.Options, err)
+	}
+	j.joinSums()
+	if err := j.Commit(ctx); err != nil {
+		return up.end(ctx, info, j.Options, err)
+	}
+	info, err = up.end(ctx, object.Info{Size: j.Size, SHA256: j.digest}, j.Options, nil)
+	if refusedWith(err, http.StatusBadRequest) && !equal(j.pieces) {
+		s.equalOnly.Store(true)
+		return object.Info{}, object.ErrCannotJoin
+	}
+	return info, err
+}
+
+// send puts the parts in place: some are copied while others are read and sent.
+func (j *joining) send(ctx context.Context) error {
+	j.upload.parts = make([]*types.CompletedPart, len(j.pieces))
+	j.sums = make([]sums, len(j.pieces))
+	var copied, read []int
+	for i, piece := range j.pieces {
+		j.upload.parts[i] = &types.CompletedPart{PartNumber: aws.Int32(int32(i + 1))}
+		if piece.copied {
+			copied = append(copied, i)
+		} else {
+			read = append(read, i)
+		}
+	}
+	if len(copied) > 0 && j.store.copies.Load() == nil {
+		if err := j.prove(ctx, copied[0]); err != nil {
+			return err
+		}
+		copied = copied[1:]
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return each(ctx, copied, atATime, j.copyPart) })
+	group.Go(func() error { return each(ctx, read, j.store.config.Concurrency, j.sendPart) })
+	return group.Wait()
+}
+
+// prove copies the first part, and remembers what that shows.
+func (j *joining) prove(ctx context.Context, first int) error {
+	s, algorithm := j.store, j.upload.sums.algorithm
+	err := j.copyPart(ctx, first)
+	declared, _ := declared(algorithm)
+	switch {
+	case err == nil:
+		s.copies.Store(&algorithm)
+	case err == object.ErrCannotJoin && !s.copiesNot.Load() && declared != "" && s.config.Checksum == checksumAuto:
+		return errOnlyPlain
+	}
+	return err
+}
+
+// each does something for all of these, some at a time, until there is an error.
+func each[T any](ctx context.Context, all []T, some int, do func(context.Context, T) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(some)
+	for _, one := range all {
+		group.Go(func() (err error) {
+			defer object.Rescue(&err)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return do(ctx, one)
+		})
+	}
+	return group.Wait()
+}
+
+// copyPart has the server copy one part of the upload.
+func (j *joining) copyPart(ctx context.Context, i int) error {
+	s, up, piece := j.store, j.upload, j.pieces[i]
+	span := piece.spans[0]
+	source := j.Parts[span.source]
+	in := &sdk.UploadPartCopyInput{
+		Bucket: s.bucket(), Key: s.path(up.key), UploadId: up.id, PartNumber: up.parts[i].PartNumber,
+		CopySource: j.from.copySource(source.Key), CopySourceIfMatch: optional(source.ETag),
+	}
+	if span.length < source.Size {
+		in.CopySourceRange = aws.String(fmt.Sprintf("bytes=%d-%d", span.start, span.start+span.length-1))
+	}
+	out, err := perform(ctx, &request{patience: s.patience(piece.size)}, in, s.client.copyPart)
+	switch {
+	case err == nil && out.CopyPartResult != nil:
+		up.parts[i].ETag = out.CopyPartResult.ETag
+		j.sums[i] = copiedSums(up.sums.algorithm, out.CopyPartResult)
+		if up.sums.algorithm == checksumSHA256 && j.sums[i].checksum == nil {
+			return object.ErrCannotJoin // such an upload cannot end without that of each part
+		}
+		j.sums[i].onCompleted(up.parts[i])
+		j.done(piece.size, 0)
+		return nil
+	case err == nil, // it has taken that for a part without bytes
+		refusedWith(err, http.StatusNotImplemented, http.StatusMethodNotAllowed):
+		s.copiesNot.Store(true)
+		return object.ErrCannotJoin
+	case refusedWith(err, http.StatusBadRequest):
+		return object.ErrCannotJoin
+	default:
+		up.cut.Store(true)
+		return blame(source, err)
+	}
+}
+
+// copySource names an object as the source of a copy.
+func (s *Store) copySource(key string) *string {
+	return aws.String(httpbinding.EscapePath(*s.bucket()+"/"+*s.path(key), false))
+}
+
+// sendPart reads one part of the upload and sends it.
+func (j *joining) sendPart(ctx context.Context, i int) error {
+	up, piece := j.upload, j.pieces[i]
+	body, err := j.read(ctx, piece)
+	if err != nil {
+		return err
+	}
+	summer := newSummer(up.sums.algorithm)
+	for _, block := range body.blocks {
+		summer.take(block)
+	}
+	j.sums[i] = summer.cut()
+	body.number, body.sums = *up.parts[i].PartNumber, j.sums[i]
+	if err := up.part(ctx, body, up.parts[i]); err != nil {
+		return err
+	}
+	j.done(0, piece.size)
+	return nil
+}
+
+// read reads the spans of a piece into memory, each to its own place.
+func (j *joining) read(ctx context.Context, piece piece) (*part, error) {
+	into, err := j.room(ctx, piece.size)
+	if err != nil {
+		return nil, err
+	}
+	places := make([]place, len(piece.spans))
+	at := int64(0)
+	for i, span := range piece.spans {
+		places[i] = place{span, into, at}
+		at += span.length
+	}
+	if err := each(ctx, places, atATime, j.readSpan); err != nil {
+		into.release()
+		return nil, err
+	}
+	return into, nil
+}
+
+// place is where the bytes of a span belong.
+type place struct {
+	span
+	part  *part
+	start int64
+}
+
+// from gives the room in one block for what follows the first bytes of the span.
+func (p place) from(done int64) []byte {
+	at := p.start + done
+	room := p.part.blocks[at/object.BlockSize].Bytes()[at%object.BlockSize:]
+	return room[:min(int64(len(room)), p.length-done)]
+}
+
+func (j *joining) readSpan(ctx context.Context, into place) error {
+	select {
+	case j.reads <- struct{}{}:
+		defer func() { <-j.reads }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	source := j.Parts[into.source]
+	opened, err := j.from.open(ctx, source, object.Range{Start: into.span.start, Length: into.length})
+	if err != nil {
+		return blame(source, err)
+	}
+	defer func() { _ = opened.Close() }()
+	if now := opened.Info(); now.Size != source.Size || now.ETag != source.ETag && source.ETag != "" {
+		return blame(source, errChanged) // a server may not know of conditions
+	}
+	for done := int64(0); done < into.length; {
+		n, err := opened.ReadAt(into.from(done), into.span.start+done)
+		done += int64(n)
+		if err != nil && err != io.EOF && err != object.ErrNotYet {
+			return blame(source, err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+var errChanged = object.Errorf(object.Mismatch, "the part has changed since it was described")
+
+// blame says which part an error is about.
+func blame(part object.Info, err error) error {
+	known, ok := errors.AsType[*object.Error](err)
+	if !ok || known.Key != "" || known.Code == object.Cancelled || known.Code == object.Closed {
+		return err
+	}
+	about := *known
+	about.Key = part.Key
+	if about.Code == object.Exists { // it is not what the condition says
+		about.Code, about.Message = errChanged.Code, errChanged.Message
+	}
+	return &about
+}
+
+// room gives memory for so many bytes: of the budget, or, for one part at a time, beside it, so that no join has to wait
+// for other transfers.
+func (j *joining) room(ctx context.Context, size int64) (*part, error) {
+	if budgeted := borrow(size, buffers.Shared.TryGet, nil); budgeted != nil {
+		return budgeted, nil
+	}
+	select {
+	case j.beside <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	var failed error
+	found := borrow(size, func() (block *buffers.Block) {
+		block, failed = buffers.Shared.Get()
+		return block
+	}, func() { <-j.beside })
+	if found == nil {
+		return nil, object.Errorf(object.IO, "no memory for a buffer: %v", failed)
+	}
+	return found, nil
+}
+
+// borrow makes a part of blocks, which calls after when they are given back. With one block too few it is nil.
+func borrow(size int64, take func() *buffers.Block, after func()) *part {
+	p := &part{size: size, after: after}
+	for left := size; left > 0; left -= object.BlockSize {
+		block := take()
+		if block == nil {
+			p.release()
+			return nil
+		}
+		p.blocks = append(p.blocks, &lent{block, min(left, object.BlockSize)})
+	}
+	return p
+}
+
+// lent is memory of the pool as a block of a part.
+type lent struct {
+	block *buffers.Block
+	size  int64
+}
+
+// Bytes implements object.Block.
+func (l *lent) Bytes() []byte { return l.block.Bytes[:l.size] }
+
+// Checksum implements object.Block.
+func (l *lent) Checksum() (uint64, bool) { return 0, false }
+
+// Release implements object.Block.
+func (l *lent) Release() { buffers.Shared.Put(l.block) }
+
+// done tells what is in place.
+func (j *joining) done(copied, streamed int64) {
+	j.telling.Lock()
+	defer j.telling.Unlock()
+	j.Done(copied, streamed)
+}
+
+// joinSums gives the upload the checksum of the whole. There is none where the server has not told that of a part.
+func (j *joining) joinSums() {
+	up := j.upload
+	if up.sums.crc == nil {
+		return
+	}
+	for i, piece := range j.pieces {
+		sum, ok := up.sums.crc.value(j.sums[i].checksum)
+		if !ok {
+			up.sums = newSummer(checksumOff)
+			return
+		}
+		up.sums.whole = up.sums.crc.join(up.sums.whole, sum, piece.size)
+	}
+}
