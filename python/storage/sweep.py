@@ -148,9 +148,11 @@ class Sweep:
             "dry_run": self._dry_run,
             **more,
         }
-        store = self._adapter.stores()[self._area]
-        left = max(0.0, self._end - monotonic()) + _LATE_SECONDS
-        return native.call_within(left, store, op, sweep=arguments)
+        return native.call_within(self._left(), self._adapter.stores()[self._area], op, sweep=arguments)
+
+    def _left(self) -> float:
+        """The seconds that a request may take."""
+        return max(0.0, self._end - monotonic()) + _LATE_SECONDS
 
     def _out_of_time(self) -> bool:
         now = monotonic()
@@ -172,15 +174,16 @@ class Sweep:
     def _keep_place(self, finished: bool) -> None:
         if self._dry_run or not self._boxed:
             return
+        temp = self._adapter.stores()["temp"]
         if not finished:
             kept = {"area": self._area, "after": self._after, "older_than": self._seconds}
             data = json.dumps(kept).encode()
-            with native.Call(self._adapter.stores()["temp"], "put", key=PLACE, overwrite=True) as call:
+            with native.Call(temp, "put", key=PLACE, overwrite=True) as call:
                 call.write(native.address_of_bytes(data), len(data))
                 call.finish()
-                call.wait()
+                call.wait(self._left())
         elif self._resumed:
-            self._adapter.delete_temp_part(PLACE)
+            native.call_within(self._left(), temp, "delete", key=PLACE)
 
     def _keep_place_if_possible(self) -> None:
         with contextlib.suppress(StorageError):
