@@ -36,6 +36,8 @@ SCENARIOS = {
     "list_parts, late": {"fault": "delay", "operation": "ListObjectsV2"},
     "delete, late": {"fault": "delay", "operation": "DeleteObject"},
     "delete_parts, late": {"fault": "delay", "operation": "DeleteObjects"},
+    "sweep, late": {"fault": "delay", "operation": "ListObjectsV2"},
+    "sweep, deleting late": {"fault": "delay", "operation": "DeleteObjects"},
     "health, late": {"fault": "delay", "operation": "PutObject", "times": 1},
 }
 KINDS = {

@@ -19,6 +19,7 @@ import select
 import sys
 import threading
 import weakref
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep
 from types import ModuleType
@@ -259,11 +260,16 @@ class Call:
             text = _invoke("Wait", self.number, 0)
         return json.loads(text) if text else None
 
-    def wait(self) -> dict[str, Any]:
-        """The result. Signals are seen meanwhile."""
-        while (result := self.poll()) is None:
-            pass
-        return result
+    def wait(self, seconds: float | None = None) -> dict[str, Any]:
+        """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""
+        end = monotonic() + (inf if seconds is None else seconds)
+        while True:
+            left = end - monotonic()
+            result = self.poll(int(min(max(left, 0) * 1000, _TURN_MS)))
+            if result is not None:
+                return result
+            if left <= 0:
+                raise StorageTimeout(f"no answer within {seconds:g} s", op=self._start[1], retryable=True)
 
     def progress(self) -> int:
         """Bytes moved so far."""
@@ -278,15 +284,8 @@ def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
 
 def call_within(seconds: float, store: int, op: str, **arguments: Any) -> dict[str, Any]:
     """The same, with ``StorageTimeout`` after so many seconds."""
-    end = monotonic() + seconds
     with Call(store, op, **arguments) as running:
-        while True:
-            left = end - monotonic()
-            result = running.poll(max(0, int(left * 1000)))
-            if result is not None:
-                return result
-            if left <= 0:
-                raise StorageTimeout(f"no answer within {seconds:g} s", op=op, retryable=True)
+        return running.wait(seconds)
 
 
 def read(reader: int, offset: int, address: int, size: int) -> int:

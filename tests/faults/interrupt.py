@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from datetime import timedelta
 
 from billiard.pool import soft_timeout_sighandler
 from django.conf import settings
@@ -118,6 +119,10 @@ def delete():
 
 def delete_parts():
     adapter.delete_temp_parts("s")
+
+
+def sweep():
+    adapter.sweep(timedelta())
 
 
 def health():
