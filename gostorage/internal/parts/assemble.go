@@ -53,6 +53,9 @@ func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 		return object.Info{}, object.Errorf(object.Mismatch, "the parts have %d bytes, %d were expected", size, a.Expect.Size)
 	}
 	known := wholly(all)
+	if known.sum != "" && a.Expect.SHA256 != "" && known.sum != a.Expect.SHA256 {
+		return object.Info{}, differs(known.sum, a.Expect.SHA256)
+	}
 	if joiner, ok := a.Final.(object.Joiner); ok {
 		info, err := a.join(ctx, joiner, known, all, size)
 		if err != object.ErrCannotJoin {
@@ -85,6 +88,10 @@ func wholly(all []object.Info) knowledge {
 	return known
 }
 
+func differs(is, expected string) error {
+	return object.Errorf(object.Mismatch, "the parts have SHA-256 %s, expected was %s", is, expected)
+}
+
 // join lets the store copy the parts.
 func (a *Assembly) join(
 	ctx context.Context, joiner object.Joiner, known knowledge, all []object.Info, size int64,
@@ -112,7 +119,7 @@ func (a *Assembly) join(
 				return err
 			}
 			if a.Expect.SHA256 != "" && is != a.Expect.SHA256 {
-				return object.Errorf(object.Mismatch, "the parts have SHA-256 %s, expected was %s", is, a.Expect.SHA256)
+				return differs(is, a.Expect.SHA256)
 			}
 			return a.Commit(ctx)
 		},
