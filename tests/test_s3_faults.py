@@ -6,12 +6,14 @@ what was there before is still there, whole. In both cases nothing is left on th
 
 import contextlib
 import http.server
+import itertools
 import os
 import socket
 import threading
 import time
 import traceback
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
@@ -476,6 +478,26 @@ def test_an_abort_that_fails(rule, world, adapter):
         assert not world.uploads()
     for upload in world.uploads():
         world.client.abort_multipart_upload(Bucket=world.server.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+def test_a_sweep_goes_on_where_an_error_ended_it(world, adapter):
+    sessions = [f"{n}-{uuid.uuid4().hex}" for n in range(3)]  # before "session" in order
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda part: world.sure.put_temp_part(*part, b"x"), itertools.product(sessions, range(1, 851))))
+
+    def call(max_seconds):
+        return adapter.sweep(timedelta(), keep=lambda session: session not in sessions, max_seconds=max_seconds)
+
+    with world.proxy.rule("status", "DeleteObjects", status=503, skip=1):
+        _, error, _ = attempt(lambda: call(60))
+    assert type(error) is StorageUnavailable and error.op == "sweep"
+    world.proxy.clear()
+    assert call(0).parts == 850
+    after = [entry.query.get("start-after") for entry in world.proxy.log("ListObjectsV2")]
+    assert after[0] == f"{world.folder}/temp/{sessions[0]}0"
+    assert not any(world.sure.list_temp_parts(session) for session in sessions[:2])
+    assert call(60) == SweepReport(1, 850, 0, 850, True)
+    assert len(world.sure.list_temp_parts("session")) == len(PARTS)
 
 
 def test_the_server_says_when_to_try_again(world, adapter):

@@ -249,6 +249,31 @@ def test_on_a_disk_only_parts_go(local, tmp_path):
         path.unlink(missing_ok=True)
 
 
+def test_a_name_that_was_just_given_is_young(local, tmp_path):
+    """A join may publish the file of an old part, which is then in staging for a moment."""
+    put(local, "session", 1, 2)
+    part = tmp_path / "temp" / "session" / "00001"
+    hour = time.time() - 3600
+    os.utime(part, (hour, hour))
+    local.put_final("f", b"final")
+    staged = tmp_path / "final" / STAGING / ("0" * 32)
+    os.link(part, staged)
+    assert local.sweep(timedelta(minutes=30)) == SweepReport(0, 0, 0, 0, True)
+    assert staged.exists()
+    local.delete_temp_part("session/00001")
+    assert local.sweep(timedelta(minutes=30)).uploads == 1  # it has no other name any more
+
+
+def test_what_is_kept_beside_parts_goes_with_them(bucket):
+    """Of large parts the digests lie beside them: no parts, and not counted."""
+    for number in (1, 2):
+        bucket.adapter.put_temp_part("session", number, io.BytesIO(BYTES[: PART + MiB]))
+    listed = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=bucket.temp)["Contents"]
+    assert len(listed) == 4
+    assert bucket.adapter.sweep(EVERYTHING) == SweepReport(1, 2, 0, 2 * (PART + MiB), True)
+    assert "Contents" not in bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=bucket.temp)
+
+
 # ---- keep and dry runs
 
 
