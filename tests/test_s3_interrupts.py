@@ -160,6 +160,27 @@ def test_exit_aborts_what_runs(name, place, tmp_path):
     assert seconds < (1 if name in ("nothing", "an open stream") else 2.5)
 
 
+CHILD = """
+def child():
+    try:
+        adapter.put_final("a", (bytes(1_000_000) if n < 20 else 1 / 0 for n in range(30)))
+    except ZeroDivisionError:
+        pass
+import multiprocessing
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+assert process.exitcode == 0
+"""
+
+
+def test_exit_of_a_child_aborts_what_runs(place, faults, tmp_path):
+    with faults.rule("delay", "AbortMultipartUpload", seconds=0.5):
+        leave(CHILD, place, tmp_path)
+        assert place.objects() == {"there"}
+        assert not place.uploads()
+
+
 @pytest.mark.parametrize("name", ["a daemon thread", "an interrupt"])
 def test_exit_does_not_wait_for_ever(name, place, faults, tmp_path):
     with faults.rule("stall_down", "AbortMultipartUpload", at=-1, seconds=30):

@@ -88,6 +88,7 @@ def _load() -> ModuleType:
                 if _loader is None:
                     _loader = _generation  # before the loading: another thread may fork in the middle of it
                 _module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
+                _tell_multiprocessing()
             except ImportError as error:
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
         return _module
@@ -311,6 +312,24 @@ def _undo_at_exit() -> None:
         return
     until = monotonic() + _EXIT_SECONDS
     while _invoke("CancelAll") and monotonic() < until:
+        sleep(0.01)
+
+
+def _tell_multiprocessing() -> None:
+    """Its children end without atexit, or forget the parent's functions: what they run at their end are finalizers."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        util = importlib.import_module("multiprocessing.util")
+        util.Finalize(None, _finish_undoing, exitpriority=0)
+
+
+def _finish_undoing() -> None:
+    """Wait for what is being undone. Other threads of the child may still be at work: what they do goes on."""
+    until = monotonic() + _EXIT_SECONDS
+    while monotonic() < until:
+        running = sum(isinstance(owner(), Call) for owner in tuple(_owned.values()))
+        if stats()["calls"] <= running:
+            return
         sleep(0.01)
 
 

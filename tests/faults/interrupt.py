@@ -20,6 +20,7 @@ from django.conf import settings
 settings.configure(INSTALLED_APPS=["storage"])
 
 import adapters  # noqa: E402
+from sources import endless  # noqa: E402
 
 from storage import native  # noqa: E402
 
@@ -54,7 +55,7 @@ def store_large():
 
 
 def put_endless():
-    adapter.put_final("a", iter(lambda: bytes(MiB), None))
+    adapter.put_final("a", endless(bytes(MiB)))
 
 
 def put_for_a_second():

@@ -153,10 +153,10 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 
 // seal makes the file all that the object will be, before it has a name.
 func (s *Store) seal(file *staged, info *object.Info, opts object.PutOptions) error {
-	if err := file.Chmod(s.config.FileMode); err != nil {
+	if err := writeAttributes(file.File, info, opts); err != nil { // while we may still write to it
 		return err
 	}
-	if err := writeAttributes(file.File, info, opts); err != nil {
+	if err := file.Chmod(s.config.FileMode); err != nil {
 		return err
 	}
 	if s.config.Durable {
