@@ -6,6 +6,7 @@ import http.server
 import io
 import threading
 import zlib
+from datetime import timedelta
 from hashlib import sha256
 from urllib.parse import urlsplit
 
@@ -64,6 +65,24 @@ def test_one_request_for_what_is_small(adapter, wire):
     assert operations(wire(adapter.put_temp_part, "s", 1, io.BytesIO(SMALL))) == ["PutObject"]
     assert operations(wire(adapter.put_final, "a", b"", overwrite=False)) == ["PutObject"]
     assert operations(wire(adapter.delete_temp_parts, "s")) == ["ListObjectsV2", "DeleteObjects"]
+
+
+def test_a_sweep_asks_for_pages(adapter, wire, faults):
+    for session in range(10):
+        for number in range(1, 11):
+            adapter.put_temp_part(session, number, b"x")
+    uploads = "ListMultipartUploads"
+    look = [uploads, uploads, "ListObjectsV2"]  # where no upload is found below the prefix, the bucket is asked
+    assert operations(wire(adapter.sweep, timedelta(hours=1))) == [*look, uploads, uploads]
+    entries = wire(adapter.sweep, timedelta(), keep=lambda session: session == "7")
+    assert operations(entries) == [*look, *look, "DeleteObjects", uploads, uploads]
+    with faults.endpoint.client() as client:
+        key = f"{adapter.prefix}a"
+        client.create_multipart_upload(Bucket=faults.endpoint.bucket, Key=key)
+    entries = wire(adapter.sweep, timedelta())
+    assert operations(entries) == [*look, "DeleteObjects", uploads, "ListParts", "AbortMultipartUpload"]
+    assert operations(wire(adapter.sweep, timedelta())) == [uploads, "ListObjectsV2", uploads]  # once that is known
+    assert all("prefix" in entry.query for entry in wire(adapter.sweep, timedelta()) if entry.operation == uploads)
 
 
 @pytest.mark.parametrize("data", [b"", SMALL, LARGE[:PART], LARGE[: PART + 1], LARGE], ids=len)

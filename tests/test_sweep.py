@@ -425,7 +425,7 @@ def test_a_sweep_for_younger_things_begins_anew(adapter):
 
 def test_a_place_that_makes_no_sense(adapter):
     put(adapter, "session", 1)
-    for place in (b"", b"\xff", b"[]", b'{"area": "x", "after": "", "older_than": 0}', b'{"older_than": "x"}'):
+    for place in (b"", b"[]", b'{"area": "x", "after": "", "older_than": 0}', b'{"older_than": "x"}', b"\xff"):
         write_place(adapter, place)
         assert adapter.sweep(EVERYTHING, max_seconds=60, dry_run=True).parts == 1
     assert adapter.sweep(EVERYTHING, max_seconds=60).parts == 1

@@ -30,7 +30,7 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 		s.client.hold()
 		defer s.client.release()
 		prefix, marker := s.config.Prefix, *s.path(after)
-		known := s.folders.Load()
+		known := s.client.folders.Load()
 		if known != nil && !*known {
 			prefix = ""
 		}
@@ -42,7 +42,7 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 			}
 		}
 		if len(found) > 0 {
-			s.folders.Store(new(prefix != ""))
+			s.client.folders.Store(new(prefix != ""))
 		}
 		for {
 			if err != nil {
