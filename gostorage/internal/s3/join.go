@@ -182,7 +182,7 @@ func (j *joining) send(ctx context.Context) error {
 			read = append(read, i)
 		}
 	}
-	if len(copied) > 0 && j.store.copies.Load() == nil {
+	if known := j.store.copies.Load(); len(copied) > 0 && (known == nil || *known != j.upload.sums.algorithm) {
 		if err := j.prove(ctx, copied[0]); err != nil {
 			return err
 		}
@@ -254,7 +254,9 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 	case refusedWith(err, http.StatusBadRequest):
 		return object.ErrCannotJoin
 	default:
-		up.cut.Store(true)
+		if ctx.Err() != nil || !refused(err) {
+			up.cut.Store(true) // it may be at work on that still
+		}
 		return blame(source, err)
 	}
 }
