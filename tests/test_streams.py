@@ -1,18 +1,22 @@
 """Sources and readers at their edges; what every adapter shares is in test_contract."""
 
 import gc
+import gzip
 import hashlib
 import io
 import mmap
+import os
+import random
 import shutil
 import tempfile
 
 import pytest
 from conftest import BYTES
 from django.core.files.base import File
+from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.http import FileResponse
 
-from storage import MemoryStorageAdapter, ObjectReader, StorageError
+from storage import ContentMismatch, MemoryStorageAdapter, ObjectReader, StorageError
 from storage.streams import CHUNK, Meter, check_source
 
 DATA = BYTES[: 3 * CHUNK + 17]
@@ -201,3 +205,102 @@ def test_a_reader_of_a_closed_adapter(memory):
         reader.read()
     assert caught.value.code == "closed"
     reader.close()
+
+
+# ---- plain files, which the Go side reads by their descriptor
+
+
+FILE = random.Random(7).randbytes(700_001)
+
+
+class Upper(io.FileIO):
+    """Gives other bytes than its descriptor has."""
+
+    def readinto(self, buffer):
+        count = super().readinto(buffer)
+        buffer[:count] = bytes(buffer[:count]).upper()
+        return count
+
+    def read(self, size=-1):
+        return super().read(size).upper()
+
+    def readall(self):
+        return super().readall().upper()
+
+
+def written_to(path):
+    file = path.open("r+b")
+    file.seek(5)
+    file.write(b"written just now, not flushed")
+    return file
+
+
+def temporary(make):
+    def opened(path):
+        file = make()
+        file.write(path.read_bytes())
+        file.seek(0)
+        return file
+
+    return opened
+
+
+FILES = {
+    "buffered": lambda path: path.open("rb"),
+    "raw": lambda path: path.open("rb", buffering=0),
+    "to be updated": lambda path: path.open("r+b"),
+    "with unwritten bytes": written_to,
+    "of Django": lambda path: File(path.open("rb")),
+    "of Django twice": lambda path: File(File(path.open("rb"))),
+    "uploaded": temporary(lambda: TemporaryUploadedFile("a", "text/plain", None, None)),
+    "temporary": temporary(tempfile.NamedTemporaryFile),
+    "without a name": temporary(tempfile.TemporaryFile),
+    "spooled": temporary(lambda: tempfile.SpooledTemporaryFile(1000)),  # noqa: SIM115 - the test closes it
+    "with other bytes": lambda path: Upper(path),
+    "buffered, with other bytes": lambda path: io.BufferedReader(Upper(path)),
+    "unzipped": lambda path: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(path.read_bytes()))),
+}
+
+
+@pytest.mark.parametrize("read", [0, 3, 10_000, 400_000, len(FILE)])
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_read_from_where_it_stands(memory, tmp_path, name, read):
+    path = tmp_path / "file"
+    path.write_bytes(FILE)
+    with FILES[name](path) as same, FILES[name](path) as file:
+        if name == "with unwritten bytes":
+            same.seek(0)
+            file.seek(0)
+        expected = same.read()
+        start = file.read(read)
+        final = memory.put_final("a", file)
+        assert not file.closed and file.tell() == len(FILE) and not file.read(1)
+    with memory.get_final_stream(*final) as reader:
+        assert start + reader.read() == expected
+    assert (final.size, final.sha256) == (len(expected) - read, hashlib.sha256(expected[read:]).hexdigest())
+
+
+def test_a_file_that_cannot_be_read_says_why_itself(memory, tmp_path):
+    with (tmp_path / "new").open("wb") as file, pytest.raises(io.UnsupportedOperation):
+        memory.put_final("a", file)
+    file = (tmp_path / "new").open("rb")
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        memory.put_final("a", file)
+
+
+def test_a_file_longer_than_expected(memory, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(FILE)
+    with path.open("rb") as file, pytest.raises(ContentMismatch):
+        memory.put_final("a", file, size=len(FILE) - 1)
+    with path.open("rb") as file:
+        assert memory.put_final("a", file, size=len(FILE)).size == len(FILE)
+
+
+def test_a_pipe_is_read_as_it_comes(memory):
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb") as sink:
+        sink.write(b"abc")
+        sink.close()
+        assert memory.put_final("a", source).size == 3

@@ -5,7 +5,7 @@ Importing this loads nothing native: the extension comes with the first operatio
 
 from django.core.signals import setting_changed
 
-from .base import FinalObject, StorageAdapter, TempPart
+from .base import Assembled, FinalObject, StorageAdapter, TempPart
 from .conf import forget_adapters, get_storage_adapter
 from .exceptions import (
     ContentMismatch,
@@ -27,6 +27,7 @@ from .streams import ObjectReader
 __version__ = "0.1.0"
 
 __all__ = [
+    "Assembled",
     "ContentMismatch",
     "FinalObject",
     "InvalidKey",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 from . import native
 from .base import (
+    Assembled,
     FinalObject,
     Progress,
     Source,
@@ -25,15 +29,25 @@ from .base import (
 from .exceptions import InvalidKey, StorageError
 from .streams import Meter, ObjectReader, check_source, pump
 
+logger = logging.getLogger("storage")
+
+_NEVER = 1e9
+"""Seconds, for a time without end."""
+
 
 class NativeAdapter(StorageAdapter):
     """What every adapter does alike; a kind of store adds its configuration."""
 
     bucket: str
+    carry_digest: bool
+    """Whether parts carry the digest of the whole on, from one to the next."""
     prefix = ""
     """What stands before a file id in the key of a final object."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, carry_digest: bool = True) -> None:
+        if not isinstance(carry_digest, bool):
+            raise ImproperlyConfigured(f"carry_digest (STORAGE_CARRY_DIGEST) is True or False, not {carry_digest!r}")
+        self.carry_digest = carry_digest
         self._stores = native.number(), native.number()
         self._opened: int | None = None  # the generation that they were opened in
         self._closed = False
@@ -89,7 +103,8 @@ class NativeAdapter(StorageAdapter):
     ) -> TempPart:
         number = check_part_number(part_number)
         key = f"{check_session_id(session_id)}/{number:05d}"
-        stored = self._put("_temp", key, stream, size, sha256, progress, overwrite=bool(overwrite))
+        options = {"overwrite": bool(overwrite), "carry": self.carry_digest}
+        stored = self._put("_temp", key, stream, size, sha256, progress, **options)
         return TempPart(stored["key"], number, stored["size"], stored["sha256"])
 
     def put_final(
@@ -159,17 +174,33 @@ class NativeAdapter(StorageAdapter):
         sizes = [part["size"] for part in parts]
         meter = Meter(progress, size if size is not None else None if -1 in sizes else sum(sizes))
         with native.Call(self._final, "assemble", **arguments) as call:
-            while call.poll() is None:
+            while (figures := call.poll()) is None:
                 meter(call.progress())
-            meter.final(call.progress())
+            meter.final(Assembled(call.progress(), figures["copied"], figures["read"]))
             call.finish()
-            return self._final_object(call.wait())
+            stored = call.wait()
+        logger.info(
+            "assembled %r of %d parts: %d bytes, %d copied by the store, %d read here",
+            arguments["key"],
+            len(parts),
+            stored["size"],
+            stored["copied"],
+            stored["read"],
+            extra={"copied": stored["copied"], "read": stored["read"]},
+        )
+        return self._final_object(stored)
+
+    def extend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
+        seconds = _NEVER if max_seconds is None else max(0.0, float(max_seconds))
+        prefix = check_session_id(session_id) + "/"
+        covered: int = native.call(self._temp, "extend", prefix=prefix, seconds=min(seconds, _NEVER))["count"]
+        return covered
 
     def get_temp_part_stream(self, temp_key: str | TempPart) -> ObjectReader:
         return self._reader(self._temp, _expected(temp_key))
 
     def delete_temp_part(self, temp_key: str | TempPart) -> None:
-        native.call(self._temp, "delete", key=check_key(_key(temp_key)))
+        native.call(self._temp, "delete", key=check_key(_key(temp_key)), temp=True)
 
     def list_temp_parts(self, session_id: object) -> list[TempPart]:
         listed = native.call(self._temp, "list", prefix=check_session_id(session_id) + "/")

@@ -37,7 +37,22 @@ Source: TypeAlias = Readable | Iterable[Buffer] | Buffer
 """Where bytes come from: read once, forwards, from where it stands; never sought, never closed."""
 
 Progress: TypeAlias = Callable[[int, int | None], object]
-"""Called as ``progress(done, total)`` in bytes, at most ten times a second and once with the final figure."""
+"""Called as ``progress(done, total)`` in bytes, at most ten times a second and once with the final figure.
+
+The final ``done`` of an assembly is an ``Assembled``.
+"""
+
+
+class Assembled(int):
+    """The bytes of an assembled object; ``copied`` of them never passed this process, which has ``read`` so many."""
+
+    copied: int
+    read: int
+
+    def __new__(cls, done: int, copied: int, read: int) -> Assembled:
+        self = super().__new__(cls, done)
+        self.copied, self.read = copied, read
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +157,19 @@ class StorageAdapter(ABC):
     ) -> FinalObject:
         """Join parts, in the order given, into a final object. The parts stay, so that it can be tried again.
 
+        The store copies them where it can, and the digest that they carry is used as far as it goes: only what follows
+        is read. The last figure that ``progress`` gets is an ``Assembled``, which tells how many bytes that were.
+
         Raises ``ObjectNotFound`` for a missing part, ``ContentMismatch`` when a ``TempPart`` has changed since or the
         whole differs from ``size`` or ``sha256``, ``ValueError`` for no parts; else as ``put_temp_part`` does.
+        """
+
+    @abstractmethod
+    def extend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
+        """Carry the digest of the whole on over parts that came out of order, so that ``assemble`` has less to read.
+
+        It covers the parts 1, 2, 3 … as far as there is no gap, and gives how many. Each part is read once in all.
+        After ``max_seconds`` none is begun, but one is read in any case. Raises ``ContentMismatch`` for a damaged part.
         """
 
     @abstractmethod

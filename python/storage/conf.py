@@ -29,10 +29,12 @@ FLAT = {
     "local": {
         "STORAGE_TEMP_DIR": "temp_dir",
         "STORAGE_FINAL_DIR": "final_dir",
+        "STORAGE_CARRY_DIGEST": "carry_digest",
     },
     "s3": {
         "STORAGE_TEMP_PREFIX": "temp_prefix",
         "STORAGE_FINAL_PREFIX": "final_prefix",
+        "STORAGE_CARRY_DIGEST": "carry_digest",
         "AWS_STORAGE_BUCKET_NAME": "bucket_name",
         "AWS_S3_ENDPOINT_URL": "endpoint_url",
         "AWS_S3_REGION_NAME": "region_name",
@@ -42,11 +44,17 @@ FLAT = {
         "AWS_S3_ADDRESSING_STYLE": "addressing_style",
         "AWS_S3_VERIFY": "verify",
     },
-    "memory": {},
+    "memory": {
+        "STORAGE_CARRY_DIGEST": "carry_digest",
+    },
 }
 """Flat settings, and the options that they are, of each kind of adapter and of its subclasses."""
 
-FLAT_NAMES = ("STORAGE_BACKEND", *(name for names in FLAT.values() for name in names if name.startswith("STORAGE_")))
+FLAT_NAMES = tuple(
+    dict.fromkeys(
+        ("STORAGE_BACKEND", *(name for names in FLAT.values() for name in names if name.startswith("STORAGE_")))
+    )
+)
 
 HINTS = {
     "local": {
@@ -141,7 +149,7 @@ def _from_flat() -> Entry:
     kind, takes = kind_of(found), _takes(found)
     if _value("STORAGE_BACKEND") is None:
         for name in FLAT["s3"]:
-            if name.startswith("STORAGE_") and _value(name) is not None:
+            if name.startswith("STORAGE_") and name not in FLAT["local"] and _value(name) is not None:
                 raise ImproperlyConfigured(f"{name} is set, but files go to this machine: set STORAGE_BACKEND = 's3'")
     if kind == "s3":
         _refuse_strangers()
@@ -239,7 +247,7 @@ def unread() -> list[tuple[str, str]]:
     found = []
     other = {"local": "s3", "s3": "local"}.get(kind, "memory")
     for name in FLAT[other]:
-        if name.startswith("STORAGE_") and _value(name) is not None:
+        if name.startswith("STORAGE_") and name not in FLAT.get(kind, {}) and _value(name) is not None:
             found.append((name, f"STORAGE_BACKEND is {backend!r}, and {name} is for {other!r}"))
     for name in dir(settings):
         if name.startswith("STORAGE_") and name not in (SETTING, *FLAT_NAMES):

@@ -17,7 +17,10 @@ class LocalStorageAdapter(NativeAdapter):
 
     ``durable`` syncs files and directories before a put is acknowledged. Modes are those of new files and
     directories, whatever the umask. ``bucket`` is the name that ``FinalObject`` carries: rows survive a moved
-    directory. Raises ``ImproperlyConfigured`` when one directory is, or lies in, the other.
+    directory. With ``carry_digest`` a part that comes after the one before it carries the digest of the whole on, so
+    that ``assemble`` need not read it.
+
+    Raises ``ImproperlyConfigured`` when one directory is, or lies in, the other.
     """
 
     backend: ClassVar[str] = "local"
@@ -31,8 +34,9 @@ class LocalStorageAdapter(NativeAdapter):
         durable: bool = True,
         file_mode: int = 0o640,
         directory_mode: int = 0o750,
+        carry_digest: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(carry_digest=carry_digest)
         self._directories = _directory("temp_dir", temp_dir), _directory("final_dir", final_dir)
         check_key(bucket)
         self.bucket = bucket

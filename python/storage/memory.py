@@ -13,8 +13,8 @@ class MemoryStorageAdapter(NativeAdapter):
     backend: ClassVar[str] = "memory"
     bucket = "memory"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, carry_digest: bool = True) -> None:
+        super().__init__(carry_digest=carry_digest)
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"backend": "memory"}, {"backend": "memory"}

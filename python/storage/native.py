@@ -232,6 +232,14 @@ class Call:
             address += taken
             size -= taken
 
+    def pull(self, descriptor: int) -> int:
+        """Give bytes of an open file; how many it took, 0 when no more can be had in this way."""
+        while True:
+            self._check()
+            taken = int(_invoke("Pull", self.number, descriptor, TURN))
+            if taken >= 0:
+                return taken
+
     def finish(self) -> None:
         """Say that all bytes have come: the commit begins."""
         self._check()

@@ -63,8 +63,9 @@ class S3StorageAdapter(NativeAdapter):
         kms_key_id: str | None = None,
         storage_class: str | None = None,
         proxy: str | None = None,
+        carry_digest: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(carry_digest=carry_digest)
         if not isinstance(bucket_name, str) or not bucket_name or "/" in bucket_name:
             raise ImproperlyConfigured("bucket_name (AWS_STORAGE_BUCKET_NAME) is the name of a bucket, and not empty")
         if bool(access_key) != bool(secret_key):

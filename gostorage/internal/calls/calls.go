@@ -6,20 +6,23 @@
 package calls
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/parts"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3"
 )
 
@@ -33,6 +36,7 @@ var errCancelled = object.Errorf(object.Cancelled, "the transfer was cancelled")
 
 type store struct {
 	object.Store
+	runs   parts.Runs
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
@@ -40,9 +44,9 @@ type store struct {
 type call struct {
 	op, key  string
 	cancel   context.CancelCauseFunc
-	pipe     *digest.Pipe // what moves bytes: put and assemble
-	finished atomic.Bool
-	moved    chan struct{} // closed when an assembly has moved all bytes and waits for Finish
+	pipe     *digest.Pipe // of a put
+	progress func() int64 // of what moves bytes, else nil
+	commit   *commit      // of an assembly
 	done     chan struct{}
 	result   any
 	err      error
@@ -182,10 +186,12 @@ func (t *Table) Start(id, number int64, op, args string) error {
 	}
 	ctx, cancel := context.WithCancelCause(on.ctx)
 	started := &call{
-		op: op, key: request.Key, cancel: cancel, pipe: request.pipe, moved: request.moved, done: make(chan struct{}),
-		signal: news,
+		op: op, key: request.Key, cancel: cancel, pipe: request.pipe, progress: request.progress, commit: request.commit,
+		done: make(chan struct{}), signal: news,
 	}
-	request.signal = news
+	if started.commit != nil {
+		started.commit.raise = news.raise
+	}
 	t.mu.Lock()
 	t.calls[number] = started
 	t.running[started] = struct{}{}
@@ -238,7 +244,7 @@ func (t *Table) Write(id int64, data []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if c.op != "put" {
+	if c.pipe == nil {
 		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
 	}
 	n, err := c.pipe.Write(data, writeWait)
@@ -248,31 +254,69 @@ func (t *Table) Write(id int64, data []byte) (int, error) {
 	return n, nil
 }
 
+// Pull gives a put at most so many bytes of an open file, and says how many it took: 0 when it can read no more, -1 when
+// there was no room in time.
+func (t *Table) Pull(id int64, fd, most int) (int, error) {
+	c, err := t.call(id)
+	if err != nil {
+		return 0, err
+	}
+	if c.pipe == nil {
+		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
+	}
+	var failed error
+	n, err := c.pipe.ReadFrom(func(into []byte) (n int, err error) {
+		for {
+			if n, err = unix.Read(fd, into); err != unix.EINTR {
+				break
+			}
+		}
+		if n <= 0 {
+			n, failed = 0, cmp.Or(err, io.EOF)
+		}
+		return n, failed
+	}, most, writeWait)
+	switch {
+	case n > 0:
+		return n, nil
+	case err == nil:
+		return -1, nil
+	case err == failed:
+		return 0, nil
+	default:
+		return 0, object.Wire(c.op, c.key, err)
+	}
+}
+
 // Finish lets a put or an assembly commit: no more bytes will come.
 func (t *Table) Finish(id int64) error {
 	c, err := t.call(id)
 	if err != nil {
 		return err
 	}
-	if c.pipe == nil {
+	switch {
+	case c.pipe != nil:
+		c.pipe.CloseWrite()
+	case c.commit != nil:
+		c.commit.agree()
+	default:
 		return object.Errorf(object.Internal, "%s takes no bytes", c.op)
 	}
-	c.finished.Store(true)
-	c.pipe.CloseWrite()
 	return nil
 }
 
 // Wait gives the result of a call as JSON, or "" when it has not ended within the time. The call is then forgotten.
-// An assembly that has moved all bytes answers {"ready":true}, and goes on when it is told to Finish.
+// An assembly that has moved all bytes answers with its figures, and goes on when it is told to Finish.
 func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
 	c, err := t.call(id)
 	if err != nil {
 		return "", err
 	}
-	if c.moved != nil && !c.finished.Load() {
-		if either(c.moved, c.done, wait) && !closed(c.done) {
+	if c.commit != nil && !closed(c.commit.agreed) {
+		if either(c.commit.ready, c.done, wait) && !closed(c.done) {
 			c.signal.lower()
-			return `{"ready":true}`, nil
+			text, err := json.Marshal(c.commit.figures())
+			return string(text), err
 		}
 		wait = 0
 	}
@@ -327,10 +371,10 @@ func closed(channel <-chan struct{}) bool {
 // Progress tells how many bytes a put or an assembly has moved.
 func (t *Table) Progress(id int64) (int64, error) {
 	c, err := t.call(id)
-	if err != nil || c.pipe == nil {
+	if err != nil || c.progress == nil {
 		return 0, err
 	}
-	return c.pipe.Moved(), nil
+	return c.progress(), nil
 }
 
 // Cancel undoes a call, or closes the reader that it gave, and forgets it. The undo goes on in the background when it

@@ -2,12 +2,14 @@ package calls
 
 import (
 	"context"
-	"io"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/parts"
 )
 
 // Request holds the arguments of every operation; each uses some.
@@ -24,9 +26,13 @@ type Request struct {
 	TempStore   int64             `json:"temp_store"`
 	Parts       []part            `json:"parts"`
 
-	pipe   *digest.Pipe
-	moved  chan struct{}
-	signal *signal
+	Carry   bool    `json:"carry"`   // a part: the digest of the whole is carried on over it
+	Temp    bool    `json:"temp"`    // a part: what lies beside it goes with it
+	Seconds float64 `json:"seconds"` // after which no more is begun; 0: no end
+
+	pipe     *digest.Pipe
+	progress func() int64
+	commit   *commit
 }
 
 type part struct {
@@ -46,6 +52,11 @@ type listed struct {
 
 type examined struct {
 	Findings []object.Finding `json:"findings"`
+}
+
+type assembled struct {
+	object.Info
+	parts.Figures
 }
 
 type counted struct {
@@ -78,17 +89,28 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 	switch op {
 	case "put":
 		r.pipe = digest.NewPipe(buffers.Shared, expected(r.Size, r.SHA256))
+		r.progress = r.pipe.Moved
+		if r.Carry {
+			r.pipe.Carry()
+			return func(ctx context.Context) (any, error) {
+				return parts.Put(ctx, on.Store, &on.runs, r.Key, r.pipe, r.options())
+			}, nil
+		}
 		return func(ctx context.Context) (any, error) { return on.Put(ctx, r.Key, r.pipe, r.options()) }, nil
 	case "assemble":
 		temp, err := t.store(r.TempStore)
 		if err != nil {
 			return nil, err
 		}
-		r.pipe, r.moved = digest.NewPipe(buffers.Shared, expected(r.Size, r.SHA256)), make(chan struct{})
-		return func(ctx context.Context) (any, error) { return assemble(ctx, on, temp, r) }, nil
+		return r.assemble(on, temp), nil
+	case "extend":
+		return func(ctx context.Context) (any, error) {
+			count, err := parts.Extend(ctx, on.Store, &on.runs, r.Prefix, time.Duration(r.Seconds*float64(time.Second)))
+			return counted{count}, err
+		}, nil
 	case "get":
 		return func(ctx context.Context) (any, error) {
-			opened, err := open(ctx, on, part{r.Key, r.Size, r.SHA256}, r.hint())
+			opened, err := parts.Open(ctx, on, parts.Wanted{Key: r.Key, Expect: expected(r.Size, r.SHA256)}, r.hint())
 			if err != nil {
 				return nil, err
 			}
@@ -97,6 +119,9 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 	case "stat":
 		return func(ctx context.Context) (any, error) { return on.Stat(ctx, r.Key) }, nil
 	case "delete":
+		if r.Temp {
+			return func(ctx context.Context) (any, error) { return struct{}{}, parts.Delete(ctx, on, r.Key) }, nil
+		}
 		return func(ctx context.Context) (any, error) { return struct{}{}, on.Delete(ctx, r.Key) }, nil
 	case "list":
 		return func(ctx context.Context) (any, error) {
@@ -105,7 +130,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		}, nil
 	case "delete_all":
 		return func(ctx context.Context) (any, error) {
-			count, err := deleteAll(ctx, on, r.Prefix)
+			count, err := parts.DeleteAll(ctx, on, r.Prefix)
 			return counted{count}, err
 		}, nil
 	case "check":
@@ -124,22 +149,9 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 	}
 }
 
-// deleteAll removes all objects below a folder and tells how many there were.
-func deleteAll(ctx context.Context, on *store, prefix string) (int, error) {
-	found, err := on.List(ctx, prefix)
-	if err != nil {
-		return 0, err
-	}
-	keys := make([]string, len(found))
-	for i, info := range found {
-		keys[i] = info.Key
-	}
-	return len(keys), on.DeleteMany(ctx, keys)
-}
-
 func checkKeys(op string, r *Request) error {
 	switch op {
-	case "list", "delete_all", "probe":
+	case "list", "delete_all", "probe", "extend":
 		return object.CheckKey(strings.TrimSuffix(r.Prefix, "/"))
 	case "check":
 		return nil
@@ -152,91 +164,49 @@ func checkKeys(op string, r *Request) error {
 	return object.CheckKey(r.Key)
 }
 
-// open opens an object that must be what the caller expects, as far as the store knows.
-func open(ctx context.Context, on *store, want part, hint object.Range) (*digest.Reader, error) {
-	opened, err := on.Get(ctx, want.Key, hint)
-	if err != nil {
-		return nil, err
+// assemble makes the work of joining parts. Its commit waits until the caller has seen the final figures.
+func (r *Request) assemble(final, temp *store) func(context.Context) (any, error) {
+	r.commit = newCommit()
+	wanted := make([]parts.Wanted, len(r.Parts))
+	for i, part := range r.Parts {
+		wanted[i] = parts.Wanted{Key: part.Key, Expect: expected(part.Size, part.SHA256)}
 	}
-	info, expect := opened.Info(), expected(want.Size, want.SHA256)
-	differs := expect.Size >= 0 && info.Size != expect.Size
-	differs = differs || expect.SHA256 != "" && info.SHA256 != "" && info.SHA256 != expect.SHA256
-	if differs {
-		_ = opened.Close()
-		return nil, object.Errorf(object.Mismatch, "the object has changed: it has another size or SHA-256 than expected")
+	work := &parts.Assembly{
+		Final: final.Store, Temp: temp.Store, Key: r.Key, Parts: wanted, Expect: expected(r.Size, r.SHA256),
+		Options: r.options(), Commit: r.commit.wait,
 	}
-	return digest.NewReader(opened, expect.SHA256), nil
-}
-
-// assemble streams the parts, in the order given, into one object.
-func assemble(ctx context.Context, final, temp *store, r *Request) (any, error) {
-	pumped := make(chan struct{})
-	go func() {
-		defer close(pumped)
-		if err := pump(ctx, temp, r); err != nil {
-			r.pipe.Fail(err)
-			return
-		}
-		close(r.moved) // the caller sees the final figure before it lets the commit begin
-		r.signal.raise()
-	}()
-	info, err := final.Put(ctx, r.Key, r.pipe, r.options())
-	if err != nil {
-		r.pipe.Fail(err)
-	}
-	<-pumped // it holds a part open until it has seen the failure
-	return info, err
-}
-
-func pump(ctx context.Context, temp *store, r *Request) (err error) {
-	defer object.Rescue(&err)
-	block, err := buffers.Shared.Get()
-	if err != nil {
-		return err
-	}
-	defer buffers.Shared.Put(block)
-	for _, part := range r.Parts {
-		if err := pumpPart(ctx, temp, part, r.pipe, block.Bytes); err != nil {
-			return named(part.Key, err)
-		}
-	}
-	return nil
-}
-
-func pumpPart(ctx context.Context, temp *store, part part, into *digest.Pipe, block []byte) error {
-	opened, err := open(ctx, temp, part, object.Whole)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = opened.Close() }()
-	from := io.NewSectionReader(opened, 0, opened.Info().Size)
-	for {
-		n, err := from.Read(block)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil && err != object.ErrNotYet {
-			return err
-		}
-		for rest := block[:n]; len(rest) > 0; {
-			written, err := into.Write(rest, writeWait)
-			if err != nil {
-				return err
-			}
-			rest = rest[written:]
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	r.progress, r.commit.figures = work.Done, work.Figures
+	return func(ctx context.Context) (any, error) {
+		info, err := work.Run(ctx)
+		return assembled{info, work.Figures()}, err
 	}
 }
 
-// named tells which part an error is about.
-func named(key string, err error) error {
-	if known, ok := err.(*object.Error); ok && known.Key == "" && known.Code != object.Cancelled {
-		about := *known
-		about.Key = key
-		return &about
+// commit is the point between the last byte and the moment when an object appears: an assembly comes to it, its caller
+// lets it go on.
+type commit struct {
+	ready  chan struct{}
+	agreed chan struct{}
+	arrive func()
+	agree  func()
+	raise  func()
+
+	figures func() parts.Figures
+}
+
+func newCommit() *commit {
+	c := &commit{ready: make(chan struct{}), agreed: make(chan struct{})}
+	c.arrive = sync.OnceFunc(func() { close(c.ready); c.raise() })
+	c.agree = sync.OnceFunc(func() { close(c.agreed) })
+	return c
+}
+
+func (c *commit) wait(ctx context.Context) error {
+	c.arrive()
+	select {
+	case <-c.agreed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return err
 }

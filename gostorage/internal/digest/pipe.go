@@ -38,7 +38,6 @@ type Pipe struct {
 	current *piece
 	blocks  []*piece // every block of this transfer
 	ended   bool     // CloseWrite, Fail or Close was called: no more bytes
-	hasher  chan *piece
 	store   queue
 	free    queue
 	moved   atomic.Int64
@@ -51,10 +50,11 @@ type Pipe struct {
 	failed   chan struct{} // closed by the first error from any side
 	err      error         // that error, readable once failed is closed
 
-	hash    hash.Hash
-	hashed  chan struct{} // closed when the hash has seen its last byte
-	reading *piece        // the block that Read is giving away
-	unread  []byte        // what is left of it
+	own     *pass   // the hash of these bytes
+	carried *pass   // that of the run of parts that they continue, or nil
+	before  *Record // the run; nil when there is none to be continued
+	reading *piece  // the block that Read is giving away
+	unread  []byte  // what is left of it
 }
 
 type piece struct {
@@ -72,10 +72,10 @@ func (p *piece) Bytes() []byte { return p.data }
 // Checksum implements object.Block.
 func (p *piece) Checksum() (uint64, bool) { return p.sum, p.known }
 
-// add copies from bytes and computes the checksum while they are in the cache.
-func (p *piece) add(bytes []byte, checksum *func(uint64, []byte) uint64) int {
+// grow takes in what read puts behind the bytes that are there, and computes the checksum while it is in the cache.
+func (p *piece) grow(read func([]byte) (int, error), checksum *func(uint64, []byte) uint64) (int, error) {
 	start := len(p.data)
-	n := copy(p.block.Bytes[start:], bytes)
+	n, err := read(p.block.Bytes[start:])
 	p.data = p.block.Bytes[:start+n]
 	if start == 0 {
 		p.sum, p.known = 0, checksum != nil
@@ -83,7 +83,7 @@ func (p *piece) add(bytes []byte, checksum *func(uint64, []byte) uint64) int {
 	if p.known {
 		p.sum = (*checksum)(p.sum, p.data[start:])
 	}
-	return n
+	return n, err
 }
 
 // Release implements object.Block.
@@ -156,12 +156,30 @@ func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 		store:  queue{wake: make(chan struct{}, 1)},
 		free:   queue{wake: make(chan struct{}, 1)},
 		failed: make(chan struct{}),
-		hash:   sha256.New(),
-		hashed: make(chan struct{}),
+		own:    newPass(),
 	}
+	p.own.begin(sha256.New())
 	p.need.Store(1)
 	p.most.Store(depth)
 	return p
+}
+
+// Carry makes room for the hash of a run of parts that these bytes continue. Before the Store asks for the end, it must
+// be told by Continue which one.
+func (p *Pipe) Carry() { p.carried = newPass() }
+
+// Continue says which run of parts these bytes continue; nil: none.
+func (p *Pipe) Continue(run *Record) {
+	p.before = run
+	var from hash.Hash
+	if run != nil && run.Size > 0 { // the run of a first part is its own
+		if resumed, ok := run.Hash(); ok {
+			from = resumed
+		} else {
+			p.before = nil
+		}
+	}
+	p.carried.begin(from)
 }
 
 // Expected implements object.Source.
@@ -177,21 +195,36 @@ func (p *Pipe) Hold(need, most int64, checksum func(sum uint64, p []byte) uint64
 	p.most.Store(max(blocks(most), depth))
 }
 
-// Write copies from p as much as there is room for within wait, and says how much that was. It gives the error of the
+// Write copies from data as much as there is room for within wait, and says how much that was. It gives the error of the
 // Store as soon as there is one.
 func (p *Pipe) Write(data []byte, wait time.Duration) (int, error) {
+	copied := func(room []byte) (int, error) {
+		n := copy(room, data)
+		data = data[n:]
+		return n, nil
+	}
+	return p.take(copied, len(data), wait)
+}
+
+// ReadFrom is Write of at most so many bytes that read puts where they belong. The error of read, io.EOF too, is given
+// when nothing came before it.
+func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Duration) (int, error) {
+	return p.take(read, most, wait)
+}
+
+func (p *Pipe) take(read func([]byte) (int, error), most int, wait time.Duration) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var timer *time.Timer
-	written := 0
-	for len(data) > 0 {
+	taken := 0
+	for taken < most {
 		select {
 		case <-p.failed:
-			return written, p.err
+			return taken, p.err
 		default:
 		}
 		if p.ended {
-			return written, object.Errorf(object.Closed, "the transfer has ended: it takes no more bytes")
+			return taken, object.Errorf(object.Closed, "the transfer has ended: it takes no more bytes")
 		}
 		if p.current == nil {
 			if timer == nil {
@@ -200,23 +233,28 @@ func (p *Pipe) Write(data []byte, wait time.Duration) (int, error) {
 			}
 			next, err := p.next(timer.C)
 			if next == nil || err != nil {
-				return written, err
+				return taken, err
 			}
 			p.current = next
 		}
-		n := p.current.add(data, p.checksum.Load())
+		n, err := p.current.grow(read, p.checksum.Load())
 		if size := p.expect.Size; size >= 0 && p.moved.Load()+int64(n) > size {
 			p.fail(object.Errorf(object.Mismatch, "more than the expected %d bytes came", size))
-			return written, p.err
+			return taken, p.err
 		}
 		p.moved.Add(int64(n))
-		written += n
-		data = data[n:]
+		taken += n
 		if len(p.current.data) == buffers.Size {
 			p.send()
 		}
+		if err != nil {
+			if taken > 0 {
+				err = nil
+			}
+			return taken, err
+		}
 	}
-	return written, nil
+	return taken, nil
 }
 
 // next gives an empty block: one that came back, a new one, or nil when neither was to be had in time.
@@ -231,19 +269,19 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 			err.Retryable = true
 			return nil, err
 		}
-		return p.own(block), nil
+		return p.adopt(block), nil
 	}
 	if int64(len(p.blocks)) < p.most.Load() {
 		if block := p.pool.TryGet(); block != nil {
-			return p.own(block), nil
+			return p.adopt(block), nil
 		}
 	}
 	for {
+		if free := p.free.last(); free != nil {
+			return free, nil
+		}
 		select {
 		case <-p.free.wake:
-			if free := p.free.last(); free != nil {
-				return free, nil
-			}
 		case <-p.failed:
 			return nil, p.err
 		case <-timeout:
@@ -252,31 +290,35 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 	}
 }
 
-func (p *Pipe) own(block *buffers.Block) *piece {
+func (p *Pipe) adopt(block *buffers.Block) *piece {
 	owned := &piece{pipe: p, block: block}
 	p.blocks = append(p.blocks, owned)
 	return owned
 }
 
-// send passes the current block on. The channel holds as many as there can be blocks: it does not wait for the hash.
+// passes are the hashes that are computed.
+func (p *Pipe) passes() []*pass {
+	if p.carried == nil {
+		return []*pass{p.own}
+	}
+	return []*pass{p.own, p.carried}
+}
+
+// send passes the current block on. More are to come, or came before.
 func (p *Pipe) send() {
 	current := p.current
 	p.current = nil
-	current.users.Store(2)
-	if p.hasher == nil {
-		p.hasher = make(chan *piece, p.need.Load()+buffers.DefaultBudget/buffers.Size)
-		go p.hashAll(p.hasher)
+	current.users.Store(1)
+	for _, pass := range p.passes() {
+		if pass.ended == nil {
+			pass.start(p.failed)
+		}
+		current.users.Add(1)
+		if !pass.push(current) {
+			p.release(current)
+		}
 	}
-	p.hasher <- current
 	p.store.push(current)
-}
-
-func (p *Pipe) hashAll(pieces <-chan *piece) {
-	defer close(p.hashed)
-	for piece := range pieces {
-		p.hash.Write(piece.data)
-		p.release(piece)
-	}
 }
 
 func (p *Pipe) release(done *piece) {
@@ -293,15 +335,21 @@ func (p *Pipe) CloseWrite() {
 	if p.ended {
 		return
 	}
-	if p.hasher == nil { // all of it is in one block
-		if p.current != nil {
-			p.hash.Write(p.current.data)
-			p.current.users.Store(1)
-			p.store.push(p.current)
-			p.current = nil
-		}
-	} else if p.current != nil {
+	switch {
+	case p.current == nil:
+	case p.own.ended != nil:
 		p.send()
+	default: // all of it is in one block
+		p.own.hash.Write(p.current.data)
+		p.current.users.Store(1)
+		if p.carried != nil {
+			p.current.users.Add(1)
+			if !p.carried.push(p.current) {
+				p.release(p.current)
+			}
+		}
+		p.store.push(p.current)
+		p.current = nil
 	}
 	p.end()
 }
@@ -309,10 +357,8 @@ func (p *Pipe) CloseWrite() {
 func (p *Pipe) end() {
 	p.ended = true
 	p.store.close()
-	if p.hasher != nil {
-		close(p.hasher)
-	} else {
-		close(p.hashed)
+	for _, pass := range p.passes() {
+		pass.queue.close()
 	}
 }
 
@@ -336,9 +382,13 @@ func (p *Pipe) fail(err error) {
 // Close gives the blocks back. The Store must have returned.
 func (p *Pipe) Close() {
 	p.Fail(object.Errorf(object.Closed, "the transfer has ended: it takes no more bytes"))
-	<-p.hashed
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, pass := range p.passes() {
+		if pass.ended != nil {
+			<-pass.ended
+		}
+	}
 	for _, piece := range p.blocks {
 		p.pool.Put(piece.block)
 	}
@@ -350,15 +400,15 @@ func (p *Pipe) Moved() int64 { return p.moved.Load() }
 
 // Next implements object.Source.
 func (p *Pipe) Next(ctx context.Context, worth int64) (object.Block, error) {
-	next, err := p.take(ctx, int((worth+buffers.Size-1)/buffers.Size))
+	next, err := p.pull(ctx, int((worth+buffers.Size-1)/buffers.Size))
 	if err != nil {
 		return nil, err
 	}
 	return next, nil
 }
 
-// take gives the next full block, or the error that stands at the end.
-func (p *Pipe) take(ctx context.Context, worth int) (*piece, error) {
+// pull gives the next full block, or the error that stands at the end.
+func (p *Pipe) pull(ctx context.Context, worth int) (*piece, error) {
 	select {
 	case <-p.failed:
 		return nil, p.err
@@ -384,13 +434,12 @@ func (p *Pipe) take(ctx context.Context, worth int) (*piece, error) {
 
 // verify gives io.EOF, or what stands against calling it the end.
 func (p *Pipe) verify() error {
-	<-p.hashed
+	size, sum := p.Sum()
 	select {
 	case <-p.failed:
 		return p.err
 	default:
 	}
-	size, sum := p.Sum()
 	if p.expect.Size >= 0 && size != p.expect.Size {
 		p.fail(object.Errorf(object.Mismatch, "%d bytes came, %d were expected", size, p.expect.Size))
 		return p.err
@@ -404,12 +453,28 @@ func (p *Pipe) verify() error {
 
 // Sum gives size and SHA-256 of what passed; only after the end.
 func (p *Pipe) Sum() (size int64, sha256 string) {
-	<-p.hashed
-	return p.moved.Load(), hex.EncodeToString(p.hash.Sum(nil))
+	p.own.finish()
+	return p.moved.Load(), hex.EncodeToString(p.own.hash.Sum(nil))
 }
 
-// Record implements object.Source.
-func (p *Pipe) Record() string { return "" }
+// Record implements object.Source: the run of parts with these bytes at its end.
+func (p *Pipe) Record() string {
+	if p.carried == nil || p.before == nil {
+		return ""
+	}
+	state := p.own.hash
+	if p.before.Size > 0 {
+		p.carried.finish()
+		state = p.carried.hash
+	}
+	var info object.Info
+	info.Size, info.SHA256 = p.Sum()
+	run, ok := p.before.Add(info, state)
+	if !ok {
+		return ""
+	}
+	return run.String()
+}
 
 // Read implements io.Reader.
 func (p *Pipe) Read(into []byte) (int, error) {
@@ -417,7 +482,7 @@ func (p *Pipe) Read(into []byte) (int, error) {
 		return 0, nil
 	}
 	if p.reading == nil {
-		next, err := p.take(context.Background(), 1)
+		next, err := p.pull(context.Background(), 1)
 		if err != nil {
 			return 0, err
 		}
@@ -436,7 +501,7 @@ func (p *Pipe) Read(into []byte) (int, error) {
 func (p *Pipe) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
-		next, err := p.take(context.Background(), 1)
+		next, err := p.pull(context.Background(), 1)
 		if err == io.EOF {
 			return total, nil
 		}

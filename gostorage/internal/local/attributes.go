@@ -1,12 +1,15 @@
 package local
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,8 +27,18 @@ const (
 // writeAttributes keeps digest, record, content type and metadata with the file, where the file system can. Elsewhere
 // the digest of a listing is unknown, info loses its record, and nothing else is lost.
 func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) error {
+	stat, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	info.Modified = stat.ModTime()
 	if err := set(file, digestAttribute, digestRecord(info)); err != nil {
 		return err
+	}
+	if get(file, digestAttribute) == "" {
+		if err := mark(file, info); err != nil {
+			return err
+		}
 	}
 	if info.Record != "" {
 		if err := set(file, recordAttribute, info.Record); err != nil {
@@ -66,27 +79,69 @@ func get(file *os.File, name string) string {
 	return string(value[:n])
 }
 
-func digestRecord(info *object.Info) string { return fmt.Sprintf("v1 %s %d", info.SHA256, info.Size) }
+// digestRecord is the digest with what tells whether the file was written to since, by somebody else.
+func digestRecord(info *object.Info) string {
+	return fmt.Sprintf("v1 %s %d %d", info.SHA256, info.Size, info.Modified.UnixNano())
+}
+
+// readDigest gives the digest kept with the file, or "" when there is none or the file was changed since.
+func readDigest(file *os.File, stat fs.FileInfo) string {
+	kept := get(file, digestAttribute)
+	if len(kept) < 3+64 {
+		return ""
+	}
+	info := object.Info{SHA256: kept[3 : 3+64], Size: stat.Size(), Modified: stat.ModTime()}
+	if kept != digestRecord(&info) {
+		return ""
+	}
+	return info.SHA256
+}
+
+// mark gives a file without attributes a time of change whose nanoseconds are random: with the number of the file it
+// tells these bytes from others that have had the name.
+func mark(file *os.File, info *object.Info) error {
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // never fails: crypto/rand ends the process instead
+	now := info.Modified.Truncate(time.Second).Add(time.Duration(binary.BigEndian.Uint32(random[:]) % 1e9))
+	times := []unix.Timespec{unix.NsecToTimespec(now.UnixNano()), unix.NsecToTimespec(now.UnixNano())}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, procPath(int(file.Fd())), times, 0); err != nil {
+		return nil // it has no version, then
+	}
+	stat, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if stat.ModTime().Equal(now) {
+		info.Modified, info.Version = now, version(stat)
+	}
+	return nil
+}
+
+func version(stat fs.FileInfo) string {
+	system, ok := stat.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%d-%d.%09d", system.Ino, system.Mtim.Sec, system.Mtim.Nsec)
+}
+
+// settled is the age from which a file is not taken for one that may still be changed within the same tick of the clock.
+const settled = 2 * time.Second
 
 // describe tells what is known of an opened file.
 func describe(key string, file *os.File, stat fs.FileInfo) object.Info {
 	info := object.Info{
 		Key: key, Size: stat.Size(), Modified: stat.ModTime(),
-		SHA256: readDigest(file, stat.Size()), Record: get(file, recordAttribute),
+		SHA256: readDigest(file, stat), Record: get(file, recordAttribute),
 	}
 	if system, ok := stat.Sys().(*syscall.Stat_t); ok {
 		info.ETag = fmt.Sprintf("%d-%d.%09d-%d", system.Ino, system.Ctim.Sec, system.Ctim.Nsec, system.Size)
 	}
-	return info
-}
-
-// readDigest gives the digest kept with the file, or "" when there is none or the file has another size since.
-func readDigest(file *os.File, size int64) string {
-	var sum string
-	var was int64
-	_, err := fmt.Sscanf(get(file, digestAttribute), "v1 %64s %d", &sum, &was)
-	if err != nil || was != size || len(sum) != 64 {
-		return ""
+	if info.SHA256 == "" {
+		info.Record = ""
+		if time.Since(info.Modified) > settled && get(file, digestAttribute) == "" {
+			info.Version = version(stat)
+		}
 	}
-	return sum
+	return info
 }

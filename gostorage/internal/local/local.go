@@ -41,7 +41,11 @@ type Store struct {
 	closed bool
 }
 
-var _ object.Store = (*Store)(nil)
+var (
+	_ object.Store  = (*Store)(nil)
+	_ object.Joiner = (*Store)(nil)
+	_ object.Keeper = (*Store)(nil)
+)
 
 // place is the opened root: it goes on existing for those who use it when the directory was made anew.
 type place struct {

@@ -144,9 +144,13 @@ func (p *place) attributes() object.Finding {
 		return failed(err)
 	}
 	defer file.discard()
-	info := object.Info{SHA256: fmt.Sprintf("%064d", 0)}
+	stat, err := file.Stat()
+	if err != nil {
+		return failed(err)
+	}
+	info := object.Info{SHA256: fmt.Sprintf("%064d", 0), Modified: stat.ModTime()}
 	err = unix.Fsetxattr(int(file.Fd()), digestAttribute, []byte(digestRecord(&info)), 0)
-	if err == nil && readDigest(file.File, 0) != info.SHA256 {
+	if err == nil && readDigest(file.File, stat) != info.SHA256 {
 		err = unix.EIO
 	}
 	if err != nil {

@@ -19,6 +19,7 @@ type staged struct {
 	*os.File
 	staging *os.File
 	name    string // in the staging folder; empty for a file without a name
+	shared  bool   // another key names it too
 	durable bool
 	written int64
 	started int64 // how far the disk was told to begin with
@@ -31,13 +32,17 @@ const writeBehind = 8 << 20
 // Write implements io.Writer.
 func (f *staged) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
-	f.written += int64(n)
+	f.wrote(int64(n))
+	return n, err
+}
+
+func (f *staged) wrote(n int64) {
+	f.written += n
 	if f.durable && f.written-f.started >= writeBehind {
 		// A hint: where it fails, the fsync does all the work.
 		_ = unix.SyncFileRange(int(f.Fd()), f.started, f.written-f.started, unix.SYNC_FILE_RANGE_WRITE)
 		f.started = f.written
 	}
-	return n, err
 }
 
 func (p *place) stage() (*staged, error) {
@@ -101,7 +106,7 @@ func (f *staged) renameTo(directory *os.File, name string) error {
 		f.name = through
 	}
 	err := unix.Renameat(int(f.staging.Fd()), f.name, int(directory.Fd()), name)
-	if err == nil {
+	if err == nil && !f.shared { // a name of the same file is not replaced: both stay
 		f.name = ""
 	}
 	return err

@@ -24,7 +24,11 @@ type Store struct {
 	objects map[string]entry
 }
 
-var _ object.Store = (*Store)(nil)
+var (
+	_ object.Store  = (*Store)(nil)
+	_ object.Joiner = (*Store)(nil)
+	_ object.Keeper = (*Store)(nil)
+)
 
 // Open makes an empty Store.
 func Open() *Store { return &Store{objects: map[string]entry{}} }
@@ -36,16 +40,20 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return object.Info{}, err
 	}
 	size, sum := src.Sum()
-	stored := entry{info: object.Info{Key: key, Size: size, SHA256: sum, Record: src.Record(), Modified: time.Now()}, data: into}
+	info := object.Info{Key: key, Size: size, SHA256: sum, Record: src.Record(), Modified: time.Now()}
+	return s.place(ctx, entry{info: info, data: into}, opts)
+}
+
+func (s *Store) place(ctx context.Context, stored entry, opts object.PutOptions) (object.Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return object.Info{}, context.Cause(ctx)
 	}
-	if there, ok := s.objects[key]; ok && !opts.Overwrite {
+	if there, ok := s.objects[stored.info.Key]; ok && !opts.Overwrite {
 		return object.Same(there.info, stored.info)
 	}
-	s.objects[key] = stored
+	s.objects[stored.info.Key] = stored
 	return stored.info, nil
 }
 
@@ -96,6 +104,48 @@ func (s *Store) List(_ context.Context, prefix string) ([]object.Info, error) {
 	}
 	slices.SortFunc(found, func(a, b object.Info) int { return strings.Compare(a.Key, b.Key) })
 	return found, nil
+}
+
+// Join implements object.Joiner.
+func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error) {
+	from, ok := join.From.(*Store)
+	if !ok {
+		return object.Info{}, object.ErrCannotJoin
+	}
+	data := make([]byte, 0, join.Size)
+	for _, part := range join.Parts {
+		there, err := from.find(part.Key)
+		if err != nil {
+			return object.Info{}, err
+		}
+		if there.info.SHA256 != part.SHA256 {
+			return object.Info{}, object.Errorf(object.Mismatch, "the part %s has changed", part.Key)
+		}
+		data = append(data, there.data...)
+		join.Done(part.Size, 0)
+	}
+	sum, err := join.SHA256(ctx)
+	if err != nil {
+		return object.Info{}, err
+	}
+	if err := join.Commit(ctx); err != nil {
+		return object.Info{}, err
+	}
+	return s.place(ctx, entry{
+		info: object.Info{Key: join.Key, Size: join.Size, SHA256: sum, Modified: time.Now()}, data: data,
+	}, join.Options)
+}
+
+// Keep implements object.Keeper.
+func (s *Store) Keep(_ context.Context, described object.Info, record string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there, ok := s.objects[described.Key]
+	if ok && there.info.SHA256 == described.SHA256 {
+		there.info.Record = record
+		s.objects[described.Key] = there
+	}
+	return true, nil
 }
 
 // Check implements object.Store.

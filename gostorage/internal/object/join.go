@@ -28,3 +28,9 @@ type Join struct {
 	// Commit is called once, when all bytes are in place and nothing is visible yet; an error undoes it all.
 	Commit func(context.Context) error
 }
+
+// Keeper is a Store that can keep a record with an object that is there already.
+type Keeper interface {
+	// Keep notes the record with the object if that still is the one described, and tells whether it did.
+	Keep(ctx context.Context, described Info, record string) (bool, error)
+}

@@ -1,0 +1,148 @@
+package parts
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"time"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// keepEvery is how often the way that was made is noted: a crash loses no more of it.
+const keepEvery = 5 * time.Second
+
+// Extend carries the digest of the whole on over the parts of a session that are there without a gap, and tells how many
+// it covers. It reads at least one part, if one is to be read, and begins none after so much time.
+func Extend(ctx context.Context, in object.Store, runs *Runs, folder string, most time.Duration) (int, error) {
+	began := time.Now()
+	all, err := inOrder(ctx, in, folder)
+	if err != nil {
+		return 0, err
+	}
+	run, covered := longest(all)
+	state, ok := run.Hash()
+	if !ok {
+		return 0, object.Errorf(object.Internal, "a record that cannot be carried on")
+	}
+	kept, noted := covered, time.Now()
+	note := func() error {
+		if kept == covered {
+			return nil
+		}
+		kept, noted = covered, time.Now()
+		last := all[covered-1]
+		runs.set(last.Key, run)
+		return keep(ctx, in, last, run)
+	}
+	for first := covered; covered < len(all) && (covered == first || time.Since(began) < most); {
+		part := all[covered]
+		if part.SHA256 == "" && part.Version == "" {
+			break // nothing could tell later that these were its bytes
+		}
+		read, err := readPart(ctx, in, part, state)
+		if err != nil {
+			_ = note()
+			return 0, named(part.Key, err)
+		}
+		part.SHA256 = read
+		if run, ok = run.Add(part, state); !ok {
+			return 0, object.Errorf(object.Internal, "a digest that is none")
+		}
+		own := all[covered].SHA256 == ""
+		all[covered] = part
+		covered++
+		if own || time.Since(noted) > keepEvery {
+			if err := note(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return covered, note()
+}
+
+// inOrder describes the parts 1, 2, 3 … of a session as far as there is no gap.
+func inOrder(ctx context.Context, in object.Store, folder string) ([]object.Info, error) {
+	listed, err := in.List(ctx, folder)
+	if err != nil {
+		return nil, err
+	}
+	var wanted []Wanted
+	for _, info := range listed {
+		if info.Key == partKey(folder, len(wanted)+1) {
+			wanted = append(wanted, Wanted{info.Key, digest.Expect{Size: -1}})
+		}
+	}
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	return describe(ctx, in, wanted)
+}
+
+// readPart reads a part, which must be as it was described, into a hash, and gives its own digest.
+func readPart(ctx context.Context, in object.Store, part object.Info, whole io.Writer) (string, error) {
+	opened, err := openAs(ctx, in, part)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = opened.Close() }()
+	block, err := buffers.Shared.Get()
+	if err != nil {
+		return "", err
+	}
+	defer buffers.Shared.Put(block)
+	own := sha256.New()
+	err = each(ctx, opened, block.Bytes, func(p []byte) error {
+		if part.SHA256 == "" {
+			own.Write(p)
+		}
+		_, err := whole.Write(p)
+		return err
+	})
+	if part.SHA256 != "" {
+		return part.SHA256, err // which the reader has verified
+	}
+	return hex.EncodeToString(own.Sum(nil)), err
+}
+
+// openAs opens a part that must be as it was described.
+func openAs(ctx context.Context, in object.Store, part object.Info) (*digest.Reader, error) {
+	opened, err := in.Get(ctx, part.Key, object.Whole)
+	if err != nil {
+		return nil, err
+	}
+	now := opened.Info()
+	same := now.Size == part.Size && (now.ETag == part.ETag || now.SHA256 != "" && now.SHA256 == part.SHA256)
+	if !same {
+		_ = opened.Close()
+		return nil, errChanged
+	}
+	return digest.NewReader(opened, part.SHA256), nil
+}
+
+// each gives all bytes of an opened object, in pieces.
+func each(ctx context.Context, opened *digest.Reader, block []byte, give func([]byte) error) error {
+	for offset, size := int64(0), opened.Info().Size; ; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := opened.ReadAt(block, offset)
+		if err != nil && err != io.EOF && err != object.ErrNotYet {
+			return err
+		}
+		if n > 0 {
+			if err := give(block[:n]); err != nil {
+				return err
+			}
+		}
+		if offset += int64(n); offset >= size {
+			return nil
+		}
+		if err == io.EOF {
+			return object.Errorf(object.Mismatch, "the object ends after %d of %d bytes", offset, size)
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package parts
+
+import (
+	"context"
+	"iter"
+	"sync"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// openAhead is how many parts are opened before they are read: small ones cost a round trip, not their bytes.
+const openAhead = 8
+
+// openPart is a part that was opened as it was described.
+type openPart struct {
+	info   object.Info
+	reader *digest.Reader
+	block  []byte
+}
+
+func (p *openPart) each(ctx context.Context, give func([]byte) error) error {
+	return each(ctx, p.reader, p.block, give)
+}
+
+// opened gives the parts one after the other, each until the next, with what kept it from being opened.
+func opened(ctx context.Context, in object.Store, all []object.Info) iter.Seq2[*openPart, error] {
+	type result struct {
+		reader *digest.Reader
+		err    error
+	}
+	return func(yield func(*openPart, error) bool) {
+		block, err := buffers.Shared.Get()
+		if err != nil {
+			yield(&openPart{info: all[0]}, err)
+			return
+		}
+		defer buffers.Shared.Put(block)
+		ctx, stop := context.WithCancel(ctx)
+		results := make([]chan result, len(all))
+		var opening sync.WaitGroup
+		next := 0
+		open := func() {
+			if next == len(all) {
+				return
+			}
+			part, into := all[next], make(chan result, 1)
+			results[next] = into
+			next++
+			opening.Go(func() {
+				var r result
+				func() {
+					defer object.Rescue(&r.err)
+					r.reader, r.err = openAs(ctx, in, part)
+				}()
+				into <- r
+			})
+		}
+		at := 0
+		defer func() {
+			stop()
+			opening.Wait()
+			for ; at < next; at++ {
+				if left := <-results[at]; left.reader != nil {
+					_ = left.reader.Close()
+				}
+			}
+		}()
+		for range openAhead {
+			open()
+		}
+		for at < len(all) {
+			part := &openPart{info: all[at], block: block.Bytes}
+			got := <-results[at]
+			results[at] = nil
+			at++
+			open()
+			part.reader = got.reader
+			more := yield(part, got.err)
+			if got.reader != nil {
+				_ = got.reader.Close()
+			}
+			if !more {
+				return
+			}
+		}
+	}
+}

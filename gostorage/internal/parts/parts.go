@@ -1,0 +1,156 @@
+// Package parts is about the temp parts of a session: what is known of them, the digest of the whole that they carry from
+// one to the next, and how they become one object.
+package parts
+
+import (
+	"context"
+	"path"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// atOnce is how many requests about parts are under way at a time.
+const atOnce = 16
+
+// Wanted is a part with what the caller expects of it: Size -1 and SHA256 "" where nothing.
+type Wanted struct {
+	Key    string
+	Expect digest.Expect
+}
+
+// fits tells whether a part can be what is expected, as far as the store knows.
+func (w Wanted) fits(info object.Info) bool {
+	return (w.Expect.Size < 0 || info.Size == w.Expect.Size) &&
+		(w.Expect.SHA256 == "" || info.SHA256 == "" || info.SHA256 == w.Expect.SHA256)
+}
+
+var errChanged = object.Errorf(object.Mismatch, "the object has changed: it has another size or SHA-256 than expected")
+
+// Open opens an object that must be what the caller expects, as far as the store knows. What it reads is verified.
+func Open(ctx context.Context, from object.Store, want Wanted, hint object.Range) (*digest.Reader, error) {
+	opened, err := from.Get(ctx, want.Key, hint)
+	if err != nil {
+		return nil, err
+	}
+	if !want.fits(opened.Info()) {
+		_ = opened.Close()
+		return nil, errChanged
+	}
+	return digest.NewReader(opened, want.Expect.SHA256), nil
+}
+
+// describe tells what is there now of each part, its sidecar read.
+func describe(ctx context.Context, from object.Store, wanted []Wanted) ([]object.Info, error) {
+	known, err := list(ctx, from, wanted)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]object.Info, len(wanted))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, want := range wanted {
+		info, there := known[want.Key]
+		if !there {
+			_ = group.Wait()
+			return nil, named(want.Key, object.Errorf(object.NotFound, "there is no such part"))
+		}
+		_, noted := known[sidecar(want.Key)]
+		if info.SHA256 != "" && !noted {
+			found[i] = info
+			continue
+		}
+		group.Go(func() (err error) {
+			defer object.Rescue(&err)
+			found[i], err = stat(ctx, from, want.Key, noted)
+			return named(want.Key, err)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for i, want := range wanted {
+		if !want.fits(found[i]) {
+			return nil, named(want.Key, errChanged)
+		}
+	}
+	return found, nil
+}
+
+// list gives all that lies in the folders of the parts: a request for a thousand of them, not one each.
+func list(ctx context.Context, from object.Store, wanted []Wanted) (map[string]object.Info, error) {
+	known := map[string]object.Info{}
+	seen := map[string]bool{}
+	for _, want := range wanted {
+		folder := path.Dir(want.Key)
+		if seen[folder] {
+			continue
+		}
+		seen[folder] = true
+		if folder == "." { // not where parts lie
+			info, err := from.Stat(ctx, want.Key)
+			if err != nil && object.CodeOf(err) != object.NotFound {
+				return nil, err
+			}
+			if err == nil {
+				known[want.Key] = info
+			}
+			delete(seen, folder)
+			continue
+		}
+		listed, err := from.List(ctx, folder+"/")
+		if err != nil {
+			return nil, err
+		}
+		for _, info := range listed {
+			known[info.Key] = info
+		}
+	}
+	return known, nil
+}
+
+// stat describes a part; what its sidecar says is taken in if it is about these bytes.
+func stat(ctx context.Context, from object.Store, key string, noted bool) (object.Info, error) {
+	info, err := from.Stat(ctx, key)
+	if err != nil || !noted {
+		return info, err
+	}
+	note, err := readNote(ctx, from, key)
+	if err != nil {
+		return info, err
+	}
+	note.about(&info)
+	return info, nil
+}
+
+// longest gives the record of the longest run of parts at the beginning that has one, and how many they are.
+func longest(all []object.Info) (digest.Record, int) {
+	best, covered := digest.Start(), 0
+	var chain digest.Chain
+	var size int64
+	for i, part := range all {
+		next, ok := chain.Add(part)
+		if !ok {
+			break
+		}
+		chain, size = next, size+part.Size
+		for _, record := range records(part) {
+			if record.Chain == chain && record.Size == size {
+				best, covered = record, i+1
+			}
+		}
+	}
+	return best, covered
+}
+
+// named tells which part an error is about.
+func named(key string, err error) error {
+	if known, ok := err.(*object.Error); ok && known.Key == "" && known.Code != object.Cancelled {
+		about := *known
+		about.Key = key
+		return &about
+	}
+	return err
+}
