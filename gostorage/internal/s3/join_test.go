@@ -63,7 +63,7 @@ func newJoins(t *testing.T, url string, change func(*Config)) *joins {
 			if change != nil {
 				change(c)
 			}
-			c.Prefix = prefix
+			c.Prefix, c.MaxAttempts = prefix, 2
 		})
 	}
 	j := &joins{T: t, final: at("final/" + t.Name() + "/"), temp: at("temp/" + t.Name() + "/"), lent: buffers.Shared.Lent()}
@@ -735,7 +735,7 @@ func TestJoinOfOtherStores(t *testing.T) {
 	url := gateway(t)
 	j := newJoins(t, url, nil)
 	parts, whole := j.parts(1000)
-	other := newJoins(t, url, func(c *Config) { c.MaxAttempts = 7 })
+	other := newJoins(t, url, func(c *Config) { c.ConnectTimeout = 7 })
 	order := j.order("a", parts, whole)
 	order.From = other.temp
 	if _, err := j.join(order); err != object.ErrCannotJoin {
