@@ -544,6 +544,9 @@ func TestPartsThatChangeOrGo(t *testing.T) {
 	for name, server := range map[string]func(*testing.T) string{"versitygw": gateway, "MinIO": minioServer} {
 		url := server(t)
 		for kind, sizes := range kindsOfJoin {
+			if name == "MinIO" && kind == "copies" {
+				continue // seconds, since it does not tell of an upload that it is gone; and "both" has it too
+			}
 			t.Run(name+" "+kind, func(t *testing.T) {
 				j := newJoins(t, url, nil)
 				parts, whole := j.parts(sizes...)
@@ -640,7 +643,10 @@ func TestJoinsThatFail(t *testing.T) {
 					ctx, cancel := context.WithCancelCause(t.Context())
 					count := order.Done
 					order.Done = func(copied, streamed int64) {
-						if count(copied, streamed); j.copied+j.streamed >= bytes {
+						count(copied, streamed)
+						j.mu.Lock()
+						defer j.mu.Unlock()
+						if j.copied+j.streamed >= bytes {
 							cancel(mine)
 						}
 					}
