@@ -25,7 +25,7 @@ from storage import LocalStorageAdapter, S3StorageAdapter, conf, doctor
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_EXAMPLES = {"README.md", "doctor.md", "services.md", "settings.md"}
+WITH_EXAMPLES = {"README.md", "assembling.md", "doctor.md", "services.md", "settings.md"}
 
 
 def blocks(document, language="python"):
@@ -59,7 +59,7 @@ def test_documents_with_examples():
     assert {d.name for d in DOCUMENTS if list(blocks(d))} == WITH_EXAMPLES
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/services.md", "docs/doctor.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/assembling.md", "docs/services.md", "docs/doctor.md"])
 def test_examples(name, tmp_path):
     run(tmp_path, "code", ROOT / name, DJANGO_SETTINGS_MODULE="portal.settings")
 

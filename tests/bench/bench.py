@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import assemble
 import django
 import local
 import s3
@@ -22,6 +23,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 GROUPS = {"local-start": local.start, "local-small": local.small, "local-large": local.large} | s3.groups()
+GROUPS |= {
+    "local-assemble": assemble.on_disk,
+    "versitygw-assemble": assemble.on_versitygw,
+    "carrying": assemble.carrying,
+}
 
 
 def main() -> None:

@@ -144,6 +144,24 @@ class Ours(Client):
             final_prefix=FOLDER,
         )
 
+    def put_parts(self, session: str, size: int, part: int, carried: bool) -> list[str]:
+        """Stores parts of a Source in order; gives the keys that they have in the bucket."""
+        self.adapter.carry_digest = carried
+        starts = enumerate(range(0, size, part), 1)
+        stored = [
+            self.adapter.put_temp_part(session, number, Source(min(part, size - start))) for number, start in starts
+        ]
+        return [f"temp/{each.key}" for each in stored]
+
+    def assemble(self, keys: list[str]) -> int:
+        """Joins parts; gives how many bytes have passed this process."""
+        seen: list[Any] = []
+        self.adapter.assemble(
+            "joined", [key.removeprefix("temp/") for key in keys], progress=lambda done, _: seen.append(done)
+        )
+        read: int = seen[-1].read
+        return read
+
     def up(self, key: str, size: int) -> str:
         return self.adapter.put_final(key.removeprefix(FOLDER), Source(size)).sha256 or ""
 
@@ -170,6 +188,29 @@ class Ours(Client):
             return reader.read()
 
 
+class Chain:
+    """Streams one after the other as one, hashed on the way."""
+
+    def __init__(self, streams: Iterator[Any]) -> None:
+        self._streams, self._current = streams, next(streams)
+        self._digest, self.passed = hashlib.sha256(), 0
+
+    def read(self, size: int) -> bytes:
+        """As many bytes, while there are some: boto3 takes fewer for the end."""
+        data = b""
+        while len(data) < size:
+            piece: bytes = self._current.read(size - len(data))
+            if not piece:
+                following = next(self._streams, None)
+                if following is None:
+                    break
+                self._current = following
+            data += piece
+        self._digest.update(data)
+        self.passed += len(data)
+        return data
+
+
 class Boto3(Client):
     package = "boto3"
 
@@ -194,6 +235,25 @@ class Boto3(Client):
 
     def down(self, key: str) -> str:
         return sha256_of(self._body(key).iter_chunks(MIB))
+
+    def join_copying(self, keys: list[str]) -> int:
+        upload = {"Bucket": self.bucket, "Key": FOLDER + "joined"}
+        upload["UploadId"] = self.client.create_multipart_upload(**upload)["UploadId"]
+
+        def copy(part: tuple[int, str]) -> dict[str, Any]:
+            source = {"Bucket": self.bucket, "Key": part[1]}
+            copied = self.client.upload_part_copy(**upload, PartNumber=part[0], CopySource=source)
+            return {"PartNumber": part[0], "ETag": copied["CopyPartResult"]["ETag"]}
+
+        with concurrent.futures.ThreadPoolExecutor(10) as threads:
+            parts = list(threads.map(copy, enumerate(keys, 1)))
+        self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        return 0
+
+    def join_reading(self, keys: list[str]) -> int:
+        source = Chain(self._body(key) for key in keys)
+        self.client.upload_fileobj(source, self.bucket, FOLDER + "joined")
+        return 2 * source.passed
 
     def put(self, key: str, data: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=data)
@@ -488,6 +548,34 @@ def store(client: Client, key: str, size: int) -> dict[str, Any]:
     return {}
 
 
+def put_parts(client: Client, session: str, size: int, part: int, carried: bool = True) -> dict[str, Any]:
+    assert isinstance(client, Ours)
+    keys: list[str] = []
+    cost = measure(lambda: keys.extend(client.put_parts(session, size, part, carried)))
+    return {"wall": cost.wall, "cpu": cost.cpu, "keys": keys}
+
+
+def _joined(join: Callable[[list[str]], int], keys: list[str]) -> dict[str, Any]:
+    passed: list[int] = []
+    cost = measure(lambda: passed.append(join(keys)))
+    return {"wall": cost.wall, "cpu": cost.cpu, "passed": passed[0]}
+
+
+def assemble(client: Client, keys: list[str]) -> dict[str, Any]:
+    assert isinstance(client, Ours)
+    return _joined(client.assemble, keys)
+
+
+def join_copying(client: Client, keys: list[str]) -> dict[str, Any]:
+    assert isinstance(client, Boto3)
+    return _joined(client.join_copying, keys)
+
+
+def join_reading(client: Client, keys: list[str]) -> dict[str, Any]:
+    assert isinstance(client, Boto3)
+    return _joined(client.join_reading, keys)
+
+
 def put(client: Client, key: str, size: int, number: int) -> dict[str, Any]:
     data = random.randbytes(size)
     return _repeated(number, lambda n: client.put(f"{key}-{n % 100}", data))
@@ -512,7 +600,10 @@ def _repeated(number: int, work: Callable[[int], None]) -> dict[str, Any]:
     return {"cpu": measure(all_of_them).cpu / number, "times": times}
 
 
-JOBS = {job.__name__: job for job in (up, down, up_at_once, store, put, get)}
+JOBS = {
+    job.__name__: job
+    for job in (up, down, up_at_once, store, put_parts, assemble, join_copying, join_reading, put, get)
+}
 
 
 # ---- memory
