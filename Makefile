@@ -84,8 +84,13 @@ demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, 
 # ---- tests
 
 .PHONY: test
-test: lint test-go test-python ## all tests: Go (also -race), pytest on each supported Python found, linters
+test: strace lint test-go test-python ## all tests: Go (also -race), pytest on each supported Python found, linters
 	@echo "==> make test: everything passed on Python $(VERSIONS)"
+
+# First of all: on a machine where it cannot be installed that shows at once, not after minutes of other tests.
+.PHONY: strace
+strace:
+	@tests/tools/need-strace
 
 .PHONY: test-go
 test-go: tools ## Go tests, plain and with the race detector
@@ -101,8 +106,7 @@ test-go: tools ## Go tests, plain and with the race detector
 test-python: $(VERSIONS:%=test-python-%) ## the pytest suites against the installed wheel
 
 # From tests/, so that nothing but the installed wheel can be imported as `storage`.
-test-python-%: $(VENV)%/wheel $(VENV)%/tools tools
-	@tests/tools/need-strace
+test-python-%: strace $(VENV)%/wheel $(VENV)%/tools tools
 	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,all but those marked slow (they run on $(MAIN)))"
 	cd tests; ../$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'
 	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(if $(filter $*,$(MAIN)),,-m "not slow")

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from django.conf import settings
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from servers import STORES  # noqa: E402
+from faults.adapters import OPTIONS  # noqa: E402
+from servers import STORES, Endpoint  # noqa: E402
 from servers.fixtures import faults, minio, own_store, store, toxiproxy, versitygw  # noqa: E402, F401
 
 CONTRACT = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
@@ -75,15 +77,29 @@ def on_s3(server):
     return lambda request: make_s3(request.getfixturevalue(server))
 
 
+def in_a_bucket_of_its_own(server):
+    """With the prefixes that are the default."""
+
+    def make(request):
+        endpoint = replace(request.getfixturevalue(server), bucket=f"tests-{uuid.uuid4().hex}")
+        with endpoint.client() as client:
+            client.create_bucket(Bucket=endpoint.bucket)
+        return make_s3(endpoint, folder="")
+
+    return make
+
+
 ADAPTERS = {
     "local": lambda request: make_local(request.getfixturevalue("tmp_path")),
     "local-fast": lambda request: make_local(request.getfixturevalue("tmp_path"), durable=False),
     "memory": lambda request: make_memory(request.getfixturevalue("tmp_path")),
     **{f"s3-{server}": on_s3(server) for server in STORES},
+    "s3-bare": in_a_bucket_of_its_own("versitygw"),
 }
+SLOW = ["s3-bare"]
 
 
-@pytest.fixture(params=ADAPTERS)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in ADAPTERS])
 def adapter(request):
     adapter = ADAPTERS[request.param](request)
     yield adapter
@@ -169,6 +185,29 @@ def script(tmp_path):
             if pipe:
                 with contextlib.suppress(OSError):  # what it did not read any more
                     pipe.close()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the adapter of a script of tests/faults keeps its objects: faults.adapters makes it by the environment."""
+
+    environment: dict[str, str]
+    endpoint: Endpoint | None = None  # None is a disk
+    options: dict[str, object] | None = None
+
+    def uploads(self, key):
+        """The unfinished uploads of a final object. A whole key, since MinIO lists them by nothing less."""
+        if not self.endpoint:
+            return []
+        prefix = f"{self.options['final_prefix']}{key}"
+        with self.endpoint.client() as client:
+            return client.list_multipart_uploads(Bucket=self.endpoint.bucket, Prefix=prefix).get("Uploads", [])
+
+
+def place_on(endpoint, **options):
+    """A Place on a store, in a folder that no other test has."""
+    options = s3_options(endpoint, **options)
+    return Place({**os.environ, OPTIONS: json.dumps(options)}, endpoint, options)
 
 
 @pytest.fixture

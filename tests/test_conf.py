@@ -14,6 +14,7 @@ from storage import (
     MemoryStorageAdapter,
     S3StorageAdapter,
     StorageError,
+    conf,
     get_storage_adapter,
 )
 
@@ -372,3 +373,15 @@ def test_django_configurations(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
     assert (tmp_path / "c" / "x").read_bytes() == b"y"
+
+
+@pytest.mark.parametrize("backend", ["local", "memory", "s3"])
+def test_the_digest_is_not_carried_if_one_says_so(backend, tmp_path):
+    places = {"BASE_DIR": tmp_path, "AWS_STORAGE_BUCKET_NAME": "b" if backend == "s3" else ""}
+    with override_settings(STORAGE_BACKEND=backend, **places):
+        assert get_storage_adapter().carry_digest
+        with override_settings(STORAGE_CARRY_DIGEST=False):
+            assert not get_storage_adapter().carry_digest
+            assert conf.unread() == []
+        with override_settings(STORAGE_CARRY_DIGEST="False"), pytest.raises(ImproperlyConfigured, match="CARRY_DIGEST"):
+            get_storage_adapter()

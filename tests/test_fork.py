@@ -8,26 +8,30 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from conftest import HERE
+from conftest import HERE, Place, place_on
+from servers import STORES
+
+from storage import S3StorageAdapter
 
 SCENARIOS = [
     "before_load",
     "busy_parent",
     "closed_descriptors",
     "from_a_thread",
+    "garbage_of_the_parent",
     "interrupted",
     "interrupted_child_of_a_thread",
     "many_children",
-    "memory_is_empty_in_a_child",
     "pool",
     "spawned",
     "streams_belong_to_the_parent",
     "transfers_belong_to_the_parent",
+    "watched_by_faulthandler",
     "while_another_thread_loads",
 ]
 NOT_LOADED = """
@@ -37,21 +41,38 @@ assert "gostorage" not in open("/proc/self/maps").read(), "mapped"
 """
 
 
+@pytest.fixture(params=["local", *STORES])
+def place(request):
+    if request.param == "local":
+        return Place(dict(os.environ))
+    return place_on(request.getfixturevalue(request.param))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_fork(scenario, run, tmp_path):
-    assert run("fork", tmp_path, scenario, timeout=60) == "well"
+def test_fork(scenario, place, run, tmp_path):
+    assert run("fork", tmp_path, scenario, timeout=100, env=place.environment) == "well"
+    assert not place.uploads("a") and not place.uploads("b")
+
+
+def test_memory_is_empty_in_a_child(run, tmp_path):
+    assert run("fork", tmp_path, "memory_is_empty_in_a_child") == "well"
+
+
+def environment(place, tmp_path):
+    """Of the applications in tests/faults."""
+    return {**place.environment, "TEST_ROOT": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @contextmanager
-def server(tmp_path, *command):
+def server(place, tmp_path, *command):
     """Runs command in tests/faults; yields (process, log file), and ends it the polite way."""
     log = tmp_path / "log"
     with open(log, "w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *map(str, command)],
             cwd=HERE / "faults",
-            env={**os.environ, "TEST_ROOT": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment(place, tmp_path),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -73,9 +94,9 @@ def wait_for(condition, log, seconds=20):
 
 
 @pytest.mark.slow
-def test_gunicorn_preload(tmp_path):
+def test_gunicorn_preload(place, tmp_path):
     options = ["--preload", "-w", "4", "-b", "127.0.0.1:0", "-t", "15", "--log-level", "info"]
-    with server(tmp_path, "gunicorn", *options, "wsgi:application") as (process, log):
+    with server(place, tmp_path, "gunicorn", *options, "wsgi:application") as (process, log):
         wait_for(lambda: log.read_text().count("Booting worker") == 4, log)
         address = log.read_text().split("Listening at: ")[1].split()[0]
 
@@ -97,34 +118,94 @@ def test_gunicorn_preload(tmp_path):
     assert "WORKER TIMEOUT" not in log.read_text() and "Traceback" not in log.read_text()
 
 
-@pytest.mark.slow
-def test_celery_prefork(tmp_path, monkeypatch):
+@contextmanager
+def worker(place, tmp_path, *options):
+    """A Celery worker of tests/faults/tasks.py; yields what runs Python code that sends to it, and its log file."""
     for name in ("results", "queue", "control"):
         (tmp_path / name).mkdir()
-    options = ["worker", "-P", "prefork", "-c", "2", "--max-tasks-per-child", "4", "-l", "info"]
+    options = ["-P", "prefork", "-c", "2", "-l", "info", *options]
     options += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    with server(tmp_path, "celery", "-A", "tasks", *options) as (_, log):
-        send = (
-            "import json, tasks\n"
+    with server(place, tmp_path, "celery", "-A", "tasks", "worker", *options) as (_, log):
+
+        def send(code):
+            client = subprocess.run(
+                [sys.executable, "-c", f"import json, tasks\n{code}"],
+                cwd=HERE / "faults",
+                env=environment(place, tmp_path),
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert client.returncode == 0, client.stderr + log.read_text()
+            return json.loads(client.stdout)
+
+        yield send, log
+
+
+@pytest.mark.slow
+def test_celery_prefork(place, tmp_path):
+    with worker(place, tmp_path, "--max-tasks-per-child", "4") as (send, _):
+        answers = send(
             "results = [tasks.store.delay(f'key{n}') for n in range(20)]\n"
-            "forever = tasks.forever.delay('forever')\n"
-            "print(json.dumps([forever.get(timeout=40), *(r.get(timeout=40) for r in results)]))"
+            "print(json.dumps([result.get(timeout=40) for result in results]))"
         )
-        client = subprocess.run(
-            [sys.executable, "-c", send],
-            cwd=HERE / "faults",
-            env={**os.environ, "TEST_ROOT": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=60,
+    expected = sha256(b"\1" * 300_000 + b"\2" * 300_000).hexdigest()
+    assert {answer["sha256"] for answer in answers} == {expected}
+    assert len({answer["pid"] for answer in answers}) > 2
+    assert all(answer["pid"] != answer["parent"] for answer in answers)
+
+
+def limited(place, tmp_path, tasks):
+    """Runs (operation, key) tasks until their soft time limit, each in a worker process of its own."""
+    with worker(place, tmp_path, "--max-tasks-per-child", "1") as (send, log):
+        answers = send(
+            f"results = [tasks.until_limit.delay(*task) for task in {tasks!r}]\n"
+            "print(json.dumps([result.get(timeout=40) for result in results]))"
         )
-        assert client.returncode == 0, client.stderr + log.read_text()
-        undone, *answers = json.loads(client.stdout)
-        assert undone == "undone", log.read_text()
-        expected = sha256(b"\1" * 300_000 + b"\2" * 300_000).hexdigest()
-        assert {answer["sha256"] for answer in answers} == {expected}
-        assert len({answer["pid"] for answer in answers}) > 2
-        assert all(answer["pid"] != answer["parent"] for answer in answers)
+        late = [answer for answer in answers if answer["seconds"] > 0.25]
+        assert not late, log.read_text()
+    return answers
+
+
+@pytest.mark.slow
+def test_celerys_soft_time_limit(tmp_path):
+    """The first two processes are forked from the main thread, the next ones from another."""
+    place = Place(dict(os.environ))
+    answers = limited(place, tmp_path, [("put", f"key{n}") for n in range(4)])
+    assert not any(answer["visible"] for answer in answers)
+
+
+# The operation, and what the server does meanwhile to requests for its key.
+STALLS = {
+    "stalled-put": ("put", {"fault": "stall_up", "operation": "UploadPart", "at": 1_000_000}),
+    "unanswered-put": ("put", {"fault": "stall_down", "operation": "UploadPart", "at": -1}),
+    "stalled-read": ("read", {"fault": "stall_down", "operation": "GetObject", "at": 1_000_000}),
+    "unanswered-read": ("read", {"fault": "stall_down", "operation": "GetObject", "at": -1}),
+}
+
+
+@pytest.mark.slow
+def test_celerys_soft_time_limit_on_s3(faults, tmp_path):
+    """There too, and the server hears of the end of the uploads."""
+    place = place_on(faults.endpoint)
+    reads = [key for key, (operation, _) in STALLS.items() if operation == "read"]
+    with closing(S3StorageAdapter(**place.options)) as adapter:
+        for key in reads:
+            adapter.put_final(key, bytes(12_000_000))
+    tasks = [("put", "put"), *((operation, key) for key, (operation, _) in STALLS.items()), ("put", "another-put")]
+    with ExitStack() as rules:
+        for key, (_, rule) in STALLS.items():
+            rules.enter_context(faults.rule(key_contains=key, seconds=60, **rule))
+        answers = limited(place, tmp_path, tasks)
+    assert {key for (_, key), answer in zip(tasks, answers, strict=True) if answer["visible"]} == set(reads)
+    log = faults.log()
+    for operation, key in tasks:
+        requests = [entry for entry in log if entry.key.endswith(f"/{key}")]
+        expected = {STALLS[key][1]["fault"]} if key in STALLS else set()
+        assert {entry.fault for entry in requests if entry.fault} == expected, key
+        if operation == "put":
+            assert any(entry.operation == "CreateMultipartUpload" for entry in requests), key
+            assert not place.uploads(key), key
 
 
 def python(code, tmp_path, **env):

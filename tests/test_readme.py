@@ -14,6 +14,8 @@ import os
 import re
 import subprocess
 import sys
+import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -21,11 +23,18 @@ import pytest
 from botocore.validate import ParamValidator
 from django.test import override_settings
 
-from storage import LocalStorageAdapter, S3StorageAdapter, conf, doctor
+from storage import (
+    LocalStorageAdapter,
+    S3StorageAdapter,
+    StoragePermissionError,
+    conf,
+    doctor,
+    get_storage_adapter,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_EXAMPLES = {"README.md", "assembling.md", "doctor.md", "services.md", "settings.md"}
+WITH_EXAMPLES = {"README.md", "assembling.md", "doctor.md", "services.md", "settings.md", "sweep.md"}
 
 
 def blocks(document, language="python"):
@@ -59,7 +68,9 @@ def test_documents_with_examples():
     assert {d.name for d in DOCUMENTS if list(blocks(d))} == WITH_EXAMPLES
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/assembling.md", "docs/services.md", "docs/doctor.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/assembling.md", "docs/services.md", "docs/doctor.md", "docs/sweep.md"]
+)
 def test_examples(name, tmp_path):
     run(tmp_path, "code", ROOT / name, DJANGO_SETTINGS_MODULE="portal.settings")
 
@@ -138,6 +149,27 @@ def test_the_policy_suffices(minio):
     with under(policy(), minio):
         report = doctor.examine()
     assert report.ok and not [finding for finding in report.findings if finding.ok is False], report
+
+
+def sweeps_an_upload(endpoint):
+    """Whether a sweep under the settings removes an upload that another client has begun."""
+    adapter = get_storage_adapter()
+    with endpoint.client() as client:
+        where = {"Bucket": endpoint.bucket, "Key": f"temp/{uuid.uuid4()}/00001"}
+        where["UploadId"] = client.create_multipart_upload(**where)["UploadId"]
+        try:
+            return adapter.sweep(timedelta()).uploads == 1
+        finally:
+            with contextlib.suppress(client.exceptions.NoSuchUpload):
+                client.abort_multipart_upload(**where)
+
+
+def test_the_policy_suffices_for_a_sweep(minio):
+    with under(policy(), minio):
+        assert sweeps_an_upload(minio)
+    for action in ("ListBucketMultipartUploads", "ListMultipartUploadParts", "AbortMultipartUpload"):
+        with under(without(f"s3:{action}"), minio), pytest.raises(StoragePermissionError):
+            sweeps_an_upload(minio)
 
 
 # MinIO lists uploads by their full key only, so that the doctor cannot tell of this one there.

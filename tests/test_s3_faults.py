@@ -13,7 +13,7 @@ import time
 import traceback
 import uuid
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 
 import pytest
@@ -30,6 +30,7 @@ from storage import (
     StoragePermissionError,
     StorageTimeout,
     StorageUnavailable,
+    SweepReport,
     native,
 )
 
@@ -197,6 +198,29 @@ def delete_parts(world, adapter):
     assert world.sure.delete_temp_parts(session) in (0, 3)
 
 
+def sweep(world, adapter):
+    """Of two sessions one is spared; an upload in a session, and one in the final area, go."""
+    session = uuid.uuid4().hex
+    for n in (1, 2, 3):
+        world.sure.put_temp_part(session, n, b"x")
+    for folder, name in (("temp", "00004"), ("final", "large")):
+        key = f"{world.folder}/{folder}/{session}/{name}"
+        upload = world.client.create_multipart_upload(Bucket=world.server.bucket, Key=key)["UploadId"]
+        where = {"Bucket": world.server.bucket, "Key": key, "UploadId": upload}
+        world.client.upload_part(**where, PartNumber=1, Body=b"123")
+
+    def call(adapter):
+        return adapter.sweep(timedelta(), keep=lambda session: session == "session")
+
+    everything = SweepReport(1, 3, 2, 3 + 6, True)
+    report = yield lambda: call(adapter)
+    assert report in (None, everything)
+    rest = call(world.sure)
+    assert rest.finished and (rest.parts == rest.uploads == 0 if report else rest.parts <= 3)
+    assert [part.key for part in world.sure.list_temp_parts("session")] == [part.key for part in world.parts]
+    assert world.bytes_of("small") == SMALL and world.sure.list_temp_parts(session) == []
+
+
 def health(world, adapter):
     yield lambda: adapter.check_health(timeout=DEADLINE) or True
 
@@ -229,6 +253,16 @@ OPERATIONS = {
     "assemble, once only": (assemble("copies", overwrite=False), COMMIT),
     "assemble one": (assemble("one", OLD, known=True), {"CopyObject": "down"}),
     "assemble small": (assemble("small", OLD), {"GetObject": "down", "PutObject": "up"}),
+    "sweep": (
+        sweep,
+        {
+            "ListMultipartUploads": "down",
+            "ListObjectsV2": "down",
+            "ListParts": "down",
+            "AbortMultipartUpload": "",
+            "DeleteObjects": "up down",
+        },
+    ),
     "health": (health, {"PutObject": "", "DeleteObject": ""}),
 }
 
@@ -610,6 +644,7 @@ def everything(adapter):
         "list": lambda: adapter.list_temp_parts("s"),
         "delete": lambda: adapter.delete_final(bucket, key),
         "delete parts": lambda: adapter.delete_temp_parts("s"),
+        "sweep": lambda: adapter.sweep(timedelta(hours=1)),
         "health": lambda: adapter.check_health(timeout=DEADLINE),
     }
 

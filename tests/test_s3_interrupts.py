@@ -36,6 +36,8 @@ SCENARIOS = {
     "list_parts, late": {"fault": "delay", "operation": "ListObjectsV2"},
     "delete, late": {"fault": "delay", "operation": "DeleteObject"},
     "delete_parts, late": {"fault": "delay", "operation": "DeleteObjects"},
+    "sweep, late": {"fault": "delay", "operation": "ListObjectsV2"},
+    "sweep, deleting late": {"fault": "delay", "operation": "DeleteObjects"},
     "health, late": {"fault": "delay", "operation": "PutObject", "times": 1},
 }
 KINDS = {
@@ -156,6 +158,27 @@ def test_exit_aborts_what_runs(name, place, tmp_path):
     assert place.objects() == {"there"}
     assert not place.uploads()
     assert seconds < (1 if name in ("nothing", "an open stream") else 2.5)
+
+
+CHILD = """
+def child():
+    try:
+        adapter.put_final("a", (bytes(1_000_000) if n < 20 else 1 / 0 for n in range(30)))
+    except ZeroDivisionError:
+        pass
+import multiprocessing
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+assert process.exitcode == 0
+"""
+
+
+def test_exit_of_a_child_aborts_what_runs(place, faults, tmp_path):
+    with faults.rule("delay", "AbortMultipartUpload", seconds=0.5):
+        leave(CHILD, place, tmp_path)
+        assert place.objects() == {"there"}
+        assert not place.uploads()
 
 
 @pytest.mark.parametrize("name", ["a daemon thread", "an interrupt"])

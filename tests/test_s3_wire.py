@@ -292,6 +292,14 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def test_keys_with_the_default_prefixes(faults):
+    with contextlib.closing(make_s3(faults.endpoint, folder="")) as adapter:
+        part, final = adapter.put_temp_part("s", 1, SMALL), adapter.put_final("a/b", SMALL)
+        assert [entry.key for entry in faults.log("PutObject")] == ["temp/s/00001", "final/a/b"]
+        adapter.delete_temp_part(part)
+        adapter.delete_final(*final)
+
+
 @pytest.fixture
 def forward():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:

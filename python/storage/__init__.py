@@ -5,7 +5,7 @@ Importing this loads nothing native: the extension comes with the first operatio
 
 from django.core.signals import setting_changed
 
-from .base import Assembled, FinalObject, StorageAdapter, TempPart
+from .base import Assembled, FinalObject, StorageAdapter, SweepReport, TempPart
 from .conf import forget_adapters, get_storage_adapter
 from .exceptions import (
     ContentMismatch,
@@ -44,6 +44,7 @@ __all__ = [
     "StoragePermissionError",
     "StorageTimeout",
     "StorageUnavailable",
+    "SweepReport",
     "TempPart",
     "get_storage_adapter",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -13,21 +14,26 @@ from . import native
 from .base import (
     Assembled,
     FinalObject,
+    Keep,
     Progress,
     Source,
     StorageAdapter,
+    SweepReport,
     TempPart,
+    check_age,
     check_content_type,
     check_count,
     check_file_id,
     check_key,
     check_metadata,
     check_part_number,
+    check_seconds,
     check_session_id,
     check_sha256,
 )
 from .exceptions import InvalidKey, StorageError
 from .streams import Meter, ObjectReader, check_source, pump
+from .sweep import Sweep
 
 logger = logging.getLogger("storage")
 
@@ -231,6 +237,19 @@ class NativeAdapter(StorageAdapter):
 
     def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
         native.call(self._final, "delete", key=self._final_key(bucket, key))
+
+    def sweep(
+        self,
+        older_than: timedelta,
+        *,
+        keep: Keep | None = None,
+        dry_run: bool = False,
+        max_seconds: float | None = None,
+    ) -> SweepReport:
+        if keep is not None and not callable(keep):
+            raise TypeError(f"keep is a function of a session id, not {type(keep).__name__}")
+        older_than, max_seconds = check_age(older_than), check_seconds("max_seconds", max_seconds)
+        return Sweep(self, older_than, keep, bool(dry_run), max_seconds).run()
 
     def check_health(self, timeout: float = 5.0) -> None:
         end = time.monotonic() + timeout

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from .exceptions import InvalidKey
@@ -79,6 +80,25 @@ class FinalObject:
 
     def __iter__(self) -> Iterator[str]:
         return iter((self.bucket, self.key))
+
+
+Keep: TypeAlias = Callable[[str], object]
+"""Told the id of a session that would be swept, gives whether to spare it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep has removed, or would remove in a dry run.
+
+    ``sessions`` counts those of which parts were removed, ``parts`` their parts, ``uploads`` unfinished writes, and
+    ``size`` the bytes of both. ``finished`` is False when time ran out: another call goes on from there.
+    """
+
+    sessions: int
+    parts: int
+    uploads: int
+    size: int
+    finished: bool
 
 
 class StorageAdapter(ABC):
@@ -192,6 +212,28 @@ class StorageAdapter(ABC):
         """Delete a final object; a missing one is fine."""
 
     @abstractmethod
+    def sweep(
+        self,
+        older_than: timedelta,
+        *,
+        keep: Keep | None = None,
+        dry_run: bool = False,
+        max_seconds: float | None = None,
+    ) -> SweepReport:
+        """Remove the parts of sessions that nobody will come back for, and unfinished writes in both areas.
+
+        A session goes when its newest part, and the newest piece of any part still on its way, are older than
+        ``older_than``; so let that be longer than the longest pause of a client. ``keep(session_id)`` is asked before
+        that, and a true answer spares the session with all its unfinished writes. Final objects are never removed.
+
+        With ``dry_run`` the report is the same, and nothing is written. ``max_seconds`` ends the call soon after that
+        time; calls with it go on where the last one stopped, until one reports ``finished``. Sweeps may run beside
+        uploads and beside each other.
+
+        Raises ``StorageError``; what ``keep`` raises. What cannot be removed is passed over, and raised at the end.
+        """
+
+    @abstractmethod
     def check_health(self, timeout: float = 5.0) -> None:
         """Write and remove a probe in both areas. Raises a ``StorageError`` that says what is wrong.
 
@@ -272,6 +314,26 @@ def check_count(name: str, value: int | None) -> int | None:
     if value < 0:
         raise ValueError(f"{name} is a number of bytes, not negative: {value}")
     return value
+
+
+def check_age(older_than: timedelta) -> timedelta:
+    """Raises ``TypeError`` unless it is a timedelta, ``ValueError`` when it is negative."""
+    if not isinstance(older_than, timedelta):
+        raise TypeError(f"older_than is a timedelta, not {type(older_than).__name__}")
+    if older_than < timedelta():
+        raise ValueError(f"older_than is not negative: {older_than}")
+    return older_than
+
+
+def check_seconds(name: str, seconds: float | None) -> float | None:
+    """Raises ``TypeError`` unless it is a number or None, ``ValueError`` when it is negative."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
+    if not seconds >= 0:
+        raise ValueError(f"{name} is a number of seconds, not negative: {seconds}")
+    return seconds
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

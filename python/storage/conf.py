@@ -159,7 +159,7 @@ def _from_flat() -> Entry:
         if value is not None and takes(option):
             options[option], sources[option] = value, name
     if kind == "local":
-        for option in FLAT["local"].values():
+        for option in ("temp_dir", "final_dir"):
             if option not in options and takes(option):
                 options[option], sources[option] = _default_directory(option), "BASE_DIR"
     return Entry(backend, options, sources)

@@ -19,6 +19,7 @@ import select
 import sys
 import threading
 import weakref
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep
 from types import ModuleType
@@ -87,6 +88,7 @@ def _load() -> ModuleType:
                 if _loader is None:
                     _loader = _generation  # before the loading: another thread may fork in the middle of it
                 _module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
+                _tell_multiprocessing()
             except ImportError as error:
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
         return _module
@@ -258,11 +260,16 @@ class Call:
             text = _invoke("Wait", self.number, 0)
         return json.loads(text) if text else None
 
-    def wait(self) -> dict[str, Any]:
-        """The result. Signals are seen meanwhile."""
-        while (result := self.poll()) is None:
-            pass
-        return result
+    def wait(self, seconds: float | None = None) -> dict[str, Any]:
+        """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""
+        end = monotonic() + (inf if seconds is None else seconds)
+        while True:
+            left = end - monotonic()
+            result = self.poll(int(min(max(left, 0) * 1000, _TURN_MS)))
+            if result is not None:
+                return result
+            if left <= 0:
+                raise StorageTimeout(f"no answer within {seconds:g} s", op=self._start[1], retryable=True)
 
     def progress(self) -> int:
         """Bytes moved so far."""
@@ -277,15 +284,8 @@ def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
 
 def call_within(seconds: float, store: int, op: str, **arguments: Any) -> dict[str, Any]:
     """The same, with ``StorageTimeout`` after so many seconds."""
-    end = monotonic() + seconds
     with Call(store, op, **arguments) as running:
-        while True:
-            left = end - monotonic()
-            result = running.poll(max(0, int(left * 1000)))
-            if result is not None:
-                return result
-            if left <= 0:
-                raise StorageTimeout(f"no answer within {seconds:g} s", op=op, retryable=True)
+        return running.wait(seconds)
 
 
 def read(reader: int, offset: int, address: int, size: int) -> int:
@@ -312,6 +312,24 @@ def _undo_at_exit() -> None:
         return
     until = monotonic() + _EXIT_SECONDS
     while _invoke("CancelAll") and monotonic() < until:
+        sleep(0.01)
+
+
+def _tell_multiprocessing() -> None:
+    """Its children end without atexit, or forget the parent's functions: what they run at their end are finalizers."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        util = importlib.import_module("multiprocessing.util")
+        util.Finalize(None, _finish_undoing, exitpriority=0)
+
+
+def _finish_undoing() -> None:
+    """Wait for what is being undone. Other threads of the child may still be at work: what they do goes on."""
+    until = monotonic() + _EXIT_SECONDS
+    while monotonic() < until:
+        running = sum(isinstance(owner(), Call) for owner in tuple(_owned.values()))
+        if stats()["calls"] <= running:
+            return
         sleep(0.01)
 
 

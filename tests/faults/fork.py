@@ -1,5 +1,6 @@
 """Forks after the extension was loaded. Usage: fork.py ROOT SCENARIO; exits 0 if all went well."""
 
+import faulthandler
 import gc
 import json
 import multiprocessing
@@ -13,17 +14,22 @@ from django.conf import settings
 
 settings.configure(INSTALLED_APPS=["storage"])
 
-from storage import LocalStorageAdapter, MemoryStorageAdapter, StorageError, native  # noqa: E402
+import adapters  # noqa: E402
+from sources import endless  # noqa: E402
+
+from storage import MemoryStorageAdapter, StorageError, native  # noqa: E402
 
 ROOT = sys.argv[1]
-adapter = LocalStorageAdapter(temp_dir=f"{ROOT}/temp", final_dir=f"{ROOT}/final", durable=False)
+adapter = adapters.make(ROOT, durable=False)
 DATA = os.urandom(700_000)
+MANY = 13
+"""So often it is more than one part of an upload to S3, and more than a reader fetches ahead."""
 
 
-def work(key):
-    final = adapter.put_final(key, [DATA, DATA])
+def work(key, times=2):
+    final = adapter.put_final(key, [DATA] * times)
     with adapter.get_final_stream(*final) as reader:
-        assert reader.read() == DATA + DATA
+        assert reader.read() == DATA * times
     adapter.delete_final(*final)
     return os.getpid()
 
@@ -61,7 +67,7 @@ def busy_parent():
     def write(n):
         while not done.is_set():
             try:
-                work(f"parent/{n}")
+                work(f"parent/{n}", MANY)
             except Exception as error:
                 errors.append(error)
                 raise
@@ -70,7 +76,7 @@ def busy_parent():
     for thread in threads:
         thread.start()
     try:
-        for n in range(30):
+        for n in range(30 if adapter.backend == "local" else 10):
             child(nested, 2, f"child/{n}")
     finally:
         done.set()
@@ -103,7 +109,7 @@ def refused(call, *args):
 
 
 def streams_belong_to_the_parent():
-    final = adapter.put_final("a", DATA)
+    final = adapter.put_final("a", [DATA] * MANY)
     reader = adapter.get_final_stream(*final)
     fresh = adapter.get_final_stream(*final)
     assert reader.read(10) == DATA[:10]
@@ -115,19 +121,19 @@ def streams_belong_to_the_parent():
         reader.close()
         fresh.close()
         gc.collect()
-        assert mine.read() == DATA
+        assert mine.read() == DATA * MANY
         mine.close()
 
     child(in_child)
-    assert reader.read() == DATA[10:]
-    assert fresh.read() == DATA
+    assert reader.read() == (DATA * MANY)[10:]
+    assert fresh.read() == DATA * MANY
 
 
 def transfers_belong_to_the_parent():
     """A source that forks: the child cannot go on with the put, the parent can."""
 
     def source():
-        yield DATA
+        yield from [DATA] * MANY
         pid = os.fork()
         if pid == 0:
             try:
@@ -149,7 +155,8 @@ def transfers_belong_to_the_parent():
         os._exit(0 if in_child and error.code == "forked" else 4)
     if in_child:
         os._exit(5)
-    assert final.size == 2 * len(DATA)
+    with adapter.get_final_stream(*final) as reader:
+        assert reader.read() == DATA * (MANY + 1)
 
 
 def closed_descriptors():
@@ -224,15 +231,73 @@ def while_another_thread_loads():
         thread.join()
 
 
+def garbage_of_the_parent():
+    """It is collected while the child works: the parent's streams and adapters must not be ended in it."""
+    final = adapter.put_final("a", [DATA] * MANY)
+    reader = adapter.get_final_stream(*final)
+    gc.disable()
+    for _ in range(10):
+        cycle = [adapters.make(ROOT, durable=False), adapter.get_final_stream(*final)]
+        cycle += [cycle[0].get_final_stream(*final), cycle]
+    del cycle
+    readers = native.stats()["readers"]
+
+    def in_child():
+        gc.enable()
+        gc.set_threshold(1)
+        for n in range(3):
+            work(f"b/{n}")
+        gc.collect()
+        assert (native.stats()["readers"], native.stats()["calls"]) == (0, 0)
+
+    child(in_child)
+    assert native.stats()["readers"] == readers == 21
+    assert reader.read() == DATA * MANY
+    reader.close()
+    gc.collect()
+    assert native.stats()["readers"] == 0
+
+
+def watched_by_faulthandler():
+    """It writes tracebacks of a child that works, is interrupted and crashes.
+
+    Not by dump_traceback_later: its thread looks at frames while another runs them, which makes CPython itself crash.
+    """
+    with open(f"{ROOT}/tracebacks", "wb", buffering=0) as log:
+        faulthandler.enable(log)
+        work("a")
+        faulthandler.register(signal.SIGUSR2, log)
+        child(traced_and_interrupted)
+        pid = os.fork()
+        if pid == 0:
+            work("b")
+            faulthandler._sigsegv()
+            os._exit(5)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGSEGV
+    with open(f"{ROOT}/tracebacks") as log:
+        text = log.read()
+    assert text.count("in traced_and_interrupted") == 6, text
+    assert "Fatal Python error: Segmentation fault" in text, text
+
+
+def traced_and_interrupted():
+    for n in range(5):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        work(f"b/{n}", MANY)
+    interrupted_child()
+    os.kill(os.getpid(), signal.SIGUSR2)
+
+
 def interrupted_child():
     work("b")  # the loading of the copy is not what is timed
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     sent = time.monotonic() + 0.2
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
-        adapter.put_final("b", iter(lambda: DATA[:100], None))
+        adapter.put_final("b", endless(DATA[:100] if adapter.backend == "local" else DATA))
     except KeyboardInterrupt:
         assert time.monotonic() - sent < 0.25
+        native.settle(5)
         work("b")
     else:
         raise AssertionError

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from datetime import timedelta
 
 from billiard.pool import soft_timeout_sighandler
 from django.conf import settings
@@ -19,6 +20,7 @@ from django.conf import settings
 settings.configure(INSTALLED_APPS=["storage"])
 
 import adapters  # noqa: E402
+from sources import endless  # noqa: E402
 
 from storage import native  # noqa: E402
 
@@ -53,7 +55,7 @@ def store_large():
 
 
 def put_endless():
-    adapter.put_final("a", iter(lambda: bytes(MiB), None))
+    adapter.put_final("a", endless(bytes(MiB)))
 
 
 def put_for_a_second():
@@ -117,6 +119,10 @@ def delete():
 
 def delete_parts():
     adapter.delete_temp_parts("s")
+
+
+def sweep():
+    adapter.sweep(timedelta())
 
 
 def health():

@@ -1,4 +1,4 @@
-"""Peak memory of transfers. Usage: memory.py ROOT one|many|failures; prints JSON, in bytes."""
+"""Peak memory of transfers. Usage: memory.py ROOT one|many|failures [MIB]; prints JSON, in bytes."""
 
 import gc
 import hashlib
@@ -11,7 +11,9 @@ from django.conf import settings
 
 settings.configure(INSTALLED_APPS=["storage"])
 
-from storage import LocalStorageAdapter, StorageError, native  # noqa: E402
+import adapters  # noqa: E402
+
+from storage import StorageError, native  # noqa: E402
 
 MiB = 1024 * 1024
 PIECE = os.urandom(MiB)
@@ -43,28 +45,30 @@ class Stream:
 
 
 def drain(reader):
-    hash, buffer = hashlib.sha256(), bytearray(MiB)
+    hash, buffer = hashlib.sha256(), bytearray(MiB // 16)  # what it takes itself is not what is measured
     with reader, memoryview(buffer) as view:
         while n := reader.readinto(buffer):
             hash.update(view[:n])
     return hash.hexdigest()
 
 
-def one(adapter, size=5 * 1024 * MiB):
+def one(adapter, size):
     stream = Stream(size)
     final = adapter.put_final("a", stream)
     put = memory("VmHWM")
     expected = stream.hash.hexdigest()
     assert (final.size, final.sha256) == (size, expected)
     assert drain(adapter.get_final_stream(*final)) == expected
+    adapter.delete_final(*final)
     return put
 
 
-def many(adapter, size=128 * MiB):
+def many(adapter, size):
     def put(n):
         stream = Stream(size)
         final = adapter.put_final(str(n), stream)
         assert drain(adapter.get_final_stream(*final)) == final.sha256 == stream.hash.hexdigest()
+        adapter.delete_final(*final)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(put, range(8)))
@@ -96,9 +100,8 @@ def failing(adapter, times):
 
 
 def main():
-    adapter = LocalStorageAdapter(temp_dir=f"{sys.argv[1]}/temp", final_dir=f"{sys.argv[1]}/final")
-    adapter.put_final("there", Stream(MiB))
-    drain(adapter.get_final_stream("local", "there"))
+    adapter = adapters.make(sys.argv[1])
+    drain(adapter.get_final_stream(*adapter.put_final("there", Stream(MiB))))
     result = {}
     if sys.argv[2] == "failures":
         failing(adapter, 2_000)
@@ -111,7 +114,7 @@ def main():
         result["grown"] = memory("VmRSS") - before[0]
     else:
         base = start_measuring()
-        put = {"one": one, "many": many}[sys.argv[2]](adapter)
+        put = {"one": one, "many": many}[sys.argv[2]](adapter, int(sys.argv[3]) * MiB)
         result["grown"] = memory("VmHWM") - base
         result["grown_put"] = put and put - base
     print(json.dumps(result))

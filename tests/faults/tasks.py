@@ -1,13 +1,20 @@
 """A Celery application whose parent has loaded the extension before it forks its workers."""
 
 import os
+import time
+from pathlib import Path
 
-from celery import Celery
+from celery import Celery, Task
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.worker.request import Request
 from django.conf import settings
 
 settings.configure(INSTALLED_APPS=["storage"])
 
-from storage import LocalStorageAdapter  # noqa: E402
+import adapters  # noqa: E402
+from sources import endless  # noqa: E402
+
+from storage import ObjectNotFound  # noqa: E402
 
 ROOT = os.environ["TEST_ROOT"]
 app = Celery(
@@ -21,7 +28,7 @@ app.conf.broker_transport_options = {
     "data_folder_out": f"{ROOT}/queue",
     "control_folder": f"{ROOT}/control",
 }
-adapter = LocalStorageAdapter(temp_dir=f"{ROOT}/temp", final_dir=f"{ROOT}/final")
+adapter = adapters.make(ROOT)
 adapter.put_final("preloaded", b"by the parent")
 PARENT = os.getpid()
 
@@ -36,18 +43,50 @@ def store(key):
     return {"pid": os.getpid(), "parent": PARENT, "sha256": final.sha256}
 
 
-@app.task(name="forever", soft_time_limit=1)
-def forever(key):
-    """A soft time limit arrives as the exception it is, and nothing becomes visible."""
-    from celery.exceptions import SoftTimeLimitExceeded
+class NotedRequest(Request):
+    """Notes in the parent, in a file for each task, when the soft time limit is over: its signal follows at once."""
 
-    from storage import ObjectNotFound
+    def on_timeout(self, soft, timeout):
+        if soft:
+            Path(ROOT, "control", f"{self.id}.limit").write_text(repr(time.monotonic()))
+        super().on_timeout(soft, timeout)
 
+
+class Limited(Task):
+    Request = NotedRequest
+
+
+def put(key):
+    adapter.put_final(key, endless(bytes(100)))
+
+
+def assemble(key):
+    adapter.assemble(key, [f"{key}/00001"] * 500)
+
+
+def read(key):
+    with adapter.get_final_stream(adapter.bucket, adapter.prefix + key) as reader:
+        while True:
+            reader.seek(0)
+            reader.read()
+
+
+OPERATIONS = {"put": put, "assemble": assemble, "read": read}
+
+
+@app.task(name="until_limit", base=Limited, bind=True, soft_time_limit=1, time_limit=60)
+def until_limit(self, operation, key):
+    """A soft time limit arrives as the exception it is; tells how much later, and whether anything became visible."""
     try:
-        adapter.put_final(key, iter(lambda: bytes(100), None), progress=lambda *_: None)
+        OPERATIONS[operation](key)
     except SoftTimeLimitExceeded:
-        try:
-            adapter.stat_final("local", key)
-        except ObjectNotFound:
-            return "undone"
-    return "not undone"
+        arrived = time.monotonic()
+    else:
+        raise AssertionError("it came to an end by itself")
+    limit = float(Path(ROOT, "control", f"{self.request.id}.limit").read_text())
+    try:
+        adapter.stat_final(adapter.bucket, adapter.prefix + key)
+        visible = True
+    except ObjectNotFound:
+        visible = False
+    return {"seconds": arrived - limit, "visible": visible}

@@ -8,12 +8,14 @@ from django.conf import settings
 
 settings.configure(INSTALLED_APPS=["storage"])
 
-from storage import LocalStorageAdapter, native  # noqa: E402
+import adapters  # noqa: E402
+
+from storage import native  # noqa: E402
 
 ROOT = os.environ["TEST_ROOT"]
-adapter = LocalStorageAdapter(temp_dir=f"{ROOT}/temp", final_dir=f"{ROOT}/final")
+adapter = adapters.make(ROOT)
 MASTER = os.getpid()
-adapter.put_final("preloaded", b"by the master")
+preloaded = adapter.put_final("preloaded", b"by the master")
 assert native.stats()["stores"]
 
 
@@ -22,7 +24,7 @@ def application(environ, start_response):
     final = adapter.put_final(key, environ["wsgi.input"], size=int(environ["CONTENT_LENGTH"]))
     with adapter.get_final_stream(*final) as reader:
         assert len(reader.read()) == final.size
-    with adapter.get_final_stream("local", "preloaded") as reader:
+    with adapter.get_final_stream(*preloaded) as reader:
         assert reader.read() == b"by the master"
     time.sleep(0.02)  # so that every worker gets its share
     start_response("200 OK", [("Content-Type", "application/json")])

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from storage import ObjectReader, TempPart, get_storage_adapter
@@ -93,3 +94,11 @@ def delete_file(file: UploadFile) -> None:
     file.delete()
     if key:
         transaction.on_commit(lambda: get_storage_adapter().delete_final(bucket, key))
+
+
+def is_live(session_id: str) -> bool:
+    """Whether a sweep has to spare the parts of a session. Other strings than ids of ours are of no session."""
+    try:
+        return UploadSession.objects.filter(pk=session_id, status=UploadSession.Status.IN_PROGRESS).exists()
+    except ValidationError:
+        return False

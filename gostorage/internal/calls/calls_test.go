@@ -111,6 +111,25 @@ func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 	nothingLeft(t, table)
 }
 
+func TestSweepThroughTheTable(t *testing.T) {
+	const number = 1
+	table := memoryTable(t, number)
+	for call, op := range []string{"survey", "sweep"} {
+		if err := table.Start(number, int64(call), op, `{"sweep": {"parts": true, "older_than": 1.5}}`); err != nil {
+			t.Fatal(err)
+		}
+		text, err := table.Wait(int64(call), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found map[string]any
+		if err := json.Unmarshal([]byte(text), &found); err != nil || found["last"] != "" {
+			t.Errorf("%s: %s %v", op, text, err)
+		}
+	}
+	nothingLeft(t, table)
+}
+
 func memoryTable(t *testing.T, store int64) *Table {
 	t.Helper()
 	table := NewTable()

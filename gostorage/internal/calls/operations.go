@@ -25,6 +25,7 @@ type Request struct {
 	Length      *int64            `json:"length"` // of it; absent: to the end
 	TempStore   int64             `json:"temp_store"`
 	Parts       []part            `json:"parts"`
+	Sweep       parts.Sweep       `json:"sweep"`
 
 	Carry   bool    `json:"carry"`   // a part: the digest of the whole is carried on over it
 	Temp    bool    `json:"temp"`    // a part: what lies beside it goes with it
@@ -135,6 +136,10 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		}, nil
 	case "check":
 		return func(ctx context.Context) (any, error) { return struct{}{}, on.Check(ctx) }, nil
+	case "survey":
+		return func(ctx context.Context) (any, error) { return r.Sweep.Survey(ctx, on) }, nil
+	case "sweep":
+		return func(ctx context.Context) (any, error) { return r.Sweep.Run(ctx, on) }, nil
 	case "probe":
 		prober, ok := on.Store.(object.Prober)
 		return func(ctx context.Context) (any, error) {
@@ -153,7 +158,7 @@ func checkKeys(op string, r *Request) error {
 	switch op {
 	case "list", "delete_all", "probe", "extend":
 		return object.CheckKey(strings.TrimSuffix(r.Prefix, "/"))
-	case "check":
+	case "check", "survey", "sweep":
 		return nil
 	}
 	for _, part := range r.Parts {

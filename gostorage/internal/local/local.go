@@ -153,10 +153,10 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 
 // seal makes the file all that the object will be, before it has a name.
 func (s *Store) seal(file *staged, info *object.Info, opts object.PutOptions) error {
-	if err := file.Chmod(s.config.FileMode); err != nil {
+	if err := writeAttributes(file.File, info, opts); err != nil { // while we may still write to it
 		return err
 	}
-	if err := writeAttributes(file.File, info, opts); err != nil {
+	if err := file.Chmod(s.config.FileMode); err != nil {
 		return err
 	}
 	if s.config.Durable {
@@ -309,11 +309,32 @@ func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
 
 // Delete implements object.Store. Folders that it empties go too, so that their name is free for an object.
 func (s *Store) Delete(_ context.Context, key string) error {
+	return s.deleteFrom(path.Dir(key), key)
+}
+
+// DeleteMany implements object.Store. A folder is synced once for all that is deleted from it in a row.
+func (s *Store) DeleteMany(ctx context.Context, keys []string) (failed error) {
+	for len(keys) > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		folder, n := path.Dir(keys[0]), 1
+		for n < len(keys) && path.Dir(keys[n]) == folder {
+			n++
+		}
+		if err := s.deleteFrom(folder, keys[:n]...); err != nil && failed == nil {
+			failed = err
+		}
+		keys = keys[n:]
+	}
+	return failed
+}
+
+func (s *Store) deleteFrom(folder string, keys ...string) error {
 	at, err := s.here()
 	if err != nil {
 		return err
 	}
-	folder := path.Dir(key)
 	directory, err := at.root.OpenFile(folder, unix.O_DIRECTORY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
@@ -322,15 +343,25 @@ func (s *Store) Delete(_ context.Context, key string) error {
 		return classify(err)
 	}
 	defer func() { _ = directory.Close() }()
-	err = unix.Unlinkat(int(directory.Fd()), path.Base(key), 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EISDIR) {
-		return nil
+	var failed error
+	deleted := false
+	for _, key := range keys {
+		err := unix.Unlinkat(int(directory.Fd()), path.Base(key), 0)
+		switch {
+		case err == nil:
+			deleted = true
+		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EISDIR):
+		case failed == nil:
+			failed = err
+		}
 	}
-	if err == nil && s.config.Durable {
-		err = directory.Sync()
+	if deleted && s.config.Durable {
+		if err := directory.Sync(); err != nil {
+			return classify(err)
+		}
 	}
-	if err != nil {
-		return classify(err)
+	if failed != nil || !deleted {
+		return classify(failed)
 	}
 	for ; folder != "."; folder = path.Dir(folder) {
 		parent, err := at.root.OpenFile(path.Dir(folder), unix.O_DIRECTORY, 0)
@@ -344,11 +375,6 @@ func (s *Store) Delete(_ context.Context, key string) error {
 		}
 	}
 	return nil
-}
-
-// DeleteMany implements object.Store.
-func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
-	return object.DeleteEach(ctx, s, keys)
 }
 
 // List implements object.Store.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
@@ -63,5 +64,45 @@ func TestRemovedRootIsMadeAgain(t *testing.T) {
 		if err := os.RemoveAll(root); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestUnfinishedAreTheFilesInStaging(t *testing.T) {
+	root, ctx := t.TempDir(), context.Background()
+	store := local.Open(config(root))
+	defer func() { _ = store.Close() }()
+	if err := store.Check(ctx); err != nil {
+		t.Fatal(err)
+	}
+	name := strings.Repeat("0a", 16)
+	for _, name := range []string{name, "theirs", strings.Repeat("0a", 15)} {
+		if err := os.WriteFile(filepath.Join(root, local.StagingName, name), []byte("some"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var found []object.Unfinished
+	for write, err := range store.Unfinished(ctx, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, write)
+	}
+	if len(found) != 1 || found[0].ID != name || object.CheckKey(found[0].Key) == nil {
+		t.Fatalf("unfinished: %+v", found)
+	}
+	write := found[0]
+	if err := store.Inspect(ctx, &write); err != nil || write.Size != 4 {
+		t.Errorf("%+v %v", write, err)
+	}
+	for range store.Unfinished(ctx, write.Key) {
+		t.Error("one comes after itself")
+	}
+	for range 2 {
+		if err := store.Abandon(ctx, write); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := store.Inspect(ctx, &write); object.CodeOf(err) != object.NotFound {
+		t.Error(err)
 	}
 }

@@ -81,6 +81,11 @@ func randomName() string {
 	return hex.EncodeToString(random[:])
 }
 
+func isRandomName(name string) bool {
+	random, err := hex.DecodeString(name)
+	return err == nil && len(random) == 16
+}
+
 // linkTo gives the file a name that must be free: ErrExist otherwise.
 func (f *staged) linkTo(directory *os.File, name string) error {
 	if f.name == "" {

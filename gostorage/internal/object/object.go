@@ -5,6 +5,7 @@ package object
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
@@ -103,11 +104,13 @@ type Store interface {
 	// Delete removes the object. A missing key is not an error.
 	Delete(ctx context.Context, key string) error
 
-	// DeleteMany removes the objects. Missing keys are not errors.
+	// DeleteMany removes the objects. Missing keys are not errors. One that cannot be removed keeps no other from being so.
 	DeleteMany(ctx context.Context, keys []string) error
 
 	// List gives all objects below the folder prefix (it ends with a slash), ordered by key.
 	List(ctx context.Context, prefix string) ([]Info, error)
+
+	Sweeper
 
 	// Check writes, syncs and removes a probe that no key can name.
 	Check(ctx context.Context) error
@@ -125,14 +128,18 @@ func Same(there, put Info) (Info, error) {
 }
 
 // DeleteEach is DeleteMany for a Store that deletes one by one.
-func DeleteEach(ctx context.Context, s Store, keys []string) error {
+func DeleteEach(ctx context.Context, s Store, keys []string) (failed error) {
 	for _, key := range keys {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := s.Delete(ctx, key); err != nil {
-			return err
+		err := s.Delete(ctx, key)
+		if known, ok := errors.AsType[*Error](err); ok && known.Retryable {
+			return err // of the store, and not of this object
+		}
+		if failed == nil {
+			failed = err
 		}
 	}
-	return nil
+	return failed
 }

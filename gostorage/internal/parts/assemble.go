@@ -53,6 +53,14 @@ func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 		return object.Info{}, object.Errorf(object.Mismatch, "the parts have %d bytes, %d were expected", size, a.Expect.Size)
 	}
 	run, covered := longest(all)
+	if covered == len(all) && a.Expect.SHA256 != "" && run.SHA256() != a.Expect.SHA256 {
+		return object.Info{}, differs(run.SHA256(), a.Expect.SHA256)
+	}
+	for i := covered; i < len(all); i++ {
+		if all[i].SHA256 == "" { // it is compared when the part is read, and proves nothing before
+			all[i].SHA256 = a.Parts[i].Expect.SHA256
+		}
+	}
 	if joiner, ok := a.Final.(object.Joiner); ok {
 		info, err := a.join(ctx, joiner, run, all, covered, size)
 		if err != object.ErrCannotJoin {
@@ -64,6 +72,10 @@ func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 		expect.SHA256 = run.SHA256()
 	}
 	return a.stream(ctx, all, expect)
+}
+
+func differs(is, expected string) error {
+	return object.Errorf(object.Mismatch, "the parts have SHA-256 %s, expected was %s", is, expected)
 }
 
 // join lets the store copy the parts.
@@ -93,7 +105,7 @@ func (a *Assembly) join(
 				return err
 			}
 			if a.Expect.SHA256 != "" && is != a.Expect.SHA256 {
-				return object.Errorf(object.Mismatch, "the parts have SHA-256 %s, expected was %s", is, a.Expect.SHA256)
+				return differs(is, a.Expect.SHA256)
 			}
 			return a.Commit(ctx)
 		},

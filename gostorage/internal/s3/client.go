@@ -32,6 +32,7 @@ type client struct {
 	credentials aws.CredentialsProvider
 	region      string
 	endpoint    *url.URL
+	ahead       *atomic.Int64 // how far the server's clock was at its last answer, in nanoseconds
 	key         string
 	users       int
 }
@@ -107,7 +108,7 @@ func connect(c connection) (*client, error) {
 		o.MaxBackoff = maxBackoff
 		o.RateLimiter = noLimit{}
 	})
-	signing := sign{v4.NewSigner(), credentials, region, endpoint, new(atomic.Int64)}
+	signing := sign{v4.NewSigner(), credentials, region, endpoint, new(atomic.Int64), new(atomic.Int64)}
 	made := sdk.New(sdk.Options{
 		Region:                       region,
 		Retryer:                      patience{retries},
@@ -120,7 +121,7 @@ func connect(c connection) (*client, error) {
 	})
 	return &client{
 		operations: prepare(made, sender{plain}), connections: through,
-		credentials: credentials, region: region, endpoint: endpoint,
+		credentials: credentials, region: region, endpoint: endpoint, ahead: signing.ahead,
 	}, nil
 }
 
@@ -176,7 +177,8 @@ type sign struct {
 	credentials aws.CredentialsProvider
 	region      string
 	endpoint    *url.URL
-	skew        *atomic.Int64 // how far the server's clock is ahead, in nanoseconds
+	skew        *atomic.Int64 // how far the server's clock is ahead, in nanoseconds, if it minds
+	ahead       *atomic.Int64 // the same, as of its last answer
 }
 
 func (sign) ID() string { return "Signing" }
@@ -208,8 +210,11 @@ func (s sign) HandleFinalize(
 		return fail(err)
 	}
 	out, metadata, err := next.HandleFinalize(ctx, in)
-	if skew, ok := awsmiddleware.GetAttemptSkew(metadata); ok && err != nil {
-		s.skew.Store(int64(skew)) // the retry is signed by the server's clock
+	if skew, ok := awsmiddleware.GetAttemptSkew(metadata); ok {
+		s.ahead.Store(int64(skew))
+		if err != nil {
+			s.skew.Store(int64(skew)) // the retry is signed by the server's clock
+		}
 	}
 	return out, metadata, err
 }

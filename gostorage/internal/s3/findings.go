@@ -416,7 +416,7 @@ func (p *probe) unfinished() object.Finding {
 	found := object.Yes(detail)
 	if old > 0 {
 		found = object.No(fmt.Sprintf("%s, %d of them for more than a day", detail, old),
-			"parts of unfinished uploads cost as objects do: set a lifecycle rule that aborts them after some days")
+			"parts of unfinished uploads cost as objects do: run manage.py storage_sweep now and then, or set a lifecycle rule")
 	}
 	return found.WithValue(float64(old))
 }

@@ -8,6 +8,7 @@ package s3
 import (
 	"context"
 	"crypto/rand"
+	"iter"
 	"mime"
 	"net/http"
 	"net/url"
@@ -41,6 +42,8 @@ type Store struct {
 	cancel context.CancelCauseFunc
 	// refused is set once the server has refused checksums that "auto" tried.
 	refused atomic.Bool
+	// folders says whether the server lists unfinished uploads by a folder; known once there were some.
+	folders atomic.Pointer[bool]
 
 	// What joins have found of the server.
 	copies    atomic.Pointer[string] // the checksum of an upload that it has copied into, nil before it has
@@ -277,35 +280,41 @@ const deleteBatch = 1000
 func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
 	s.client.hold()
 	defer s.client.release()
+	var kept error
 	for batch := range slices.Chunk(keys, deleteBatch) {
-		if err := s.deleteBatch(ctx, batch); err != nil {
+		one, err := s.deleteBatch(ctx, batch)
+		if err != nil {
 			return err
 		}
+		if kept == nil {
+			kept = one
+		}
 	}
-	return nil
+	return kept
 }
 
-func (s *Store) deleteBatch(ctx context.Context, batch []string) error {
+// deleteBatch makes one request. kept is why an object of it was not deleted while others were.
+func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err error) {
 	keys := make([]types.ObjectIdentifier, 0, len(batch))
 	for _, key := range batch {
 		if strings.ContainsAny(*s.path(key), noXML) {
 			if err := s.Delete(ctx, key); err != nil {
-				return err
+				return nil, err
 			}
 			continue
 		}
 		keys = append(keys, types.ObjectIdentifier{Key: s.path(key)})
 	}
 	if len(keys) == 0 {
-		return nil
+		return nil, nil
 	}
 	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{Objects: keys, Quiet: aws.Bool(true)}}
 	out, err := perform(ctx, &request{md5: true}, in, s.client.deleteObjects)
 	if object.CodeOf(err) == object.Refused { // some stores have no such request
-		return object.DeleteEach(ctx, s, batch)
+		return nil, object.DeleteEach(ctx, s, batch)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, one := range out.Errors {
 		code := aws.ToString(one.Code)
@@ -315,9 +324,9 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) error {
 		}
 		failed.Key = strings.TrimPrefix(aws.ToString(one.Key), s.config.Prefix)
 		failed.Message = describe(code, aws.ToString(one.Message), http.StatusOK, nil)
-		return failed
+		return failed, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // noXML are the characters of legal keys that XML has no form for.
@@ -325,42 +334,67 @@ const noXML = "\ufffe\uffff"
 
 // List implements object.Store.
 func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) {
-	s.client.hold()
-	defer s.client.release()
 	var found []object.Info
-	in := &sdk.ListObjectsV2Input{
-		Bucket: s.bucket(), Prefix: s.path(prefix),
-		EncodingType: types.EncodingTypeUrl,
-	}
-	for {
-		page, err := perform(ctx, &request{}, in, s.client.listObjects)
+	for info, err := range s.list(ctx, prefix, "") {
 		if err != nil {
 			return nil, err
 		}
-		for _, one := range page.Contents {
-			path := aws.ToString(one.Key)
-			if page.EncodingType == types.EncodingTypeUrl {
-				if path, err = url.QueryUnescape(path); err != nil {
-					continue
-				}
-			} else if strings.ContainsAny(*in.Prefix, noXML) {
-				// The server has not encoded what XML cannot hold: the prefix came back damaged.
-				depth := strings.Count(*in.Prefix, "/")
-				path = *in.Prefix + strings.SplitN(path, "/", depth+1)[depth]
-			}
-			key, ours := strings.CutPrefix(path, s.config.Prefix)
-			if !ours || object.CheckKey(key) != nil {
-				continue // no object of ours: no key can name it
-			}
-			found = append(found, object.Info{
-				Key: key, Size: aws.ToInt64(one.Size), ETag: aws.ToString(one.ETag), Modified: aws.ToTime(one.LastModified),
-			})
-		}
-		if !aws.ToBool(page.IsTruncated) || aws.ToString(page.NextContinuationToken) == "" {
-			return found, nil
-		}
-		in.ContinuationToken = page.NextContinuationToken
+		found = append(found, info)
 	}
+	return found, nil
+}
+
+// list gives the objects below a prefix whose keys come after a text.
+func (s *Store) list(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
+	return func(yield func(object.Info, error) bool) {
+		s.client.hold()
+		defer s.client.release()
+		in := &sdk.ListObjectsV2Input{
+			Bucket: s.bucket(), Prefix: s.path(prefix),
+			EncodingType: types.EncodingTypeUrl,
+		}
+		if after != "" {
+			in.StartAfter = s.path(after)
+		}
+		for {
+			page, err := perform(ctx, &request{}, in, s.client.listObjects)
+			if err != nil {
+				yield(object.Info{}, err)
+				return
+			}
+			for _, one := range page.Contents {
+				path, ok := decoded(one.Key, page.EncodingType)
+				if page.EncodingType != types.EncodingTypeUrl && strings.ContainsAny(*in.Prefix, noXML) {
+					// The server has not encoded what XML cannot hold: the prefix came back damaged.
+					depth := strings.Count(*in.Prefix, "/")
+					path = *in.Prefix + strings.SplitN(path, "/", depth+1)[depth]
+				}
+				key, ours := strings.CutPrefix(path, s.config.Prefix)
+				if !ok || !ours || object.CheckKey(key) != nil {
+					continue // no object of ours: no key can name it
+				}
+				info := object.Info{
+					Key: key, Size: aws.ToInt64(one.Size), ETag: aws.ToString(one.ETag), Modified: aws.ToTime(one.LastModified),
+				}
+				if !yield(info, nil) {
+					return
+				}
+			}
+			if !aws.ToBool(page.IsTruncated) || aws.ToString(page.NextContinuationToken) == "" {
+				return
+			}
+			in.ContinuationToken = page.NextContinuationToken
+		}
+	}
+}
+
+// decoded gives a key of an answer as it is.
+func decoded(key *string, encoding types.EncodingType) (string, bool) {
+	if encoding != types.EncodingTypeUrl {
+		return aws.ToString(key), true
+	}
+	path, err := url.QueryUnescape(aws.ToString(key))
+	return path, err == nil
 }
 
 // Check implements object.Store.

@@ -29,6 +29,10 @@ func Connections() int64 { return connections.Load() }
 // writeBuffer in bytes: a request that fits is one write.
 const writeBuffer = 16 << 10
 
+// readBuffer in bytes: a small answer comes by one read, and what is read of a large one goes past it. Every connection
+// has one.
+const readBuffer = 16 << 10
+
 // transport makes the connections of a client.
 func transport(
 	secure *tls.Config, proxy func(*http.Request) (*url.URL, error), connect, stall time.Duration, idle int,
@@ -51,7 +55,7 @@ func transport(
 		ExpectContinueTimeout: time.Second,
 		DisableCompression:    true, // bytes are what was stored
 		WriteBufferSize:       writeBuffer,
-		ReadBufferSize:        64 << 10,
+		ReadBufferSize:        readBuffer,
 	}
 }
 

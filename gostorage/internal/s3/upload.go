@@ -239,13 +239,18 @@ const mostAborts = 5
 
 // abort ends an upload. A part that the server was at work on may bring it back: then it is told until it knows of none.
 func (u *upload) abort(ctx context.Context, id *string) {
-	in := &sdk.AbortMultipartUploadInput{Bucket: u.store.bucket(), Key: u.store.path(u.key), UploadId: id}
 	for attempt := range mostAborts {
-		_, err := perform(ctx, &request{}, in, u.store.client.abortUpload)
+		err := u.store.abort(ctx, u.key, id)
 		if refused(err) || err == nil && !u.cut.Load() || pause(ctx, attempt) != nil {
 			return
 		}
 	}
+}
+
+func (s *Store) abort(ctx context.Context, key string, id *string) error {
+	in := &sdk.AbortMultipartUploadInput{Bucket: s.bucket(), Key: s.path(key), UploadId: id}
+	_, err := perform(ctx, &request{}, in, s.client.abortUpload)
+	return err
 }
 
 // reap aborts uploads that were created by an attempt whose answer was lost: those of our key and our time that have

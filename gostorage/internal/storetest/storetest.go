@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -55,6 +56,9 @@ var Clauses = []Clause{
 	{"missing_is_not_found_at_open", missing},
 	{"delete_is_idempotent", deletes},
 	{"list_is_ordered_and_bounded", lists},
+	{"walk_goes_on_in_the_order_of_keys", walks},
+	{"nothing_is_unfinished_after_a_failure", nothingUnfinished},
+	{"delete_many_deletes_what_is_there", deletesMany},
 	{"one_of_many_creates", oneCreates},
 	{"identical_create_is_success", identicalCreate},
 	{"reader_survives_change", readerSurvives},
@@ -337,4 +341,79 @@ func readerSurvives(s object.Store) error {
 		err = errors.New("an open reader sees a later object")
 	}
 	return err
+}
+
+func walks(s object.Store) error {
+	// The order of keys is not that of names in a folder: "a-b/1" comes before "a/1".
+	keys := []string{
+		"A/1", "a b/1", "a!/1", "a-b/1", "a-b/2", "a.b/1", "a/1", "a/2", "a/3/x", "a0/1", "b", "z/1", "\u00e9/1", "\U0001f600/1",
+	}
+	before := s.Now()
+	for _, i := range []int{5, 0, 9, 1, 13, 7, 2, 11, 3, 8, 4, 10, 6, 12} {
+		if err := store(s, keys[i], Bytes(i, 1)); err != nil {
+			return err
+		}
+	}
+	for i := -1; i < len(keys); i++ {
+		after := ""
+		if i >= 0 {
+			after = keys[i]
+		}
+		if err := walksFrom(s, after, keys[i+1:], before); err != nil {
+			return err
+		}
+	}
+	if err := walksFrom(s, "a0", keys[9:], before); err != nil { // behind all of a/
+		return err
+	}
+	for range s.Walk(context.Background(), "") {
+		break
+	}
+	return nil
+}
+
+func walksFrom(s object.Store, after string, want []string, since time.Time) error {
+	var found []string
+	for info, err := range s.Walk(context.Background(), after) {
+		if err != nil {
+			return err
+		}
+		found = append(found, info.Key)
+		if age := s.Now().Sub(info.Modified); age < -time.Second || age > s.Now().Sub(since)+2*time.Second {
+			return fmt.Errorf("%q seems %v old", info.Key, age)
+		}
+	}
+	if !slices.Equal(found, want) {
+		return fmt.Errorf("after %q there are %q, not %q", after, found, want)
+	}
+	return nil
+}
+
+func nothingUnfinished(s object.Store) error {
+	data := Bytes(12<<20, 1)
+	if _, err := put(context.Background(), s, "k", data, anything, true, len(data)-1); err == nil {
+		return errors.New("a put whose source failed succeeds")
+	}
+	for write, err := range s.Unfinished(context.Background(), "") {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%+v is left", write)
+	}
+	return nil
+}
+
+func deletesMany(s object.Store) error {
+	keys := []string{"a/1", "missing/1", "a/missing", "b/1", "a/2"}
+	for _, key := range []string{"a/1", "a/2", "a/3", "b/1"} {
+		if err := store(s, key, Bytes(1, 1)); err != nil {
+			return err
+		}
+	}
+	for range 2 {
+		if err := s.DeleteMany(context.Background(), keys); err != nil {
+			return err
+		}
+	}
+	return walksFrom(s, "", []string{"a/3"}, s.Now().Add(-time.Minute))
 }

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
@@ -67,6 +71,40 @@ func (s listsNeighbours) List(ctx context.Context, prefix string) ([]object.Info
 	return s.Store.List(ctx, prefix[:len(prefix)-1])
 }
 
+type walksFolders struct{ object.Store }
+
+// Walk gives folder after folder by their names, as a file system would.
+func (s walksFolders) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
+	return func(yield func(object.Info, error) bool) {
+		found := slices.SortedFunc(maps.Keys(maps.Collect(s.Store.Walk(ctx, after))), func(a, b object.Info) int {
+			return slices.Compare(strings.Split(a.Key, "/"), strings.Split(b.Key, "/"))
+		})
+		for _, info := range found {
+			if !yield(info, nil) {
+				return
+			}
+		}
+	}
+}
+
+type walksFromTheBeginning struct{ object.Store }
+
+func (s walksFromTheBeginning) Walk(ctx context.Context, _ string) iter.Seq2[object.Info, error] {
+	return s.Store.Walk(ctx, "")
+}
+
+type deletesSome struct{ object.Store }
+
+func (s deletesSome) DeleteMany(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		if _, err := s.Stat(ctx, key); err != nil {
+			return nil
+		}
+		_ = s.Delete(ctx, key)
+	}
+	return nil
+}
+
 func TestSuiteRejectsBrokenStores(t *testing.T) {
 	for name, broken := range map[string]struct {
 		store  func(object.Store) object.Store
@@ -78,6 +116,9 @@ func TestSuiteRejectsBrokenStores(t *testing.T) {
 		"keeps the old":      {func(s object.Store) object.Store { return keepsOld{s} }, "replaces_whole"},
 		"delete of missing":  {func(s object.Store) object.Store { return deleteFailsTwice{s} }, "delete_is_idempotent"},
 		"lists a neighbour":  {func(s object.Store) object.Store { return listsNeighbours{s} }, "list_is_ordered_and_bounded"},
+		"walks by names":     {func(s object.Store) object.Store { return walksFolders{s} }, "walk_goes_on_in_the_order_of_keys"},
+		"walks all again":    {func(s object.Store) object.Store { return walksFromTheBeginning{s} }, "walk_goes_on_in_the_order_of_keys"},
+		"deletes some":       {func(s object.Store) object.Store { return deletesSome{s} }, "delete_many_deletes_what_is_there"},
 		"ignores a mismatch": {func(s object.Store) object.Store { return commitsOnError{s} }, "expectations_hold_before_commit"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,209 @@
+package local
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"iter"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// Walk implements object.Sweeper. It follows no symbolic links.
+func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
+	return func(yield func(object.Info, error) bool) {
+		at, err := s.here()
+		if err == nil {
+			err = at.visit(ctx, "", after, func(info object.Info) bool { return yield(info, nil) })
+		}
+		if err != nil && err != errStopped {
+			yield(object.Info{}, err)
+		}
+	}
+}
+
+// errStopped is the error of a visit that was told to stop.
+var errStopped = errors.New("stopped")
+
+// lostAndFound is what mkfs puts at the top of a file system, for root alone.
+const lostAndFound = "lost+found/"
+
+// visit gives the files below a folder, "" or a name with a slash at its end, that come after a text.
+func (p *place) visit(ctx context.Context, folder, after string, yield func(object.Info) bool) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	directory, err := p.root.OpenFile(cmp.Or(strings.TrimSuffix(folder, "/"), "."), unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if errors.Is(err, fs.ErrPermission) && folder == lostAndFound {
+		return nil
+	}
+	if err != nil {
+		return classify(err)
+	}
+	defer func() { _ = directory.Close() }()
+	entries, err := directory.ReadDir(-1)
+	if err != nil {
+		return classify(err)
+	}
+	// In the order of keys a folder counts with its slash: "a-b/1" comes before "a/1".
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.Name()
+		if entry.IsDir() {
+			names[i] += "/"
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		key := folder + name
+		if object.CheckKey(strings.TrimSuffix(key, "/")) != nil {
+			continue // no object of ours: no key can name it
+		}
+		if strings.HasSuffix(key, "/") {
+			if key > after || strings.HasPrefix(after, key) {
+				err = p.visit(ctx, key, after, yield)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		stat, err := look(directory, name)
+		if err != nil {
+			return err
+		}
+		if key > after && stat != nil && !yield(object.Info{Key: key, Size: stat.Size, Modified: modified(stat)}) {
+			return errStopped
+		}
+	}
+	return nil
+}
+
+// look describes a file; nil is for what is none, or is not there any more.
+func look(directory *os.File, name string) (*unix.Stat_t, error) {
+	var stat unix.Stat_t
+	err := unix.Fstatat(int(directory.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) || err == nil && stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, classify(err)
+	}
+	return &stat, nil
+}
+
+func modified(stat *unix.Stat_t) time.Time { return time.Unix(stat.Mtim.Unix()) }
+
+// arrived is when the last of a write came. What has another name too was written for that one, and linked here later.
+func arrived(stat *unix.Stat_t) time.Time {
+	if linked := time.Unix(stat.Ctim.Unix()); stat.Nlink > 1 && linked.After(modified(stat)) {
+		return linked
+	}
+	return modified(stat)
+}
+
+// Unfinished implements object.Sweeper: the files in the staging folder. Which keys they were for is not known.
+func (s *Store) Unfinished(_ context.Context, after string) iter.Seq2[object.Unfinished, error] {
+	return func(yield func(object.Unfinished, error) bool) {
+		found, err := s.staged(after)
+		if err != nil {
+			yield(object.Unfinished{}, err)
+			return
+		}
+		for _, one := range found {
+			if !yield(one, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) staged(after string) ([]object.Unfinished, error) {
+	at, err := s.here()
+	if err != nil {
+		return nil, err
+	}
+	directory, err := at.root.Open(StagingName)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer func() { _ = directory.Close() }()
+	names, err := directory.Readdirnames(-1)
+	if err != nil {
+		return nil, classify(err)
+	}
+	slices.Sort(names)
+	var found []object.Unfinished
+	for _, name := range names {
+		key := StagingName + "/" + name
+		if key <= after || !isRandomName(name) {
+			continue
+		}
+		stat, err := look(directory, name)
+		if err != nil {
+			return nil, err
+		}
+		if stat != nil {
+			found = append(found, object.Unfinished{Key: key, ID: name, Modified: arrived(stat)})
+		}
+	}
+	return found, nil
+}
+
+// Inspect implements object.Sweeper.
+func (s *Store) Inspect(_ context.Context, write *object.Unfinished) error {
+	at, err := s.here()
+	if err != nil {
+		return err
+	}
+	stat, err := look(at.staging, write.ID)
+	if err != nil {
+		return err
+	}
+	if stat == nil {
+		return object.Errorf(object.NotFound, "the write has ended")
+	}
+	write.Size, write.Modified = stat.Size, arrived(stat)
+	return nil
+}
+
+// Abandon implements object.Sweeper.
+func (s *Store) Abandon(_ context.Context, write object.Unfinished) error {
+	at, err := s.here()
+	if err != nil {
+		return err
+	}
+	err = unix.Unlinkat(int(at.staging.Fd()), write.ID, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return classify(err)
+}
+
+// Now implements object.Sweeper: the file system's time, which is that of another machine where it is that machine's.
+func (s *Store) Now() time.Time {
+	at, err := s.here()
+	if err != nil {
+		return time.Now()
+	}
+	file, err := at.stage()
+	if err != nil {
+		return time.Now() // a full store has to be swept too
+	}
+	defer file.discard()
+	stat, err := file.Stat()
+	if err != nil {
+		return time.Now()
+	}
+	return stat.ModTime()
+}

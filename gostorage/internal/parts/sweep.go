@@ -1,0 +1,287 @@
+package parts
+
+import (
+	"context"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// Sweep is what a sweep is asked for; it goes on from call to call.
+type Sweep struct {
+	After     string  `json:"after"` // the place to begin at, "" or the last of a survey
+	Until     string  `json:"until"` // the place to end at, if not before
+	OlderThan float64 `json:"older_than"`
+	// Parts says that the store holds the parts of sessions, which go with them; else unfinished writes only are swept.
+	Parts bool `json:"parts"`
+	// Sessions are those that may go; nil is for all.
+	Sessions *[]string `json:"sessions"`
+	DryRun   bool      `json:"dry_run"`
+}
+
+// Surveyed is what a sweep would remove, in order, and the place where it would go on, or "".
+type Surveyed struct {
+	Sessions []Session `json:"sessions"`
+	Others   int       `json:"others"` // unfinished writes of no session
+	Last     string    `json:"last"`
+}
+
+// Session is one that may go.
+type Session struct {
+	ID   string `json:"id"`
+	Last string `json:"last"` // the place behind it
+}
+
+// Swept counts what has been removed: sessions are those with parts, Size is in bytes.
+type Swept struct {
+	Sessions int    `json:"sessions"`
+	Parts    int    `json:"parts"`
+	Uploads  int    `json:"uploads"`
+	Size     int64  `json:"size"`
+	Last     string `json:"last"`
+}
+
+const (
+	// enough objects for one call: mostly less than a page of S3, with the end of a folder in it.
+	enough = 800
+	// mostInFolder is more than a session has: 10,000 parts, and what is kept beside them.
+	mostInFolder = 30_000
+)
+
+// litter is what goes together: a session, or an unfinished write of none.
+type litter struct {
+	session string // or ""
+	last    string // the place behind it
+	newest  time.Time
+	objects int      // below it
+	keys    []string // of parts and what is kept beside them
+	parts   int
+	size    int64
+	writes  []*object.Unfinished
+}
+
+// Survey tells what would be removed, so that somebody can be asked about it.
+func (s *Sweep) Survey(ctx context.Context, in object.Store) (Surveyed, error) {
+	found, last, err := s.litter(ctx, in)
+	old := Surveyed{Sessions: []Session{}, Last: last}
+	for _, one := range found {
+		if one.session == "" {
+			old.Others++
+			continue
+		}
+		old.Sessions = append(old.Sessions, Session{one.session, one.last})
+	}
+	return old, err
+}
+
+// Run removes what is old. What cannot be removed keeps nothing else from being so.
+func (s *Sweep) Run(ctx context.Context, in object.Store) (Swept, error) {
+	found, last, err := s.litter(ctx, in)
+	if err != nil {
+		return Swept{}, err
+	}
+	if s.Sessions != nil {
+		found = slices.DeleteFunc(found, func(one *litter) bool {
+			return one.session != "" && !slices.Contains(*s.Sessions, one.session)
+		})
+	}
+	if !s.DryRun {
+		err = removeAll(ctx, in, found)
+	}
+	done := Swept{Last: last}
+	for _, one := range found {
+		done.Parts += one.parts
+		done.Uploads += len(one.writes)
+		done.Size += one.size
+		if one.parts > 0 {
+			done.Sessions++
+		}
+	}
+	return done, err
+}
+
+func removeAll(ctx context.Context, in object.Store, all []*litter) error {
+	var keys []string
+	var writes []*object.Unfinished
+	for _, one := range all {
+		keys = append(keys, one.keys...)
+		writes = append(writes, one.writes...)
+	}
+	failed := eachWrite(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
+		return in.Abandon(ctx, *write)
+	})
+	if err := in.DeleteMany(ctx, keys); err != nil {
+		return err
+	}
+	return failed
+}
+
+// eachWrite does something with every write, some at a time, and gives the first error.
+func eachWrite(
+	ctx context.Context, writes []*object.Unfinished, do func(context.Context, *object.Unfinished) error,
+) error {
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for _, write := range writes {
+		group.Go(func() (err error) {
+			defer object.Rescue(&err)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return named(write.Key, do(ctx, write))
+		})
+	}
+	return group.Wait()
+}
+
+// litter gives what is old, from After on to the end of a folder, and the place where that is, or "" for the end of
+// all.
+//
+// Unfinished writes are listed before the objects: one that ends in between shows as a young object.
+func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, last string, err error) {
+	writes, last, err := take(
+		in.Unfinished(ctx, s.After), func(one object.Unfinished) string { return s.behind(one.Key) }, s.Until, math.MaxInt,
+	)
+	if err != nil {
+		return nil, "", err
+	}
+	var objects []object.Info
+	if s.Parts {
+		objects, last, err = take(
+			in.Walk(ctx, s.After), func(one object.Info) string { return s.behind(one.Key) }, last, mostInFolder,
+		)
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	limit := in.Now().Add(-time.Duration(s.OlderThan * float64(time.Second)))
+	young := func(one *litter) bool { return one.newest.After(limit) }
+	all := slices.DeleteFunc(s.sort(objects, writes, last), young)
+	if err := inspect(ctx, in, all, limit); err != nil {
+		return nil, "", err
+	}
+	return slices.DeleteFunc(all, young), last, nil
+}
+
+// behind is the place behind all keys of a key's folder: a slash is followed by 0. Where there are no sessions, it is the
+// key itself.
+func (s *Sweep) behind(key string) string {
+	if folder, _, below := strings.Cut(key, "/"); below && s.Parts {
+		return folder + "0"
+	}
+	return key
+}
+
+// take takes from a walk what lies before a place ("": all), or enough of it, and gives the place up to which it did. Of
+// a folder it takes no more than one too many.
+func take[T any](
+	walk iter.Seq2[T, error], behind func(T) string, until string, most int,
+) (taken []T, last string, err error) {
+	begun := 0 // of the folder
+	for one, err := range walk {
+		if err != nil {
+			return nil, "", err
+		}
+		place := behind(one)
+		if until != "" && place > until {
+			break
+		}
+		if place != last {
+			if len(taken) >= enough {
+				return taken, last, nil
+			}
+			begun, last = len(taken), place
+		}
+		taken = append(taken, one)
+		if len(taken)-begun > most {
+			return taken, last, nil
+		}
+	}
+	return taken, until, nil
+}
+
+// sort puts together what belongs together. Objects that are not ours make their session younger, and nothing else.
+func (s *Sweep) sort(objects []object.Info, writes []object.Unfinished, last string) []*litter {
+	var all []*litter
+	sessions := map[string]*litter{}
+	of := func(key string, modified time.Time) *litter {
+		session, _, below := strings.Cut(key, "/")
+		if !below || !s.Parts || object.CheckKey(key) != nil {
+			session = ""
+		}
+		one, ok := sessions[session]
+		if !ok || session == "" {
+			one = &litter{session: session, last: s.behind(key)}
+			all = append(all, one)
+			sessions[session] = one
+		}
+		if modified.After(one.newest) {
+			one.newest = modified
+		}
+		return one
+	}
+	for i, write := range writes {
+		if last == "" || s.behind(write.Key) <= last {
+			one := of(write.Key, write.Modified)
+			one.writes = append(one.writes, &writes[i])
+		}
+	}
+	for _, info := range objects {
+		one := of(info.Key, info.Modified)
+		one.objects++
+		part, beside := ours(info.Key)
+		if part {
+			one.parts++
+			one.size += info.Size
+		}
+		if part || beside {
+			one.keys = append(one.keys, info.Key)
+		}
+	}
+	all = slices.DeleteFunc(all, func(one *litter) bool {
+		return len(one.keys)+len(one.writes) == 0 || one.objects > mostInFolder // nothing of ours
+	})
+	slices.SortStableFunc(all, func(a, b *litter) int { return strings.Compare(a.last, b.last) })
+	return all
+}
+
+// ours tells whether a key of the temp store is that of a part, or of its sidecar.
+func ours(key string) (part, beside bool) {
+	_, name, _ := strings.Cut(key, "/")
+	number := strings.TrimSuffix(name, suffix)
+	if len(number) != 5 || strings.Trim(number, "0123456789") != "" || number == "00000" {
+		return false, false
+	}
+	return !IsSidecar(key), IsSidecar(key)
+}
+
+// inspect looks when the last of each unfinished write arrived. One that has ended in between has made something young.
+func inspect(ctx context.Context, in object.Store, all []*litter, limit time.Time) error {
+	var writes []*object.Unfinished
+	for _, one := range all {
+		writes = append(writes, one.writes...)
+	}
+	err := eachWrite(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
+		err := in.Inspect(ctx, write)
+		if object.CodeOf(err) == object.NotFound {
+			write.Modified = limit.Add(1)
+			return nil
+		}
+		return err
+	})
+	for _, one := range all {
+		for _, write := range one.writes {
+			one.size += write.Size
+			if write.Modified.After(one.newest) {
+				one.newest = write.Modified
+			}
+		}
+	}
+	return err
+}

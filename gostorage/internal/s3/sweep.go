@@ -1,0 +1,162 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// Walk implements object.Sweeper.
+func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
+	return s.list(ctx, "", after)
+}
+
+// Unfinished implements object.Sweeper: the multipart uploads below the prefix.
+//
+// MinIO lists uploads of a whole key or of the whole bucket, and answers that there are none below a folder. So where a
+// folder seems to have none, the bucket is asked, from the place on where that folder would begin.
+func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.Unfinished, error] {
+	return func(yield func(object.Unfinished, error) bool) {
+		s.client.hold()
+		defer s.client.release()
+		prefix, marker := s.config.Prefix, *s.path(after)
+		known := s.folders.Load()
+		if known != nil && !*known {
+			prefix = ""
+		}
+		found, next, err := s.uploads(ctx, prefix, marker)
+		if known == nil && err == nil && len(found) == 0 {
+			prefix = ""
+			if found, next, err = s.uploads(ctx, prefix, marker); object.CodeOf(err) == object.Permission {
+				return // a policy for the prefix only: a server that has those lists by it
+			}
+		}
+		if len(found) > 0 {
+			s.folders.Store(new(prefix != ""))
+		}
+		for {
+			if err != nil {
+				yield(object.Unfinished{}, err)
+				return
+			}
+			for _, one := range found {
+				if !yield(one, nil) {
+					return
+				}
+			}
+			if next == "" {
+				return
+			}
+			found, next, err = s.uploads(ctx, prefix, next)
+		}
+	}
+}
+
+// uploads gives those of ours on one page of a listing, in the order of their keys, and the marker of the next page.
+//
+// All uploads of a key are on one page, so that the key is marker enough: versitygw refuses that of an upload.
+func (s *Store) uploads(ctx context.Context, prefix, marker string) (found []object.Unfinished, next string, err error) {
+	in := &sdk.ListMultipartUploadsInput{
+		Bucket: s.bucket(), Prefix: optional(prefix), EncodingType: types.EncodingTypeUrl,
+	}
+	if marker != prefix {
+		in.KeyMarker = &marker
+	}
+	page, err := perform(ctx, &request{}, in, s.client.listUploads)
+	if err != nil {
+		return nil, "", err
+	}
+	listed := make([]object.Unfinished, 0, len(page.Uploads))
+	for _, one := range page.Uploads {
+		if path, ok := decoded(one.Key, page.EncodingType); ok {
+			listed = append(listed, object.Unfinished{
+				Key: path, ID: aws.ToString(one.UploadId), Modified: aws.ToTime(one.Initiated),
+			})
+		}
+	}
+	if aws.ToBool(page.IsTruncated) && len(listed) > 0 {
+		last := listed[len(listed)-1].Key
+		if whole := slices.IndexFunc(listed, func(one object.Unfinished) bool { return one.Key == last }); whole > 0 {
+			listed = listed[:whole]
+		}
+		next = listed[len(listed)-1].Key
+		if next <= marker || next > s.config.Prefix && !strings.HasPrefix(next, s.config.Prefix) {
+			next = "" // nothing of ours comes after it
+		}
+	}
+	for _, one := range listed {
+		key, ours := strings.CutPrefix(one.Key, s.config.Prefix)
+		if ours && one.Key > marker {
+			one.Key = key
+			found = append(found, one)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b object.Unfinished) int { return strings.Compare(a.Key, b.Key) })
+	return found, next, nil
+}
+
+// Inspect implements object.Sweeper. An upload is as old as its newest part.
+func (s *Store) Inspect(ctx context.Context, upload *object.Unfinished) error {
+	s.client.hold()
+	defer s.client.release()
+	in := &sdk.ListPartsInput{Bucket: s.bucket(), Key: s.path(upload.Key), UploadId: &upload.ID}
+	upload.Size = 0
+	for {
+		page, err := perform(ctx, &request{}, in, s.client.listParts)
+		if gone(err) {
+			return object.Errorf(object.NotFound, "the upload has ended")
+		}
+		if err != nil {
+			return err
+		}
+		for _, part := range page.Parts {
+			upload.Size += aws.ToInt64(part.Size)
+			if modified := aws.ToTime(part.LastModified); modified.After(upload.Modified) {
+				upload.Modified = modified
+			}
+		}
+		next := aws.ToString(page.NextPartNumberMarker)
+		if !aws.ToBool(page.IsTruncated) || next == "" || next == aws.ToString(in.PartNumberMarker) {
+			return nil
+		}
+		in.PartNumberMarker = &next
+	}
+}
+
+// Abandon implements object.Sweeper.
+func (s *Store) Abandon(ctx context.Context, upload object.Unfinished) error {
+	s.client.hold()
+	defer s.client.release()
+	if err := s.abort(ctx, upload.Key, &upload.ID); !gone(err) {
+		return err
+	}
+	return nil
+}
+
+// gone tells that the server knows of no such upload.
+func gone(err error) bool {
+	failed, ok := errors.AsType[*object.Error](err)
+	return ok && failed.Status == http.StatusNotFound && failed.Code != object.Bucket
+}
+
+// sameClock is how far two clocks may seem apart that agree: the server tells the time to the second.
+const sameClock = 2 * time.Second
+
+// Now implements object.Sweeper.
+func (s *Store) Now() time.Time {
+	ahead := time.Duration(s.client.ahead.Load())
+	if ahead.Abs() < sameClock {
+		ahead = 0
+	}
+	return time.Now().Add(ahead)
+}

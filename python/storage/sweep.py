@@ -1,0 +1,190 @@
+"""Sweeping: removes the parts of sessions that nobody will come back for, and what interrupted writes have left.
+
+``sweep`` is for a task that runs now and then; ``manage.py storage_sweep`` and the method of an adapter do the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from dataclasses import asdict
+from datetime import timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from . import conf, native
+from .base import Keep, SweepReport
+from .exceptions import ContentMismatch, ObjectNotFound, StorageError
+
+if TYPE_CHECKING:
+    from .adapter import NativeAdapter
+
+PLACE = ".gostorage/sweep"
+"""The temp key at which a sweep that ran out of time says where it stopped; it is that of no part."""
+
+_ENOUGH_SECONDS = 1.0  # that even a call without time goes on for until it has removed something
+_LATE_SECONDS = 30.0  # that a call may take longer than it was given: requests under way, and their repetition
+_FOREVER = 9e9  # seconds: what the Go side can still count
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def sweep(
+    alias: str = "default",
+    *,
+    older_than: timedelta | str,
+    keep: Keep | str | None = None,
+    dry_run: bool = False,
+    max_seconds: float | None = 200,
+) -> dict[str, Any]:
+    """Sweep the adapter of an alias; see ``StorageAdapter.sweep``. Gives the report as a dict, for JSON.
+
+    All arguments may be JSON too, as a Celery beat schedule has them: ``older_than`` is a timedelta or such as
+    ``"24h"``, ``keep`` a function or its dotted path. ``max_seconds`` leaves room below a time limit of 300 s.
+    """
+    age = parse_age(older_than) if isinstance(older_than, str) else older_than
+    spare = _imported(keep) if isinstance(keep, str) else keep
+    report = conf.get_storage_adapter(alias).sweep(age, keep=spare, dry_run=dry_run, max_seconds=max_seconds)
+    return asdict(report)
+
+
+def parse_age(text: str) -> timedelta:
+    """A number with a unit: s, m, h, d or w. Raises ``ValueError``."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhdw])", text, re.ASCII)
+    if not match:
+        raise ValueError(f"an age is a number with the unit s, m, h, d or w, such as 24h, not {text!r}")
+    with contextlib.suppress(OverflowError):
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    return timedelta.max
+
+
+def _imported(path: str) -> Keep:
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"keep is {path!r}, which cannot be imported: {error}") from None
+    if not callable(found):
+        raise ImproperlyConfigured(f"keep is {path!r}, which is not a function of a session id")
+    return found  # type: ignore[no-any-return]
+
+
+class Sweep:
+    """One call of ``sweep``: goes through the temp area, session by session, then through the final area."""
+
+    def __init__(
+        self, adapter: NativeAdapter, older_than: timedelta, keep: Keep | None, dry_run: bool, max_seconds: float | None
+    ) -> None:
+        self._adapter = adapter
+        self._keep = keep
+        self._dry_run = dry_run
+        self._seconds = min(older_than.total_seconds(), _FOREVER)
+        self._boxed = max_seconds is not None
+        self._started = monotonic()
+        self._end = self._started + min(_FOREVER if max_seconds is None else max_seconds, _FOREVER)
+        self._counts = dict.fromkeys(("sessions", "parts", "uploads", "size"), 0)
+        self._area, self._after = "temp", ""
+        self._resumed = False
+
+    def run(self) -> SweepReport:
+        if self._boxed:
+            self._find_place()
+        failed: StorageError | None = None
+        finished = False
+        while not finished:
+            try:
+                last = self._page()
+            except StorageError as error:
+                if error.retryable or error.code in ("cancelled", "closed"):
+                    self._keep_place_if_possible()
+                    raise
+                failed = failed or error
+                last = self._call("survey")["last"]  # what cannot be removed must not keep the rest
+            self._after = last
+            if not last:
+                finished = self._area == "final"
+                self._area = "final"
+            if not finished and self._out_of_time():
+                break
+        self._keep_place(finished)
+        if failed:
+            raise failed
+        counts = self._counts
+        return SweepReport(counts["sessions"], counts["parts"], counts["uploads"], counts["size"], finished)
+
+    def _page(self) -> str:
+        """Sweep as much as goes at once, and give the place behind it, or "" at the end of the area."""
+        chosen: dict[str, Any] = {}
+        if self._keep is not None and self._area == "temp":
+            found = self._call("survey")
+            chosen = self._choose(self._keep, found)
+            if not chosen["sessions"] and not found["others"]:
+                return str(chosen["until"])
+        swept = self._call("sweep", **chosen)
+        for name in self._counts:
+            self._counts[name] += swept[name]
+        return str(swept["last"])
+
+    def _choose(self, keep: Keep, found: dict[str, Any]) -> dict[str, Any]:
+        """The sessions that may go, as far as there is time to ask."""
+        chosen: list[str] = []
+        until = ""
+        for session in found["sessions"]:
+            if until and self._out_of_time():
+                return {"sessions": chosen, "until": until}
+            until = session["last"]
+            if not keep(session["id"]):
+                chosen.append(session["id"])
+        return {"sessions": chosen, "until": found["last"]}
+
+    def _call(self, op: str, **more: Any) -> dict[str, Any]:
+        arguments = {
+            "after": self._after,
+            "older_than": self._seconds,
+            "parts": self._area == "temp",
+            "dry_run": self._dry_run,
+            **more,
+        }
+        return native.call_within(self._left(), self._adapter.stores()[self._area], op, sweep=arguments)
+
+    def _left(self) -> float:
+        """The seconds that a request may take."""
+        return max(0.0, self._end - monotonic()) + _LATE_SECONDS
+
+    def _out_of_time(self) -> bool:
+        now = monotonic()
+        removed = self._counts["parts"] + self._counts["uploads"]
+        return now >= self._end and (removed > 0 or now >= self._started + _ENOUGH_SECONDS)
+
+    # Where a sweep stopped, with the age that it swept by: one for younger things has to begin anew.
+
+    def _find_place(self) -> None:
+        try:
+            with self._adapter.get_temp_part_stream(PLACE) as stream:
+                kept = json.loads(stream.read())
+            self._resumed = True
+            if kept["older_than"] <= self._seconds and kept["area"] in ("temp", "final"):
+                self._area, self._after = kept["area"], str(kept["after"])
+        except (ObjectNotFound, ContentMismatch, ValueError, KeyError, TypeError):
+            return
+
+    def _keep_place(self, finished: bool) -> None:
+        if self._dry_run or not self._boxed:
+            return
+        temp = self._adapter.stores()["temp"]
+        if not finished:
+            kept = {"area": self._area, "after": self._after, "older_than": self._seconds}
+            data = json.dumps(kept).encode()
+            with native.Call(temp, "put", key=PLACE, overwrite=True) as call:
+                call.write(native.address_of_bytes(data), len(data))
+                call.finish()
+                call.wait(self._left())
+        elif self._resumed:
+            native.call_within(self._left(), temp, "delete", key=PLACE)
+
+    def _keep_place_if_possible(self) -> None:
+        with contextlib.suppress(StorageError):
+            self._keep_place(finished=False)
