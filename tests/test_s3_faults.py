@@ -849,6 +849,7 @@ def test_many_failures_leave_nothing(world):
     """Counted while the adapter is open: what one failure leaves, 200 of them would show."""
     with contextlib.closing(world.adapter(read_timeout=0.1)) as adapter:
         calls = list(everything(adapter).values())
+        calls += [lambda session=session: adapter.assemble("a", world.parts[session]) for session in SESSIONS]
         rules = [
             {"fault": "status", "status": 500},
             {"fault": "reset_up", "at": 1},
