@@ -544,6 +544,24 @@ def test_a_server_that_wants_parts_of_one_size(world, adapter):
     assert [assembled(world, adapter, session) for session in ("copies", "one")] == [0, 1]
 
 
+@pytest.mark.parametrize("skip", [0, 1], ids=["the first time", "the second time"])
+def test_a_range_that_arrives_changed(skip, world, adapter):
+    """What is missing to the least part is read from the next one. No digest covers that."""
+    file_id, folder = world.new(OLD), uuid.uuid4().hex
+    small, large = SMALL, BYTES[: 2 * PART + 1]
+    parts = [world.sure.put_temp_part(folder, n, data) for n, data in ((1, small), (2, large))]
+    world.proxy.clear()
+    # The sidecar of the second part is read before.
+    with world.proxy.rule("flip_down", "GetObject", key_contains="/00002", skip=1 + skip, times=1, at=3_000_000):
+        _, error, _ = attempt(lambda: adapter.assemble(file_id, parts))
+    assert type(error) is ContentMismatch and error.key == parts[1].key, error
+    assert world.bytes_of(file_id) == OLD
+    assert not world.uploads()
+    assert adapter.assemble(file_id, parts).sha256 == digest(small + large)
+    assert world.bytes_of(file_id) == small + large
+    world.sure.delete_temp_parts(folder)
+
+
 @pytest.mark.parametrize(
     ("session", "late"),
     [

@@ -328,29 +328,64 @@ func (j *joining) readSpan(ctx context.Context, into place) error {
 		return context.Cause(ctx)
 	}
 	source := j.Parts[into.source]
-	opened, err := j.from.open(ctx, source, object.Range{Start: into.span.start, Length: into.length})
+	sum, err := j.fetch(ctx, source, into.span, into.from)
+	verified := into.length == source.Size && source.SHA256 != "" || j.from.client.endpoint.Scheme == "https"
+	if err == nil && !verified {
+		err = j.fetchAgain(ctx, source, into.span, sum)
+	}
+	return blame(source, err)
+}
+
+// fetch reads a span, to where room says for what follows so many bytes of it, and gives its checksum. All of a part is
+// compared with its digest.
+func (j *joining) fetch(
+	ctx context.Context, source object.Info, from span, room func(done int64) []byte,
+) (sum uint64, err error) {
+	opened, err := j.from.open(ctx, source, object.Range{Start: from.start, Length: from.length})
 	if err != nil {
-		return blame(source, err)
+		return 0, err
 	}
 	defer func() { _ = opened.Close() }()
 	if now := opened.Info(); now.Size != source.Size || now.ETag != source.ETag && source.ETag != "" {
-		return blame(source, errChanged) // a server may not know of conditions
+		return 0, errChanged // a server may not know of conditions
 	}
-	from := opened
-	if into.length == source.Size {
-		from = digest.NewReader(opened, source.SHA256) // the server will see only what came here
+	if from.length == source.Size {
+		opened = digest.NewReader(opened, source.SHA256)
 	}
-	for done := int64(0); done < into.length; {
-		n, err := from.ReadAt(into.from(done), into.span.start+done)
+	for done := int64(0); done < from.length; {
+		into := room(done)
+		n, err := opened.ReadAt(into, from.start+done)
+		sum = crc64NVME.update(sum, into[:n])
 		done += int64(n)
 		if err != nil && err != io.EOF && err != object.ErrNotYet {
-			return blame(source, err)
+			return 0, err
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		}
 	}
-	return nil
+	return sum, nil
+}
+
+// fetchAgain compares a span with another copy of it. Nothing else tells whether its bytes have changed on the way, over a
+// connection that does not: the server will get a checksum of what came.
+func (j *joining) fetchAgain(ctx context.Context, source object.Info, from span, sum uint64) error {
+	block, err := buffers.Shared.Get()
+	if err != nil {
+		return noMemory(err)
+	}
+	defer buffers.Shared.Put(block)
+	again, err := j.fetch(ctx, source, from, func(done int64) []byte {
+		return block.Bytes[:min(object.BlockSize, from.length-done)]
+	})
+	if err == nil && again != sum {
+		err = object.Errorf(object.Mismatch, "the part was read twice, and other bytes came: the network changes them")
+	}
+	return err
+}
+
+func noMemory(err error) error {
+	return object.Errorf(object.IO, "no memory for a buffer: %v", err)
 }
 
 var errChanged = object.Errorf(object.Mismatch, "the part has changed since it was described")
@@ -386,7 +421,7 @@ func (j *joining) room(ctx context.Context, size int64) (*part, error) {
 		return block
 	}, func() { <-j.beside })
 	if found == nil {
-		return nil, object.Errorf(object.IO, "no memory for a buffer: %v", failed)
+		return nil, noMemory(failed)
 	}
 	return found, nil
 }
