@@ -161,8 +161,10 @@ func (j *joining) tryParts(ctx context.Context, algorithm string) (info object.I
 		return up.end(ctx, info, j.Options, err)
 	}
 	info, err = up.end(ctx, object.Info{Size: j.Size, SHA256: j.sum}, j.Options, nil)
-	if refusedWith(err, http.StatusBadRequest) && !equal(j.pieces) {
-		s.equalOnly.Store(true)
+	if refusedWith(err, http.StatusBadRequest) { // these parts, that is; a put makes others
+		if !equal(j.pieces) {
+			s.equalOnly.Store(true)
+		}
 		return object.Info{}, object.ErrCannotJoin
 	}
 	return info, err

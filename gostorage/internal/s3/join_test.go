@@ -411,6 +411,22 @@ func TestServersThatCannot(t *testing.T) {
 			second: counts{},
 		},
 		{
+			name: "have parts as small", sizes: []int{leastPart, leastPart}, cannot: true,
+			instead: func(operation string, _ int, w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+				if operation == "CompleteMultipartUpload" {
+					_, _ = io.Copy(io.Discard, r.Body)
+					fail(w, http.StatusBadRequest, "EntityTooSmall")
+				}
+				return operation == "CompleteMultipartUpload"
+			},
+			first: counts{
+				"CreateMultipartUpload": 1, "UploadPartCopy": 2, "CompleteMultipartUpload": 1, "AbortMultipartUpload": 1,
+			},
+			second: counts{
+				"CreateMultipartUpload": 1, "UploadPartCopy": 2, "CompleteMultipartUpload": 1, "AbortMultipartUpload": 1,
+			},
+		},
+		{
 			name: "have checksums", sizes: []int{leastPart, leastPart},
 			instead: func(operation string, _ int, w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 				if r.Header.Get("X-Amz-Checksum-Algorithm") != "" {
