@@ -164,6 +164,29 @@ def nothing_left(warm, tmp_path):
         time.sleep(0.01)
 
 
+def command(*args):
+    done = subprocess.run([str(arg) for arg in args], capture_output=True, text=True)
+    if done.returncode:
+        pytest.fail(f"{args[0]} failed, these tests need root: {done.stderr}")
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Mounts what mount(8) is told, below tmp_path, and gives where."""
+    mounted = []
+
+    def mount(*args):
+        where = tmp_path / f"mount{len(mounted)}"
+        where.mkdir()
+        command("mount", *args, where)
+        mounted.append(where)
+        return where
+
+    yield mount
+    for where in mounted:
+        subprocess.run(["umount", "-l", where], capture_output=True)
+
+
 @pytest.fixture
 def script(tmp_path):
     """Starts tests/faults/NAME.py in a new interpreter; what still runs at the end is killed."""

@@ -18,6 +18,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploaded
 from django.test import RequestFactory
 
 from storage import (
+    Assembled,
     ContentMismatch,
     FinalObject,
     InvalidKey,
@@ -483,6 +484,171 @@ def test_assemble_checks_what_is_expected(adapter):
     assert read_part(adapter, changed) == DATA[::-1]
     final = adapter.assemble("a", [one, two.key], size=len(whole), sha256=digest(whole))
     assert read_final(adapter, final) == whole
+
+
+class Figures(list):
+    """What `progress` is told; the last is an `Assembled`."""
+
+    def __call__(self, done, total):
+        self.append(done)
+
+    @property
+    def read(self):
+        return self[-1].read
+
+    def make_sense(self, size):
+        last = self[-1]
+        assert isinstance(last, Assembled) and [type(done) for done in self[:-1]] == [int] * (len(self) - 1)
+        assert last == size and list(self) == sorted(self)
+        assert 0 <= last.copied <= size and last.read >= size - last.copied
+        return True
+
+
+def assembled(adapter, parts, whole, **options):
+    """Assembles, checks all that can be, and gives how many bytes were read for it."""
+    figures = Figures()
+    final = adapter.assemble("out/whole", parts, progress=figures, **options)
+    assert (final.size, final.sha256) == (len(whole), digest(whole))
+    assert adapter.stat_final(*final) == final
+    assert read_final(adapter, final) == whole
+    assert figures.make_sense(len(whole))
+    return figures.read
+
+
+def test_parts_in_order_are_not_read_again(adapter, caplog):
+    datas = [BYTES[: 5 * MiB], BYTES[7 : 6 * MiB], BYTES[MiB : MiB + 1000]]
+    parts = [adapter.put_temp_part("s", n, data) for n, data in enumerate(datas, 1)]
+    whole = b"".join(datas)
+    with caplog.at_level("INFO", logger="storage"):
+        read = assembled(adapter, parts, whole, size=len(whole))
+    assert read < MiB and (read == 0 or adapter.backend == "s3")
+    record = next(record for record in caplog.records if record.name == "storage" and hasattr(record, "copied"))
+    assert (record.copied + record.read, record.read) == (len(whole), read)
+    assert f"{len(whole)} bytes, {record.copied} copied by the store, {read} read here" in record.getMessage()
+    assert "'out/whole' of 3 parts" in record.getMessage()
+
+
+def test_extend_digest(adapter):
+    datas = {n: BYTES[n : 6 * MiB + n] if n == 4 else BYTES[n : 1000 * n] for n in range(1, 6)}
+    parts = {n: adapter.put_temp_part("s", n, datas[n]) for n in (3, 5, 1, 4, 2)}
+    whole = b"".join(datas[n] for n in sorted(datas))
+    ordered = [parts[n] for n in sorted(parts)]
+    for covered in range(3, 6):  # the first two came in order
+        assert adapter.extend_digest("s", max_seconds=0) == covered
+    assert adapter.extend_digest("s", max_seconds=0) == adapter.extend_digest("s") == 5
+    read = assembled(adapter, ordered, whole)
+    assert read <= (len(whole) if adapter.backend == "s3" else 0)  # a small part costs what it wants beside it
+    changed = adapter.put_temp_part("s", 3, datas[3][::-1])
+    datas[3] = datas[3][::-1]
+    with pytest.raises(ContentMismatch):
+        adapter.assemble("out/whole", ordered)
+    ordered[2] = changed
+    assembled(adapter, ordered, b"".join(datas[n] for n in sorted(datas)))
+    assert adapter.extend_digest("s", 60) == 5
+    adapter.delete_temp_part(parts[4])
+    assert adapter.extend_digest("s") == 3
+    del ordered[3], datas[4]
+    assembled(adapter, ordered, b"".join(datas[n] for n in sorted(datas)))
+    assembled(adapter, ordered[::-1], b"".join(datas[n] for n in sorted(datas, reverse=True)))
+
+
+def test_extend_digest_of_what_is_not_there(adapter):
+    assert adapter.extend_digest("s") == 0
+    adapter.put_temp_part("s", 2, b"two")
+    assert adapter.extend_digest("s", max_seconds=-1) == 0
+    for session in ("", "a/b", "..", "a\\b"):
+        with pytest.raises(InvalidKey):
+            adapter.extend_digest(session)
+    adapter.put_temp_part("s", 1, b"one")
+    assert adapter.extend_digest("s") == 2
+    assert [part.part_number for part in adapter.list_temp_parts("s")] == [1, 2]
+    assert adapter.delete_temp_parts("s") == 2
+    assert adapter.extend_digest("s") == 0
+
+
+def test_without_a_carried_digest(adapter):
+    adapter.carry_digest = False
+    datas = [BYTES[: 5 * MiB], BYTES[3 : 5 * MiB + 9]]
+    parts = [adapter.put_temp_part("s", n, data) for n, data in enumerate(datas, 1)]
+    whole = b"".join(datas)
+    assert assembled(adapter, parts, whole, sha256=digest(whole)) >= len(whole)
+    assert adapter.extend_digest("s") == 2, "it is made up for"
+    assert assembled(adapter, parts, whole) < MiB
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_one_part(adapter, number):
+    data = BYTES[: 6 * MiB + 1]
+    part = adapter.put_temp_part("s", number, data)
+    for options in ({}, {"content_type": "text/plain"}, {"overwrite": False}, {"metadata": {"k": "v"}}):
+        assert assembled(adapter, [part], data, **options) == 0
+    assert assembled(adapter, [part.key], data, size=len(data), sha256=digest(data)) == 0
+    for empty in (b"", b"x"):
+        assembled(adapter, [adapter.put_temp_part("t", 1, empty)], empty)
+    with pytest.raises(ObjectExists):
+        adapter.assemble("out/whole", [part], overwrite=False)
+    assert adapter.delete_temp_parts("s") == 1
+    assert adapter.delete_temp_parts("t") == 1
+
+
+def test_no_parts(adapter):
+    for none in ([], (), iter(())):
+        with pytest.raises(ValueError):
+            adapter.assemble("out/whole", none)
+    for wrong in ("s/00001", TempPart("s/00001", 1, 1, None)):
+        with pytest.raises(TypeError):
+            adapter.assemble("out/whole", wrong)
+
+
+def test_parts_of_one_byte(adapter):
+    whole = BYTES[:120]
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda n: adapter.put_temp_part("s", n + 1, whole[n : n + 1]), range(120)))
+    assembled(adapter, parts, whole)
+    assert adapter.extend_digest("s") == 120
+    read = assembled(adapter, [part.key for part in parts], whole)
+    assert read == (120 if adapter.backend == "s3" else 0)
+    assembled(adapter, parts[::-1], whole[::-1])
+    assembled(adapter, parts + parts, whole + whole)
+
+
+TEN_THOUSAND = 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["local", "s3-versitygw"], indirect=True)
+def test_ten_thousand_parts(adapter):
+    whole = BYTES[: 7 * TEN_THOUSAND]
+    put = lambda n: adapter.put_temp_part("s", n + 1, whole[7 * n : 7 * n + 7])  # noqa: E731
+    with ThreadPoolExecutor(16) as pool:
+        parts = list(pool.map(put, range(TEN_THOUSAND)))
+    assert assembled(adapter, parts, whole) <= 2 * len(whole)
+    assert adapter.extend_digest("s") == TEN_THOUSAND
+    assert assembled(adapter, parts, whole) <= len(whole)
+    assert adapter.delete_temp_parts("s") == TEN_THOUSAND
+
+
+@pytest.mark.slow
+def test_large_and_small_parts(adapter):
+    """1 KiB and 64 MiB by turns, put in no order."""
+    large = BYTES * 3
+    datas = {n: large[n : n + 64 * MiB] if n % 2 else BYTES[n : n + KiB] for n in range(4)}
+    parts = {n: adapter.put_temp_part("s", n + 1, Reads(datas[n], MiB)) for n in (2, 0, 3, 1)}
+    size, whole = sum(map(len, datas.values())), sha256()
+    for n in range(4):
+        whole.update(datas[n])
+    for again in range(2):
+        figures = Figures()
+        final = adapter.assemble("out/whole", [parts[n] for n in range(4)], size=size, progress=figures)
+        assert (final.size, final.sha256) == (size, whole.hexdigest())
+        assert figures.make_sense(size)
+        # Of a large part as much as S3 wants beside a small one.
+        assert again == 0 or figures.read <= (11 * MiB if adapter.backend == "s3" else 0)
+        assert adapter.extend_digest("s") == 4
+    with adapter.get_final_stream(*final) as reader:
+        for n in range(4):
+            assert reader.read(len(datas[n])) == datas[n]
+        assert reader.read() == b""
 
 
 def test_ranges(adapter):

@@ -14,7 +14,7 @@ from errno import EDQUOT, EIO, ENOSPC
 from hashlib import sha256
 
 import pytest
-from conftest import STAGING, litter, make_local
+from conftest import STAGING, command, litter, make_local
 from faults.agent import content
 
 from storage import ObjectNotFound, StorageError, StoragePermissionError
@@ -70,28 +70,6 @@ class Agent:
 @pytest.fixture
 def agent(script):
     return lambda root, **options: Agent(script, root, **options)
-
-
-def command(*args):
-    done = subprocess.run([str(arg) for arg in args], capture_output=True, text=True)
-    if done.returncode:
-        pytest.fail(f"{args[0]} failed, these tests need root: {done.stderr}")
-
-
-@pytest.fixture
-def mount(tmp_path):
-    mounted = []
-
-    def mount(*args):
-        where = tmp_path / f"mount{len(mounted)}"
-        where.mkdir()
-        command("mount", *args, where)
-        mounted.append(where)
-        return where
-
-    yield mount
-    for where in mounted:
-        subprocess.run(["umount", "-l", where], capture_output=True)
 
 
 def state(path, contents):

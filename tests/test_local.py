@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from storage import (
     ContentMismatch,
     LocalStorageAdapter,
+    ObjectExists,
     ObjectNotFound,
     StorageError,
 )
@@ -46,10 +47,11 @@ def test_layout_modes_and_attributes(local, tmp_path, umask):
     assert part.key == "s/00007" and (tmp_path / "temp/s/00007").read_bytes() == b"part"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [stat.S_IMODE(p.stat().st_mode) for p in (path.parent, path.parent.parent)] == [0o750] * 2
-    assert xattr(path, "gostorage.sha256") == f"v1 {final.sha256} {final.size}"
+    modified = path.stat().st_mtime_ns
+    assert xattr(path, "gostorage.sha256") == f"v1 {final.sha256} {final.size} {modified}"
     assert xattr(path, "mime_type") == "application/pdf"
     assert xattr(path, "gostorage.metadata") == '{"k":"v"}'
-    assert xattr(tmp_path / "temp/s/00007", "gostorage.sha256") == f"v1 {part.sha256} 4"
+    assert xattr(tmp_path / "temp/s/00007", "gostorage.sha256").startswith(f"v1 {part.sha256} 4 ")
 
 
 def test_modes_are_options(tmp_path, umask):
@@ -336,3 +338,95 @@ def test_two_adapters_on_one_area(local, tmp_path):
     assert other.put_final("a", DATA, overwrite=False) == final
     other.close()
     assert local.stat_final(*final) == final
+
+
+@pytest.mark.parametrize("read", ["key", "part", "assembled", "extended"])
+def test_a_part_that_somebody_else_has_written_to_is_not_believed(local, tmp_path, read):
+    one, two = local.put_temp_part("s", 1, DATA), local.put_temp_part("s", 2, b"two")
+    wait_for_the_clock(tmp_path)
+    with open(tmp_path / "temp" / two.key, "r+b") as file:
+        file.write(b"TWO")
+    assert [part.sha256 for part in local.list_temp_parts("s")] == [one.sha256, None]
+    with pytest.raises(ContentMismatch):
+        if read == "part":
+            with local.get_temp_part_stream(two) as reader:
+                reader.read()
+        elif read == "key":
+            with local.get_temp_part_stream(two.key) as reader:
+                reader.read()
+        elif read == "assembled":
+            local.assemble("a", [one, two.key])
+        else:
+            os.removexattr(tmp_path / "temp" / one.key, "user.gostorage.record")
+            assert local.extend_digest("s") == 1
+            local.assemble("a", [one, two])
+    with pytest.raises(ObjectNotFound):
+        local.stat_final("local", "a")
+
+
+def wait_for_the_clock(tmp_path):
+    """Until the time of a file that is written to now is another one than before."""
+    (tmp_path / "tick").touch()
+    before = os.stat(tmp_path / "tick").st_mtime_ns
+    while os.stat(tmp_path / "tick").st_mtime_ns == before:
+        (tmp_path / "tick").touch()
+
+
+@pytest.mark.parametrize("same_bytes", [True, False])
+def test_a_replaced_part_file_is_what_it_is(local, tmp_path, same_bytes):
+    """By a program that knows nothing of us: no attributes, so it is read."""
+    one, two = local.put_temp_part("s", 1, DATA), local.put_temp_part("s", 2, DATA)
+    data = DATA if same_bytes else DATA[::-1]
+    (tmp_path / "new").write_bytes(data)
+    os.replace(tmp_path / "new", tmp_path / "temp" / two.key)
+    seen = []
+    final = local.assemble("a", [one, two.key], progress=lambda done, _: seen.append(done))
+    assert final.sha256 == digest(DATA + data) == digest((tmp_path / "final/a").read_bytes())
+    assert seen[-1].read == len(DATA)
+    if not same_bytes:
+        with pytest.raises(ContentMismatch):
+            local.assemble("a", [one, two])
+
+
+def test_one_part_is_linked(local, tmp_path):
+    part = local.put_temp_part("s", 7, DATA)
+    path = tmp_path / "temp" / part.key
+    for attempt in range(2):  # over a name of the same file, too
+        seen = []
+        final = local.assemble("x/a", [part], overwrite=True, progress=lambda done, _, seen=seen: seen.append(done))
+        assert os.path.samefile(path, tmp_path / "final/x/a"), attempt
+        assert (seen[-1], seen[-1].copied, seen[-1].read) == (len(DATA), len(DATA), 0)
+        assert path.stat().st_nlink == 2
+        assert os.listdir(tmp_path / "final" / STAGING) == []
+    assert local.assemble("x/a", [part], overwrite=False) == final
+    local.put_final("x/b", b"other")
+    with pytest.raises(ObjectExists):
+        local.assemble("x/b", [part], overwrite=False)
+    assert os.listdir(tmp_path / "final" / STAGING) == []
+    local.delete_temp_parts("s")
+    assert (tmp_path / "final/x/a").read_bytes() == DATA
+    assert local.stat_final(*final) == final
+    local.put_temp_part("s", 7, b"another")
+    assert (tmp_path / "final/x/a").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    "told", [{"content_type": "text/plain"}, {"metadata": {"k": "v"}}], ids=["content type", "metadata"]
+)
+def test_what_is_told_of_an_object_is_not_told_of_its_part(local, tmp_path, told):
+    part = local.put_temp_part("s", 1, DATA)
+    final = local.assemble("a", [part], **told)
+    assert not os.path.samefile(tmp_path / "temp" / part.key, tmp_path / "final/a")
+    assert sorted(os.listxattr(tmp_path / "temp" / part.key)) == ["user.gostorage.record", "user.gostorage.sha256"]
+    assert final.sha256 == digest(DATA)
+
+
+def test_parts_with_another_mode_are_copied(tmp_path):
+    adapter = make_local(tmp_path)
+    part = adapter.put_temp_part("s", 1, DATA)
+    other = LocalStorageAdapter(temp_dir=tmp_path / "temp", final_dir=tmp_path / "final", file_mode=0o600)
+    assert stat.S_IMODE((tmp_path / "temp" / part.key).stat().st_mode) == 0o640
+    final = other.assemble("a", [part])
+    assert stat.S_IMODE((tmp_path / "final/a").stat().st_mode) == 0o600
+    assert final.sha256 == digest(DATA)
+    adapter.close(), other.close()

@@ -102,6 +102,22 @@ func TestReaderWithholdsTheEndOfADamagedObject(t *testing.T) {
 	}
 }
 
+type empty struct{ *bytes.Reader }
+
+func (empty) Close() error { return nil }
+
+func (empty) Info() object.Info { return object.Info{Key: "k"} }
+
+func TestReaderComparesAnEmptyObjectToo(t *testing.T) {
+	for data, code := range map[string]object.Code{"": "", "x": object.Mismatch} {
+		wanted := sha256.Sum256([]byte(data))
+		reader := NewReader(empty{bytes.NewReader(nil)}, hex.EncodeToString(wanted[:]))
+		if _, err := reader.ReadAt(make([]byte, 1), 0); err != io.EOF && object.CodeOf(err) != code {
+			t.Errorf("expected are %d bytes, and it gives %v", len(data), err)
+		}
+	}
+}
+
 func TestPipeHoldsWhatIsNeededAtOnce(t *testing.T) {
 	const need = 2*buffers.DefaultBudget + 2*buffers.Size
 	pipe := NewPipe(buffers.NewPool(0), Expect{Size: -1})

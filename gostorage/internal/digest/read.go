@@ -1,6 +1,7 @@
 package digest
 
 import (
+	"cmp"
 	"context"
 	stdsha256 "crypto/sha256"
 	"encoding/base64"
@@ -34,14 +35,16 @@ func NewReader(opened object.Reader, sha256 string) *Reader {
 		known.SHA256 = sha256
 	}
 	r := &Reader{Reader: opened, known: known}
+	sum := cmp.Or(known.SHA256, known.Stored)
 	switch {
-	case known.SHA256 != "":
+	case sum != "":
 		r.hash = stdsha256.New()
-		r.is = func(sum []byte) bool { return hex.EncodeToString(sum) == known.SHA256 }
+		r.is = func(is []byte) bool { return hex.EncodeToString(is) == sum }
 	case known.CRC64NVME != "":
 		r.hash = crc64nvme.New()
 		r.is = func(sum []byte) bool { return base64.StdEncoding.EncodeToString(sum) == known.CRC64NVME }
 	}
+	r.wrong = known.Size == 0 && r.hash != nil && !r.is(r.hash.Sum(nil))
 	return r
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -84,25 +85,25 @@ func digestRecord(info *object.Info) string {
 	return fmt.Sprintf("v1 %s %d %d", info.SHA256, info.Size, info.Modified.UnixNano())
 }
 
-// readDigest gives the digest kept with the file, or "" when there is none or the file was changed since.
-func readDigest(file *os.File, stat fs.FileInfo) string {
+// readDigest gives the digest kept with the file, and whether the file was not changed since.
+func readDigest(file *os.File, info object.Info) (string, bool) {
 	kept := get(file, digestAttribute)
 	if len(kept) < 3+64 {
-		return ""
+		return "", false
 	}
-	info := object.Info{SHA256: kept[3 : 3+64], Size: stat.Size(), Modified: stat.ModTime()}
-	if kept != digestRecord(&info) {
-		return ""
+	info.SHA256 = kept[3 : 3+64]
+	if !strings.HasPrefix(kept, fmt.Sprintf("v1 %s %d ", info.SHA256, info.Size)) {
+		return "", false // somebody has made another file of it
 	}
-	return info.SHA256
+	return info.SHA256, kept == digestRecord(&info)
 }
 
-// mark gives a file without attributes a time of change whose nanoseconds are random: with the number of the file it
-// tells these bytes from others that have had the name.
+// mark gives a file without attributes a time of change, within the last second, whose nanoseconds are random: with the
+// number of the file it tells these bytes from others that have had the name.
 func mark(file *os.File, info *object.Info) error {
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails: crypto/rand ends the process instead
-	now := info.Modified.Truncate(time.Second).Add(time.Duration(binary.BigEndian.Uint32(random[:]) % 1e9))
+	now := info.Modified.Add(-time.Duration(binary.BigEndian.Uint32(random[:]) % 1e9))
 	times := []unix.Timespec{unix.NsecToTimespec(now.UnixNano()), unix.NsecToTimespec(now.UnixNano())}
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, procPath(int(file.Fd())), times, 0); err != nil {
 		return nil // it has no version, then
@@ -130,18 +131,17 @@ const settled = 2 * time.Second
 
 // describe tells what is known of an opened file.
 func describe(key string, file *os.File, stat fs.FileInfo) object.Info {
-	info := object.Info{
-		Key: key, Size: stat.Size(), Modified: stat.ModTime(),
-		SHA256: readDigest(file, stat), Record: get(file, recordAttribute),
+	info := object.Info{Key: key, Size: stat.Size(), Modified: stat.ModTime()}
+	if sum, unchanged := readDigest(file, info); unchanged {
+		info.SHA256, info.Record = sum, get(file, recordAttribute)
+	} else {
+		info.Stored = sum
 	}
 	if system, ok := stat.Sys().(*syscall.Stat_t); ok {
 		info.ETag = fmt.Sprintf("%d-%d.%09d-%d", system.Ino, system.Ctim.Sec, system.Ctim.Nsec, system.Size)
 	}
-	if info.SHA256 == "" {
-		info.Record = ""
-		if time.Since(info.Modified) > settled && get(file, digestAttribute) == "" {
-			info.Version = version(stat)
-		}
+	if info.SHA256 == "" && time.Since(info.Modified) > settled && get(file, digestAttribute) == "" {
+		info.Version = version(stat)
 	}
 	return info
 }

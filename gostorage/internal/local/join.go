@@ -28,7 +28,7 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 	if err != nil {
 		return object.Info{}, err
 	}
-	if len(join.Parts) == 1 && s.sameForm(from, join) {
+	if len(join.Parts) == 1 && sameForm(join) {
 		info, err := s.link(ctx, at, there, join)
 		if err != object.ErrCannotJoin {
 			return info, err
@@ -67,11 +67,10 @@ func (s *Store) commit(
 	return s.publish(ctx, at, file, info, join.Options)
 }
 
-// sameForm tells whether the file of a part could be that of the object.
-func (s *Store) sameForm(from *Store, join *object.Join) bool {
+// sameForm tells whether the attributes of a part could be those of the object.
+func sameForm(join *object.Join) bool {
 	part, options := join.Parts[0], join.Options
-	return part.SHA256 != "" && part.Version == "" && options.ContentType == "" && len(options.Metadata) == 0 &&
-		s.config.FileMode == from.config.FileMode && (from.config.Durable || !s.config.Durable)
+	return part.SHA256 != "" && part.Version == "" && options.ContentType == "" && len(options.Metadata) == 0
 }
 
 // link publishes the file of the only part under the key.
@@ -83,9 +82,18 @@ func (s *Store) link(ctx context.Context, at, there *place, join *object.Join) (
 	}
 	file := &staged{File: opened.File, staging: at.staging, shared: true}
 	defer file.discard()
+	// Whoever put the part may have had other options.
+	if stat, err := file.Stat(); err != nil || stat.Mode() != s.config.FileMode {
+		return object.Info{}, object.ErrCannotJoin
+	}
 	sum, err := join.SHA256(ctx)
 	if err != nil {
 		return object.Info{}, err
+	}
+	if s.config.Durable {
+		if err := file.Sync(); err != nil {
+			return object.Info{}, classify(err)
+		}
 	}
 	through := randomName()
 	if err := linkFd(file.File, at.staging, through); err != nil {
@@ -134,6 +142,9 @@ func (f *staged) append(ctx context.Context, there *place, part object.Info, don
 		f.wrote(n)
 		done(n, 0)
 	}
+	if !opened.Unchanged() {
+		return object.Errorf(object.Mismatch, "the part has changed: somebody wrote to it")
+	}
 	return nil
 }
 
@@ -148,7 +159,7 @@ func copyRange(to, from *os.File, size int64) (int64, error) {
 // about names the part in an error.
 func about(part object.Info, err error) error {
 	known, ok := err.(*object.Error)
-	if !ok || err == object.ErrCannotJoin || known.Code == object.Cancelled || known.Code == object.Full {
+	if !ok || known.Key != "" || err == object.ErrCannotJoin || known.Code == object.Cancelled || known.Code == object.Full {
 		return err
 	}
 	named := *known

@@ -458,6 +458,12 @@ type reader struct {
 
 func (r *reader) Info() object.Info { return r.info }
 
+// Unchanged implements object.Mutable. Other names that the file gets, or loses, change nothing.
+func (r *reader) Unchanged() bool {
+	stat, err := r.Stat()
+	return err == nil && stat.Size() == r.info.Size && stat.ModTime().Equal(r.info.Modified)
+}
+
 func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
 	n, err := r.File.ReadAt(p, offset)
 	if err != nil && err != io.EOF {

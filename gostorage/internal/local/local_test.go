@@ -2,11 +2,15 @@ package local_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/storetest"
@@ -50,6 +54,94 @@ func TestSymbolicLinkCannotLeadOut(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(outside, "secret")); err != nil {
 		t.Error(err)
+	}
+}
+
+// copied is a Join of parts that were put before; told of each piece that is in place.
+func copied(t *testing.T, from object.Store, told func(), keys ...string) *object.Join {
+	t.Helper()
+	join := &object.Join{
+		Key: "whole", From: from, Options: object.PutOptions{Overwrite: true},
+		SHA256: func(context.Context) (string, error) { return strings.Repeat("0", 64), nil },
+		Done:   func(int64, int64) { told() },
+		Commit: func(context.Context) error { return nil },
+	}
+	for _, key := range keys {
+		info, err := from.Stat(context.Background(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		join.Parts = append(join.Parts, info)
+		join.Size += info.Size
+	}
+	return join
+}
+
+func put(t *testing.T, to object.Store, key, data string) {
+	t.Helper()
+	pipe := digest.NewPipe(buffers.Shared, digest.Expect{Size: -1})
+	defer pipe.Close()
+	if _, err := pipe.Write([]byte(data), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	pipe.CloseWrite()
+	if _, err := to.Put(context.Background(), key, pipe, object.PutOptions{Overwrite: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPartsThatAreWrittenToWhileTheyAreCopied(t *testing.T) {
+	temp, root := t.TempDir(), t.TempDir()
+	from, store := local.Open(config(temp)), local.Open(config(root))
+	defer func() { _ = from.Close(); _ = store.Close() }()
+	put(t, from, "s/1", "one")
+	put(t, from, "s/2", "two")
+	part := filepath.Join(temp, "s", "2")
+	times := 0
+	join := copied(t, from, func() {
+		if times++; times == 2 { // as it is being copied
+			later := time.Now().Add(time.Hour)
+			if err := errors.Join(os.WriteFile(part, []byte("TWO"), 0o600), os.Chtimes(part, later, later)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}, "s/1", "s/2")
+	_, err := store.Join(context.Background(), join)
+	if known, ok := err.(*object.Error); !ok || known.Code != object.Mismatch || known.Key != "s/2" {
+		t.Errorf("a part that was written to gives %v", err)
+	}
+	if _, err := store.Join(context.Background(), join); object.CodeOf(err) != object.Mismatch {
+		t.Errorf("a part that was written to before gives %v", err)
+	}
+	if _, err := store.Stat(context.Background(), "whole"); object.CodeOf(err) != object.NotFound {
+		t.Errorf("the object: %v", err)
+	}
+	nothingStaged(t, root)
+}
+
+func TestRecordsAreKeptWithWhatTheyWereMadeFor(t *testing.T) {
+	store := local.Open(config(t.TempDir()))
+	defer func() { _ = store.Close() }()
+	put(t, store, "s/1", "one")
+	before, _ := store.Stat(context.Background(), "s/1")
+	for _, replace := range []func(){
+		func() { put(t, store, "s/1", "two") },
+		func() { _ = store.Delete(context.Background(), "s/1") },
+	} {
+		replace()
+		if kept, err := store.Keep(context.Background(), before, "record"); !kept || err != nil {
+			t.Error("it would be kept beside the part that is there now")
+		}
+		if now, _ := store.Stat(context.Background(), "s/1"); now.Record != "" {
+			t.Errorf("%q is kept with another part", now.Record)
+		}
+	}
+	put(t, store, "s/1", "one")
+	if kept, err := store.Keep(context.Background(), before, "record"); !kept || err != nil {
+		t.Error(kept, err)
+	}
+	if now, _ := store.Stat(context.Background(), "s/1"); now.Record != "record" { // the same bytes
+		t.Errorf("kept is %q", now.Record)
 	}
 }
 

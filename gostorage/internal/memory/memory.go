@@ -4,6 +4,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -115,11 +116,12 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 	data := make([]byte, 0, join.Size)
 	for _, part := range join.Parts {
 		there, err := from.find(part.Key)
-		if err != nil {
-			return object.Info{}, err
+		if err == nil && there.info.SHA256 != part.SHA256 {
+			err = object.Errorf(object.Mismatch, "the part has changed")
 		}
-		if there.info.SHA256 != part.SHA256 {
-			return object.Info{}, object.Errorf(object.Mismatch, "the part %s has changed", part.Key)
+		if known, ok := errors.AsType[*object.Error](err); ok {
+			known.Key = part.Key
+			return object.Info{}, known
 		}
 		data = append(data, there.data...)
 		join.Done(part.Size, 0)

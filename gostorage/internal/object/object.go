@@ -18,6 +18,9 @@ type Info struct {
 	SHA256    string `json:"sha256"`
 	CRC64NVME string `json:"-"`
 
+	// Stored is the digest that was stored with the object, where it may have been written to since: SHA256 is not known
+	// then, and whoever reads all of it finds out.
+	Stored string `json:"-"`
 	// ETag changes when the bytes do: for reads and copies that must not see others.
 	ETag string `json:"-"`
 	// Version was never given to other bytes, not even by someone who wants that; empty where there is none.
@@ -85,6 +88,12 @@ type Reader interface {
 	io.ReaderAt
 	io.Closer
 	Info() Info
+}
+
+// Mutable is a Reader of bytes to which somebody else can write where they are.
+type Mutable interface {
+	// Unchanged tells whether nobody has, since it was opened.
+	Unchanged() bool
 }
 
 // Store is one flat key space. Keys have passed CheckKey before they come here.

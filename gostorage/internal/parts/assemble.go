@@ -52,26 +52,40 @@ func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 	if a.Expect.Size >= 0 && a.Expect.Size != size {
 		return object.Info{}, object.Errorf(object.Mismatch, "the parts have %d bytes, %d were expected", size, a.Expect.Size)
 	}
-	run, covered := longest(all)
-	if covered == len(all) && a.Expect.SHA256 != "" && run.SHA256() != a.Expect.SHA256 {
-		return object.Info{}, differs(run.SHA256(), a.Expect.SHA256)
-	}
-	for i := covered; i < len(all); i++ {
-		if all[i].SHA256 == "" { // it is compared when the part is read, and proves nothing before
-			all[i].SHA256 = a.Parts[i].Expect.SHA256
-		}
+	known := wholly(all)
+	if known.sum != "" && a.Expect.SHA256 != "" && known.sum != a.Expect.SHA256 {
+		return object.Info{}, differs(known.sum, a.Expect.SHA256)
 	}
 	if joiner, ok := a.Final.(object.Joiner); ok {
-		info, err := a.join(ctx, joiner, run, all, covered, size)
+		info, err := a.join(ctx, joiner, known, all, size)
 		if err != object.ErrCannotJoin {
 			return info, err
 		}
 	}
 	expect := a.Expect
-	if covered == len(all) && expect.SHA256 == "" {
-		expect.SHA256 = run.SHA256()
+	if expect.SHA256 == "" {
+		expect.SHA256 = known.sum
 	}
 	return a.stream(ctx, all, expect)
+}
+
+// knowledge is what need not be read for the digest of the whole.
+type knowledge struct {
+	run     digest.Record
+	covered int    // parts that the run is of
+	sum     string // the digest of the whole, or ""
+}
+
+func wholly(all []object.Info) knowledge {
+	run, covered := longest(all)
+	known := knowledge{run: run, covered: covered}
+	switch {
+	case covered == len(all):
+		known.sum = run.SHA256()
+	case len(all) == 1:
+		known.sum = all[0].SHA256
+	}
+	return known
 }
 
 func differs(is, expected string) error {
@@ -80,10 +94,10 @@ func differs(is, expected string) error {
 
 // join lets the store copy the parts.
 func (a *Assembly) join(
-	ctx context.Context, joiner object.Joiner, run digest.Record, all []object.Info, covered int, size int64,
+	ctx context.Context, joiner object.Joiner, known knowledge, all []object.Info, size int64,
 ) (object.Info, error) {
 	ctx, stop := context.WithCancelCause(ctx)
-	sum := a.summing(ctx, stop, run, all[covered:])
+	sum := a.summing(ctx, stop, known, all)
 	defer sum.end()
 	defer stop(nil)
 	return joiner.Join(ctx, &object.Join{
@@ -120,19 +134,18 @@ type summing struct {
 }
 
 func (a *Assembly) summing(
-	ctx context.Context, stop context.CancelCauseFunc, run digest.Record, rest []object.Info,
+	ctx context.Context, stop context.CancelCauseFunc, known knowledge, all []object.Info,
 ) *summing {
-	s := &summing{done: make(chan struct{})}
-	if len(rest) == 0 {
-		s.sum = run.SHA256()
+	s := &summing{sum: known.sum, done: make(chan struct{})}
+	if s.sum != "" {
 		close(s.done)
 		return s
 	}
 	go func() {
 		defer close(s.done)
 		defer object.Rescue(&s.err)
-		state, _ := run.Hash()
-		for part, err := range opened(ctx, a.Temp, rest) {
+		state, _ := known.run.Hash()
+		for part, err := range opened(ctx, a.Temp, all[known.covered:], a.Parts[known.covered:]) {
 			if err == nil {
 				err = part.each(ctx, func(p []byte) error {
 					a.read.Add(int64(len(p)))
@@ -189,7 +202,7 @@ func (a *Assembly) stream(ctx context.Context, all []object.Info, expect digest.
 
 func (a *Assembly) pump(ctx context.Context, all []object.Info, into *digest.Pipe) (err error) {
 	defer object.Rescue(&err)
-	for part, err := range opened(ctx, a.Temp, all) {
+	for part, err := range opened(ctx, a.Temp, all, a.Parts) {
 		if err == nil {
 			err = part.each(ctx, func(p []byte) error {
 				for len(p) > 0 {

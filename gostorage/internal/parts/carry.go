@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -47,6 +48,16 @@ func (r *Runs) set(key string, record digest.Record) {
 	r.byKey[key] = record
 }
 
+// forget drops what is no longer true of a part.
+func (r *Runs) forget(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.byKey[key]; ok {
+		delete(r.byKey, key)
+		r.latest = slices.DeleteFunc(r.latest, func(one string) bool { return one == key })
+	}
+}
+
 // Put stores a part and, while parts come in order, carries the digest of the whole on over it.
 func Put(
 	ctx context.Context, to object.Store, runs *Runs, key string, src *digest.Pipe, opts object.PutOptions,
@@ -59,6 +70,8 @@ func Put(
 	record := src.Record()
 	if carried, ok := digest.ParseRecord(record); ok {
 		runs.set(key, carried)
+	} else {
+		runs.forget(key)
 	}
 	if info.Record == "" && (record != "" || info.Version != "") {
 		// The part is there whatever becomes of this: without it, it has to be read again.

@@ -1,6 +1,7 @@
 package parts
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -84,7 +85,7 @@ func inOrder(ctx context.Context, in object.Store, folder string) ([]object.Info
 
 // readPart reads a part, which must be as it was described, into a hash, and gives its own digest.
 func readPart(ctx context.Context, in object.Store, part object.Info, whole io.Writer) (string, error) {
-	opened, err := openAs(ctx, in, part)
+	opened, err := openAs(ctx, in, part, "")
 	if err != nil {
 		return "", err
 	}
@@ -108,23 +109,37 @@ func readPart(ctx context.Context, in object.Store, part object.Info, whole io.W
 	return hex.EncodeToString(own.Sum(nil)), err
 }
 
-// openAs opens a part that must be as it was described.
-func openAs(ctx context.Context, in object.Store, part object.Info) (*digest.Reader, error) {
+// openAs opens a part that must be as it was described. It is read as one with the digest that is known, else with the
+// one expected, or "".
+func openAs(ctx context.Context, in object.Store, part object.Info, expected string) (*digest.Reader, error) {
 	opened, err := in.Get(ctx, part.Key, object.Whole)
 	if err != nil {
 		return nil, err
 	}
 	now := opened.Info()
-	same := now.Size == part.Size && (now.ETag == part.ETag || now.SHA256 != "" && now.SHA256 == part.SHA256)
-	if !same {
+	same := now.ETag != "" && now.ETag == part.ETag
+	if now.SHA256 != "" && part.SHA256 != "" {
+		same = now.SHA256 == part.SHA256 // a tag may change with the object's time
+	}
+	if !same || now.Size != part.Size {
 		_ = opened.Close()
 		return nil, errChanged
 	}
-	return digest.NewReader(opened, part.SHA256), nil
+	return digest.NewReader(opened, cmp.Or(part.SHA256, expected)), nil
 }
 
-// each gives all bytes of an opened object, in pieces.
+// each gives all bytes of an opened part, in pieces. If somebody wrote to it meanwhile, they are not what was described.
 func each(ctx context.Context, opened *digest.Reader, block []byte, give func([]byte) error) error {
+	if err := eachPiece(ctx, opened, block, give); err != nil {
+		return err
+	}
+	if mutable, ok := opened.Reader.(object.Mutable); ok && !mutable.Unchanged() {
+		return errChanged
+	}
+	return nil
+}
+
+func eachPiece(ctx context.Context, opened *digest.Reader, block []byte, give func([]byte) error) error {
 	for offset, size := int64(0), opened.Info().Size; ; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

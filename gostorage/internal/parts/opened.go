@@ -24,8 +24,9 @@ func (p *openPart) each(ctx context.Context, give func([]byte) error) error {
 	return each(ctx, p.reader, p.block, give)
 }
 
-// opened gives the parts one after the other, each until the next, with what kept it from being opened.
-func opened(ctx context.Context, in object.Store, all []object.Info) iter.Seq2[*openPart, error] {
+// opened gives the parts one after the other, each until the next, with what kept it from being opened. What they are
+// wanted to be is verified where the store could not tell.
+func opened(ctx context.Context, in object.Store, all []object.Info, wanted []Wanted) iter.Seq2[*openPart, error] {
 	type result struct {
 		reader *digest.Reader
 		err    error
@@ -45,14 +46,14 @@ func opened(ctx context.Context, in object.Store, all []object.Info) iter.Seq2[*
 			if next == len(all) {
 				return
 			}
-			part, into := all[next], make(chan result, 1)
+			part, want, into := all[next], wanted[next], make(chan result, 1)
 			results[next] = into
 			next++
 			opening.Go(func() {
 				var r result
 				func() {
 					defer object.Rescue(&r.err)
-					r.reader, r.err = openAs(ctx, in, part)
+					r.reader, r.err = openAs(ctx, in, part, want.Expect.SHA256)
 				}()
 				into <- r
 			})
