@@ -111,6 +111,19 @@ func TestExtendGoesOnByOnePart(t *testing.T) {
 	})
 }
 
+// Parts that nobody knows the digests of: each has to be noted, or the run is of no use.
+func TestExtendOfPartsThatAreNotKnown(t *testing.T) {
+	onEach(t, func(t *testing.T, p *process, final object.Store) {
+		for n, data := range [][]byte{one, two, three} {
+			plain(t, p.temp, partKey("s/", n+1), data)
+		}
+		if covered := p.extend("s/", time.Hour); covered != 3 {
+			t.Errorf("%d parts are covered", covered)
+		}
+		assembles(t, final, p.temp, joined(one, two, three), 0, "s/00001", "s/00002", "s/00003")
+	})
+}
+
 func TestExtendOfNothing(t *testing.T) {
 	onEach(t, func(t *testing.T, p *process, _ object.Store) {
 		if covered := p.extend("s/", 0); covered != 0 {
