@@ -28,7 +28,7 @@ PROCESSES = 3
 NAMES = st.tuples(st.sampled_from("ab"), st.integers(1, 5))
 """A session and the number of a part."""
 WHO = st.integers(0, PROCESSES - 1)
-POSITION = st.integers(0, 10_000)
+POSITION = st.sampled_from(range(400))
 
 
 def digest(data):
@@ -316,6 +316,21 @@ class Parts(RuleBasedStateMachine):
             if extended:
                 self.extend(session, who, None)
             self.damage((session, int(keys[-1][-5:])), at, bit, False)
+            self.check(keys, [None] * len(keys), who, "nothing")
+
+    @rule(session=st.sampled_from("ab"), who=WHO, extended=st.booleans(), large=st.integers(0, 3))
+    def older_with_a_new_part(self, session, who, extended, large):
+        """A part that is put again has other bytes, and what was kept with it before comes back."""
+        keys = [key for key in sorted(self.parts) if key.startswith(self.session(session))]
+        if keys:
+            name = (session, int(keys[-1][-5:]))
+            for at in range(2):
+                self._put(name, who, self.content(5 * MiB + 9 if large == 3 else 700, at))
+                if extended and not at:
+                    self.extend(session, who, None)
+                if not at:
+                    kept = self.store.kept(keys[-1])
+            self.store.keep(keys[-1], kept)
             self.check(keys, [None] * len(keys), who, "nothing")
 
     @rule(name=NAMES, size=st.integers(0, 5000), same=st.booleans())
