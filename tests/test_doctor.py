@@ -20,7 +20,6 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import override_settings
 from servers.careless import Careless
-from test_crash import mount  # noqa: F401
 
 from storage import MemoryStorageAdapter, StoragePermissionError, doctor
 
@@ -319,7 +318,7 @@ FILE_SYSTEMS = {
 
 
 @pytest.mark.parametrize("name", FILE_SYSTEMS)
-def test_file_systems(mount, tmp_path, name):  # noqa: F811
+def test_file_systems(mount, tmp_path, name):
     arguments, expected, word = FILE_SYSTEMS[name]
     root = mount(*arguments)
     report = examine({"STORAGE_TEMP_DIR": root, "STORAGE_FINAL_DIR": tmp_path / "final"})

@@ -48,7 +48,7 @@ def test_layout_modes_and_attributes(local, tmp_path, umask):
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [stat.S_IMODE(p.stat().st_mode) for p in (path.parent, path.parent.parent)] == [0o750] * 2
     modified = path.stat().st_mtime_ns
-    assert xattr(path, "gostorage.sha256") == f"v1 {final.sha256} {final.size} {modified}"
+    assert xattr(path, "gostorage.sha256").startswith(f"v1 {final.sha256} {final.size} {modified} ")
     assert xattr(path, "mime_type") == "application/pdf"
     assert xattr(path, "gostorage.metadata") == '{"k":"v"}'
     assert xattr(tmp_path / "temp/s/00007", "gostorage.sha256").startswith(f"v1 {part.sha256} 4 ")
@@ -370,6 +370,19 @@ def wait_for_the_clock(tmp_path):
     before = os.stat(tmp_path / "tick").st_mtime_ns
     while os.stat(tmp_path / "tick").st_mtime_ns == before:
         (tmp_path / "tick").touch()
+
+
+def test_a_damaged_attribute_is_not_believed(local, tmp_path):
+    """Least of all where the digest of the only part would be that of the whole."""
+    part = local.put_temp_part("s", 2, DATA)
+    path, name = tmp_path / "temp" / part.key, "user.gostorage.sha256"
+    value = os.getxattr(path, name)
+    for at in range(len(value)):
+        os.setxattr(path, name, value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :])
+        assert local.list_temp_parts("s")[0].sha256 is None, at
+    assert local.assemble("a", [part]).sha256 == digest(DATA) == local.stat_final("local", "a").sha256
+    os.setxattr(path, name, value)
+    assert local.list_temp_parts("s") == [part]
 
 
 @pytest.mark.parametrize("same_bytes", [True, False])

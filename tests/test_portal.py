@@ -186,6 +186,19 @@ assert joined["sha256"] == hashlib.sha256(data).hexdigest()
 trips = [trip.get(timeout=60) for trip in trips]
 assert all(trip["ok"] for trip in trips)
 print(len({trip["pid"] for trip in trips}))
+
+live = services.start_session("b.bin", 10, chunk_size=10)
+adapter = get_storage_adapter()
+on_files = adapter.backend == "local"  # whose age can be changed
+for name in ("forgotten", str(live.pk), "young"):
+    adapter.put_temp_part(name, 1, b"0123456789")
+    if on_files and name != "young":
+        os.utime(f"{adapter.directories[0]}/{name}/00001", (1, 1))
+swept = tasks.sweep_uploads.delay().get(timeout=60)
+count = int(on_files)
+assert swept == {"sessions": count, "parts": count, "uploads": 0, "size": 10 * count, "finished": True}, swept
+assert adapter.list_temp_parts(live.pk) and adapter.list_temp_parts("young")
+assert len(adapter.list_temp_parts("forgotten")) == 1 - count
 """
 
 

@@ -6,12 +6,14 @@ what was there before is still there, whole. In both cases nothing is left on th
 
 import contextlib
 import http.server
+import itertools
 import os
 import socket
 import threading
 import time
 import traceback
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
@@ -38,6 +40,12 @@ MiB = 1024 * 1024
 PART = 5 * MiB
 OLD, SMALL, LARGE = BYTES[7:50_007], BYTES[:100_000], BYTES[: PART + MiB]
 PARTS = [LARGE[:PART], LARGE[PART:], b"end"]
+SESSIONS = {
+    "session": PARTS,  # one is copied by the store, two are read and sent as one
+    "copies": [BYTES[: PART + 3], BYTES[PART : 2 * PART], BYTES[: PART + 1]],
+    "one": [LARGE[:PART]],
+    "small": PARTS[1:],
+}
 CONTENT = {"small": SMALL, "large": LARGE, "large, sha256": LARGE}
 
 STALL = 0.5
@@ -58,7 +66,10 @@ class World:
             "large": self.sure.put_final("large", Reads(LARGE)),
             "large, sha256": self.sure.put_final("large+", LARGE, size=len(LARGE), sha256=digest(LARGE)),
         }
-        self.parts = [self.sure.put_temp_part("session", n + 1, data) for n, data in enumerate(PARTS)]
+        self.parts = {
+            session: [self.sure.put_temp_part(session, n + 1, data) for n, data in enumerate(parts)]
+            for session, parts in SESSIONS.items()
+        }
         self.uploads()  # its connection is open before anything is counted
 
     def adapter(self, **options):
@@ -114,10 +125,21 @@ def put_part(world, adapter):
     world.sure.delete_temp_parts(session)
 
 
-def assemble(world, adapter):
-    file_id = world.new(OLD)
-    stored = yield lambda: adapter.assemble(file_id, world.parts)
-    assert world.bytes_of(file_id) == (b"".join(PARTS) if stored else OLD)
+def assemble(session, old=None, *, known=False, **options):
+    """known: the adapter has seen before that the store copies."""
+    data = b"".join(SESSIONS[session])
+
+    def operation(world, adapter):
+        file_id, parts = world.new(old), world.parts[session]
+        if known:
+            adapter.assemble(world.new(), parts)
+        stored = yield lambda: adapter.assemble(file_id, parts, **options)
+        if stored:
+            assert (stored.key, stored.size, stored.sha256) == (adapter.prefix + file_id, len(data), digest(data))
+            assert world.sure.stat_final(*stored) == stored
+        assert world.bytes_of(file_id) == (data if stored else old)
+
+    return operation
 
 
 def read(name):
@@ -160,7 +182,7 @@ def stat(world, adapter):
 
 def list_parts(world, adapter):
     found = yield lambda: adapter.list_temp_parts("session")
-    assert found is None or [part.key for part in found] == [part.key for part in world.parts]
+    assert found is None or [part.key for part in found] == [part.key for part in world.parts["session"]]
 
 
 def delete(world, adapter):
@@ -179,7 +201,7 @@ def delete_parts(world, adapter):
 
 
 def sweep(world, adapter):
-    """Of two sessions one is spared; an upload in a session, and one in the final area, go."""
+    """Of the sessions one is not spared; an upload in a session, and one in the final area, go."""
     session = uuid.uuid4().hex
     for n in (1, 2, 3):
         world.sure.put_temp_part(session, n, b"x")
@@ -190,14 +212,15 @@ def sweep(world, adapter):
         world.client.upload_part(**where, PartNumber=1, Body=b"123")
 
     def call(adapter):
-        return adapter.sweep(timedelta(), keep=lambda session: session == "session")
+        return adapter.sweep(timedelta(), keep=SESSIONS.__contains__)
 
     everything = SweepReport(1, 3, 2, 3 + 6, True)
     report = yield lambda: call(adapter)
     assert report in (None, everything)
     rest = call(world.sure)
     assert rest.finished and (rest.parts == rest.uploads == 0 if report else rest.parts <= 3)
-    assert [part.key for part in world.sure.list_temp_parts("session")] == [part.key for part in world.parts]
+    for spared, parts in world.parts.items():
+        assert [part.key for part in world.sure.list_temp_parts(spared)] == [part.key for part in parts]
     assert world.bytes_of("small") == SMALL and world.sure.list_temp_parts(session) == []
 
 
@@ -225,7 +248,14 @@ OPERATIONS = {
     "list": (list_parts, {"ListObjectsV2": "down"}),
     "delete": (delete, {"DeleteObject": ""}),
     "delete parts": (delete_parts, {"ListObjectsV2": "down", "DeleteObjects": "up down"}),
-    "assemble": (assemble, {"GetObject": "down", **MULTIPART}),
+    "assemble": (
+        assemble("session", OLD),
+        {"ListObjectsV2": "down", "HeadObject": "", "UploadPartCopy": "down", "GetObject": "down", **MULTIPART},
+    ),
+    "assemble copies": (assemble("copies", OLD, known=True), {"UploadPartCopy": "down"}),
+    "assemble, once only": (assemble("copies", overwrite=False), COMMIT),
+    "assemble one": (assemble("one", OLD, known=True), {"CopyObject": "down"}),
+    "assemble small": (assemble("small", OLD), {"GetObject": "down", "PutObject": "up"}),
     "sweep": (
         sweep,
         {
@@ -238,6 +268,9 @@ OPERATIONS = {
     ),
     "health": (health, {"PutObject": "", "DeleteObject": ""}),
 }
+
+
+ASSEMBLES = [operation for operation in OPERATIONS if operation.startswith("assemble")]
 
 
 @dataclass(frozen=True)
@@ -293,7 +326,8 @@ FAULTS = {
 def expected(fault, operation, request, mode):
     """The class of the error, or None."""
     about = FAULTS[fault]
-    commits = request in ("PutObject", "CompleteMultipartUpload") and operation != "health"
+    commits = request in ("PutObject", "CopyObject", "CompleteMultipartUpload") and operation != "health"
+    copies = request in ("UploadPartCopy", "CopyObject")
     reads = request == "GetObject"
     match fault:
         case "lost response" | "stall before the answer" if commits:
@@ -306,14 +340,16 @@ def expected(fault, operation, request, mode):
             return ContentMismatch
         case "409" if mode == "once" and ((request == "PutObject" and commits) or operation == "seek"):
             return None
-        case "412" if operation == "seek":
+        case "412" if operation == "seek" or copies or (reads and operation in ASSEMBLES):
             return ContentMismatch  # the object was replaced meanwhile
+        case "501" if copies:
+            return None  # the bytes are streamed
         case "412" if mode == "once" and (operation, request) == ("put small, once only", "PutObject"):
             return None  # who was first is gone again
         case "501" if request == "DeleteObjects":
             return None  # objects are deleted one by one
-        case "501" if mode == "once" and request in ("GetObject", "CreateMultipartUpload") and operation != "seek":
-            return None  # it does without checksums
+        case "501" if mode == "once" and asks_for_checksums(operation, request):
+            return None  # it does without
     return about.always if mode == "always" else about.once
 
 
@@ -333,7 +369,9 @@ def cases():
 
 
 def asks_for_checksums(operation, request):
-    return request == "CreateMultipartUpload" or (request == "GetObject" and operation != "seek")
+    return request == "CreateMultipartUpload" or (
+        request == "GetObject" and operation != "seek" and operation not in ASSEMBLES
+    )
 
 
 def middle(operation, request):
@@ -341,7 +379,7 @@ def middle(operation, request):
     if request in ("PutObject", "UploadPart") or operation == "read small":
         return 60_000
     if request == "GetObject":
-        return 500_000 if operation == "seek" else 2_000_000
+        return 500_000 if operation == "seek" or operation in ASSEMBLES else 2_000_000
     return 1
 
 
@@ -392,6 +430,8 @@ def befall(fault, operation, request, mode, world, adapter):
     call = next(steps)
     world.proxy.clear()
     times = 1 if mode == "once" else 0
+    if request == "GetObject" and operation in ASSEMBLES:
+        rule["key_contains"] = "/00002" if operation == "assemble" else "/00001"  # the large one of those that are read
     with world.proxy.rule(operation=request, skip=int(operation == "seek"), times=times, **rule):
         result, error, seconds = attempt(call)
     assert [entry for entry in world.proxy.log() if entry.fault], "the fault took no effect"
@@ -476,6 +516,104 @@ def test_an_abort_that_fails(rule, world, adapter):
         assert not world.uploads()
     for upload in world.uploads():
         world.client.abort_multipart_upload(Bucket=world.server.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+def test_a_sweep_goes_on_where_an_error_ended_it(world, adapter):
+    sessions = [f"{n}-{uuid.uuid4().hex}" for n in range(3)]  # before "session" in order
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda part: world.sure.put_temp_part(*part, b"x"), itertools.product(sessions, range(1, 851))))
+
+    def call(max_seconds):
+        return adapter.sweep(timedelta(), keep=lambda session: session not in sessions, max_seconds=max_seconds)
+
+    with world.proxy.rule("status", "DeleteObjects", status=503, skip=1):
+        _, error, _ = attempt(lambda: call(60))
+    assert type(error) is StorageUnavailable and error.op == "sweep"
+    world.proxy.clear()
+    assert call(0).parts == 850
+    after = [entry.query.get("start-after") for entry in world.proxy.log("ListObjectsV2")]
+    assert after[0] == f"{world.folder}/temp/{sessions[0]}0"
+    assert not any(world.sure.list_temp_parts(session) for session in sessions[:2])
+    assert call(60) == SweepReport(1, 850, 0, 850, True)
+    assert len(world.sure.list_temp_parts("session")) == len(PARTS)
+
+
+def copies(world):
+    """How many copies the server was asked for."""
+    return sum(entry.operation in ("UploadPartCopy", "CopyObject") for entry in world.proxy.log())
+
+
+def assembled(world, adapter, session):
+    """Assembles, and gives how many copies that took."""
+    before, file_id, data, told = copies(world), world.new(OLD), b"".join(SESSIONS[session]), []
+    final = adapter.assemble(file_id, world.parts[session], progress=lambda *done: told.append(done))
+    assert final.sha256 == digest(data) and world.bytes_of(file_id) == data
+    assert told[-1] == (len(data), len(data))
+    assert not world.uploads()
+    return copies(world) - before
+
+
+def test_a_server_that_does_not_copy(world, adapter):
+    """It is asked once; the bytes are streamed, then and later."""
+    with world.proxy.rule("no_copy"):
+        assert [assembled(world, adapter, session) for session in ("copies", "copies", "one")] == [1, 0, 0]
+
+
+def test_a_server_that_wants_parts_of_one_size(world, adapter):
+    """It says so at the end. The bytes are streamed; later at once, but for parts that are of one size."""
+    with world.proxy.rule("status", "CompleteMultipartUpload", status=400, code="InvalidPart", times=1):
+        assert assembled(world, adapter, "copies") == 3
+    assert [assembled(world, adapter, session) for session in ("copies", "one")] == [0, 1]
+
+
+@pytest.mark.parametrize("skip", [0, 1], ids=["the first time", "the second time"])
+def test_a_range_that_arrives_changed(skip, world, adapter):
+    """What is missing to the least part is read from the next one. No digest covers that."""
+    file_id, folder = world.new(OLD), uuid.uuid4().hex
+    small, large = SMALL, BYTES[: 2 * PART + 1]
+    parts = [world.sure.put_temp_part(folder, n, data) for n, data in ((1, small), (2, large))]
+    world.proxy.clear()
+    # The sidecar of the second part is read before.
+    with world.proxy.rule("flip_down", "GetObject", key_contains="/00002", skip=1 + skip, times=1, at=3_000_000):
+        _, error, _ = attempt(lambda: adapter.assemble(file_id, parts))
+    assert type(error) is ContentMismatch and error.key == parts[1].key, error
+    assert world.bytes_of(file_id) == OLD
+    assert not world.uploads()
+    assert adapter.assemble(file_id, parts).sha256 == digest(small + large)
+    assert world.bytes_of(file_id) == small + large
+    world.sure.delete_temp_parts(folder)
+
+
+@pytest.mark.parametrize(
+    ("session", "late"),
+    [
+        ("copies", {"operation": "CreateMultipartUpload"}),
+        ("small", {"operation": "GetObject", "key_contains": "/00002"}),
+    ],
+    ids=["copied", "read"],
+)
+@pytest.mark.parametrize(("change", "kind"), [("put", ContentMismatch), ("delete", ObjectNotFound)])
+def test_a_part_that_changes_while_it_is_assembled(change, kind, session, late, world):
+    """After it was described, and before its bytes were seen."""
+    file_id, folder, content = world.new(OLD), uuid.uuid4().hex, SESSIONS[session]
+    parts = [world.sure.put_temp_part(folder, n + 1, data) for n, data in enumerate(content)]
+    outcome = []
+    world.proxy.clear()
+    with contextlib.closing(world.adapter(read_timeout=10)) as adapter, world.proxy.rule("delay", seconds=3, **late):
+        thread = threading.Thread(target=lambda: outcome.extend(attempt(lambda: adapter.assemble(file_id, parts))))
+        thread.start()
+        while not world.proxy.log(late["operation"]):  # which waits a second for those under way
+            time.sleep(0.01)
+        if change == "put":
+            world.sure.put_temp_part(folder, 2, content[1][::-1])
+        else:
+            world.sure.delete_temp_part(parts[1])
+        thread.join()
+    _, error, _ = outcome
+    assert type(error) is kind and error.key == parts[1].key, error
+    assert world.bytes_of(file_id) == OLD
+    assert not world.uploads()
+    world.sure.delete_temp_parts(folder)
 
 
 def test_the_server_says_when_to_try_again(world, adapter):
@@ -751,6 +889,7 @@ def test_many_failures_leave_nothing(world):
     """Counted while the adapter is open: what one failure leaves, 200 of them would show."""
     with contextlib.closing(world.adapter(read_timeout=0.1)) as adapter:
         calls = list(everything(adapter).values())
+        calls += [lambda session=session: adapter.assemble("a", world.parts[session]) for session in SESSIONS]
         rules = [
             {"fault": "status", "status": 500},
             {"fault": "reset_up", "at": 1},

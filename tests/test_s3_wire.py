@@ -5,7 +5,10 @@ import contextlib
 import http.server
 import io
 import threading
+import uuid
 import zlib
+from collections import Counter
+from datetime import timedelta
 from hashlib import sha256
 from urllib.parse import urlsplit
 
@@ -64,6 +67,24 @@ def test_one_request_for_what_is_small(adapter, wire):
     assert operations(wire(adapter.put_temp_part, "s", 1, io.BytesIO(SMALL))) == ["PutObject"]
     assert operations(wire(adapter.put_final, "a", b"", overwrite=False)) == ["PutObject"]
     assert operations(wire(adapter.delete_temp_parts, "s")) == ["ListObjectsV2", "DeleteObjects"]
+
+
+def test_a_sweep_asks_for_pages(adapter, wire, faults):
+    for session in range(10):
+        for number in range(1, 11):
+            adapter.put_temp_part(session, number, b"x")
+    uploads = "ListMultipartUploads"
+    look = [uploads, uploads, "ListObjectsV2"]  # where no upload is found below the prefix, the bucket is asked
+    assert operations(wire(adapter.sweep, timedelta(hours=1))) == [*look, uploads, uploads]
+    entries = wire(adapter.sweep, timedelta(), keep=lambda session: session == "7")
+    assert operations(entries) == [*look, *look, "DeleteObjects", uploads, uploads]
+    with faults.endpoint.client() as client:
+        key = f"{adapter.prefix}a"
+        client.create_multipart_upload(Bucket=faults.endpoint.bucket, Key=key)
+    entries = wire(adapter.sweep, timedelta())
+    assert operations(entries) == [*look, "DeleteObjects", uploads, "ListParts", "AbortMultipartUpload"]
+    assert operations(wire(adapter.sweep, timedelta())) == [uploads, "ListObjectsV2", uploads]  # once that is known
+    assert all("prefix" in entry.query for entry in wire(adapter.sweep, timedelta()) if entry.operation == uploads)
 
 
 @pytest.mark.parametrize("data", [b"", SMALL, LARGE[:PART], LARGE[: PART + 1], LARGE], ids=len)
@@ -140,6 +161,134 @@ def test_connections_are_used_again(adapter, wire):
 
     assert len({entry.connection for entry in wire(work)}) == 1
     assert len({entry.connection for entry in wire(adapter.put_final, "a", LARGE)}) <= 4
+
+
+# ---- assembling
+
+
+def put_parts(adapter, *contents, session="s"):
+    return [adapter.put_temp_part(session, n + 1, io.BytesIO(data)) for n, data in enumerate(contents)]
+
+
+def moved(entries):
+    """The bytes of all bodies, both ways."""
+    return sum(entry.received + entry.sent for entry in entries)
+
+
+def requests_of(entries):
+    """How often each was made."""
+    return dict(Counter(operations(entries)))
+
+
+def test_parts_are_copied_by_the_server(adapter, wire):
+    parts = put_parts(adapter, LARGE[:PART], LARGE[PART : 2 * PART], LARGE[2 * PART :])
+    entries = wire(adapter.assemble, "a", parts, overwrite=False)
+    assert requests_of(entries) == {
+        "ListObjectsV2": 1,
+        "HeadObject": 3,
+        "CreateMultipartUpload": 1,
+        "UploadPartCopy": 3,
+        "CompleteMultipartUpload": 1,
+    }
+    assert moved(entries) < 10_000
+    copies = {int(entry.query["partNumber"]): entry.headers for entry in entries if entry.operation == "UploadPartCopy"}
+    for number, part in enumerate(parts, 1):
+        assert copies[number]["x-amz-copy-source"].endswith(f"/temp/{part.key}")
+        assert copies[number]["x-amz-copy-source-if-match"]
+        assert "x-amz-copy-source-range" not in copies[number]
+    assert entries[-1].headers["if-none-match"] == "*"
+    assert read_final(adapter, adapter.stat_final(adapter.bucket, f"{adapter.prefix}a")) == LARGE
+
+
+@pytest.mark.slow
+def test_assembling_a_gibibyte_moves_less_than_a_mebibyte(wire, faults):
+    """In order, so that the parts carry the digest of the whole."""
+    parts, size, expected = [], 64 * MiB, sha256()
+    with contextlib.closing(make_s3(faults.endpoint, part_size=size)) as adapter:
+        for n in range(1, 17):
+            data = bytes([n]) * size
+            expected.update(data)
+            parts.append(adapter.put_temp_part("s", n, data))
+        finals = []
+        assert moved(wire(lambda: finals.append(adapter.assemble("a", parts)))) < MiB
+        (final,) = finals
+        assert (final.size, final.sha256) == (1024 * MiB, expected.hexdigest())
+        with adapter.get_final_stream(*final) as reader:  # which compares the digest
+            for n in range(1, 17):
+                assert reader.read(size) == bytes([n]) * size
+            assert reader.read() == b""
+        adapter.delete_final(*final)
+        adapter.delete_temp_parts("s")
+
+
+def test_small_parts_are_sent_as_one(adapter, wire):
+    """And of a large one that follows no more is read than is missing to the least part; twice, over plain http."""
+    first, last = SMALL[:1000], BYTES[: 11 * MiB]
+    entries = wire(adapter.assemble, "a", put_parts(adapter, first, last, SMALL))
+    assert requests_of(entries) == {
+        "ListObjectsV2": 1,
+        "HeadObject": 3,
+        "CreateMultipartUpload": 1,
+        "GetObject": 3 + 1,  # one of them is the sidecar of the part that came as an upload
+        "UploadPart": 1,
+        "UploadPartCopy": 2,
+        "CompleteMultipartUpload": 1,
+    }
+    (sent,) = (entry for entry in entries if entry.operation == "UploadPart")
+    assert sent.received == PART
+    ranges = {entry.headers.get("x-amz-copy-source-range") for entry in entries if entry.operation == "UploadPartCopy"}
+    assert ranges == {f"bytes={PART - len(first)}-{len(last) - 1}", None}
+    assert moved(entries) < 3 * PART + 10_000
+    assert read_final(adapter, adapter.stat_final(adapter.bucket, f"{adapter.prefix}a")) == first + last + SMALL
+
+
+def test_one_part_is_one_copy(adapter, wire):
+    """Once the server has shown that it copies: to one that does not this would be a put of nothing."""
+    parts = put_parts(adapter, SMALL)
+    described = {"ListObjectsV2": 1, "HeadObject": 1}
+    upload = {"CreateMultipartUpload": 1, "UploadPartCopy": 1, "CompleteMultipartUpload": 1}
+    assert requests_of(wire(adapter.assemble, "a", parts)) == described | upload
+    assert requests_of(wire(adapter.assemble, "a", parts)) == described | {"CopyObject": 1}
+    assert requests_of(wire(adapter.assemble, "b", parts, overwrite=False)) == described | upload
+    assert read_final(adapter, adapter.stat_final(adapter.bucket, f"{adapter.prefix}a")) == SMALL
+
+
+def test_many_small_parts_share_connections(adapter, wire):
+    parts = put_parts(adapter, *[b"x"] * 200)
+    entries = wire(adapter.assemble, "a", parts)
+    assert requests_of(entries) == {"ListObjectsV2": 1, "HeadObject": 200, "GetObject": 200, "PutObject": 1}
+    assert len({entry.connection for entry in entries}) <= 33
+
+
+def test_what_is_copied_is_covered(faults, wire):
+    with contextlib.closing(make_s3(faults.endpoint, part_size=PART)) as adapter:
+        parts = put_parts(adapter, LARGE[:PART], SMALL)
+        begun, *_, end = wire(adapter.assemble, "a", parts)[3:]
+        final = adapter.stat_final(adapter.bucket, f"{adapter.prefix}a")
+        read_final(adapter, final)
+    assert begun.headers["x-amz-checksum-algorithm"] == "CRC64NVME"
+    assert begun.headers["x-amz-meta-gostorage-sha256"] == digest(LARGE[:PART] + SMALL)
+    assert set(checksums(end)) == {"crc64nvme"}
+
+
+def test_options_reach_the_server_with_a_copy(faults):
+    options = {"server_side_encryption": "aws:kms", "kms_key_id": "alias/mine", "storage_class": "STANDARD_IA"}
+    described = {"content_type": "text/x-own", "metadata": {"By": "Zoë | %\n"}}
+    folder = uuid.uuid4().hex
+    with (
+        contextlib.closing(make_s3(faults.endpoint, folder=folder)) as plain,
+        contextlib.closing(make_s3(faults.endpoint, folder=folder, **options)) as adapter,
+    ):
+        part = plain.put_temp_part("s", 1, SMALL)
+        for operation in ("CreateMultipartUpload", "CopyObject"):
+            headers = asked(faults, operation, lambda: adapter.assemble("a", [part], **described))
+            assert headers["x-amz-server-side-encryption"] == "aws:kms"
+            assert headers["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/mine"
+            assert headers["x-amz-storage-class"] == "STANDARD_IA"
+            assert headers["content-type"] == "text/x-own"
+            assert headers["x-amz-meta-by"].isascii()
+            adapter.assemble("a", [part])  # now it knows that the server copies
+    assert headers["x-amz-metadata-directive"] == "REPLACE"
 
 
 # ---- what covers it

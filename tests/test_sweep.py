@@ -143,13 +143,16 @@ def test_uploads_are_as_old_as_their_newest_part(bucket):
     assert adapter.sweep(EVERYTHING) == SweepReport(2, 3, 5, 30 + 2 + 2 + 1, True)
 
 
-@pytest.mark.parametrize(("ahead", "count"), [(7200, 1), (-7200, 0)])
-def test_the_age_is_told_by_the_clock_of_the_server(versitygw, ahead, count):
-    answers = {"Date": lambda: formatdate(time.time() + ahead, usegmt=True)}
-    with Careless(versitygw, answers=answers) as server, contextlib.closing(make_s3(server.endpoint)) as adapter:
-        put(adapter, "session", 1)
-        assert adapter.sweep(timedelta(hours=1)).sessions == count
-        assert adapter.sweep(EVERYTHING).sessions == 0
+def test_a_wrong_clock_makes_nothing_seem_old(versitygw):
+    def sweep_by(ahead, age):
+        answers = {"Date": lambda: formatdate(time.time() + ahead, usegmt=True)}
+        with Careless(versitygw, answers=answers) as server, contextlib.closing(make_s3(server.endpoint)) as adapter:
+            put(adapter, "session", 1)
+            return adapter.sweep(age).sessions
+
+    assert sweep_by(7200, timedelta(hours=1)) == 0  # a server's that is ahead
+    assert sweep_by(-7200, EVERYTHING) == 0  # one that is behind, or ours is ahead
+    assert sweep_by(7200, EVERYTHING) == sweep_by(0, EVERYTHING) == 1
 
 
 # ---- what is whose
@@ -247,6 +250,31 @@ def test_on_a_disk_only_parts_go(local, tmp_path):
     assert os.listdir(final / STAGING) == []
     for path in staged.values():
         path.unlink(missing_ok=True)
+
+
+def test_a_name_that_was_just_given_is_young(local, tmp_path):
+    """A join may publish the file of an old part, which is then in staging for a moment."""
+    put(local, "session", 1, 2)
+    part = tmp_path / "temp" / "session" / "00001"
+    hour = time.time() - 3600
+    os.utime(part, (hour, hour))
+    local.put_final("f", b"final")
+    staged = tmp_path / "final" / STAGING / ("0" * 32)
+    os.link(part, staged)
+    assert local.sweep(timedelta(minutes=30)) == SweepReport(0, 0, 0, 0, True)
+    assert staged.exists()
+    local.delete_temp_part("session/00001")
+    assert local.sweep(timedelta(minutes=30)).uploads == 1  # it has no other name any more
+
+
+def test_what_is_kept_beside_parts_goes_with_them(bucket):
+    """Of large parts the digests lie beside them: no parts, and not counted."""
+    for number in (1, 2):
+        bucket.adapter.put_temp_part("session", number, io.BytesIO(BYTES[: PART + MiB]))
+    listed = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=bucket.temp)["Contents"]
+    assert len(listed) == 4
+    assert bucket.adapter.sweep(EVERYTHING) == SweepReport(1, 2, 0, 2 * (PART + MiB), True)
+    assert "Contents" not in bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=bucket.temp)
 
 
 # ---- keep and dry runs
@@ -397,7 +425,7 @@ def test_a_sweep_for_younger_things_begins_anew(adapter):
 
 def test_a_place_that_makes_no_sense(adapter):
     put(adapter, "session", 1)
-    for place in (b"", b"\xff", b"[]", b'{"area": "x", "after": "", "older_than": 0}', b'{"older_than": "x"}'):
+    for place in (b"", b"[]", b'{"area": "x", "after": "", "older_than": 0}', b'{"older_than": "x"}', b"\xff"):
         write_place(adapter, place)
         assert adapter.sweep(EVERYTHING, max_seconds=60, dry_run=True).parts == 1
     assert adapter.sweep(EVERYTHING, max_seconds=60).parts == 1

@@ -164,8 +164,8 @@ class Sweep:
     def _find_place(self) -> None:
         try:
             with self._adapter.get_temp_part_stream(PLACE) as stream:
+                self._resumed = True
                 kept = json.loads(stream.read())
-            self._resumed = True
             if kept["older_than"] <= self._seconds and kept["area"] in ("temp", "final"):
                 self._area, self._after = kept["area"], str(kept["after"])
         except (ObjectNotFound, ContentMismatch, ValueError, KeyError, TypeError):

@@ -5,6 +5,7 @@ handler's own, when it arrived and when the handler ran (CLOCK_MONOTONIC, one fo
 """
 
 import faulthandler
+import hashlib
 import json
 import mmap
 import os
@@ -78,6 +79,11 @@ def put_large():
 def assemble():
     part = adapter.list_temp_parts("s")[0]
     adapter.assemble("a", [part] * 500)
+
+
+def assemble_copies():
+    part = adapter.list_temp_parts("s")[0]
+    adapter.assemble("a", [part] * 2, sha256=hashlib.sha256(bytes(64 * MiB)).hexdigest())
 
 
 def read_all():

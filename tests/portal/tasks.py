@@ -16,6 +16,7 @@ django.setup()
 from django.conf import settings  # noqa: E402
 
 from storage import get_storage_adapter  # noqa: E402
+from storage.sweep import sweep  # noqa: E402
 
 from . import services  # noqa: E402
 from .models import UploadSession  # noqa: E402
@@ -32,6 +33,9 @@ app.conf.update(
     },
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
+    beat_schedule={"sweep": {"task": "portal.tasks.sweep_uploads", "schedule": 3600}},
+    task_soft_time_limit=240,
+    task_time_limit=300,
 )
 
 
@@ -52,3 +56,9 @@ def round_trip(session_id: str, part_number: int, size: int) -> dict[str, object
         ok = stream.read() == data and part.sha256 == hashlib.sha256(data).hexdigest()
     adapter.delete_temp_part(part)
     return {"ok": ok, "pid": os.getpid()}
+
+
+@app.task
+def sweep_uploads() -> dict[str, object]:
+    """Removes what abandoned uploads have left."""
+    return sweep(older_than="24h", keep="portal.services.is_live", max_seconds=200)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -82,13 +83,13 @@ func get(file *os.File, name string) string {
 
 // digestRecord is the digest with what tells whether the file was written to since, by somebody else.
 func digestRecord(info *object.Info) string {
-	return fmt.Sprintf("v1 %s %d %d", info.SHA256, info.Size, info.Modified.UnixNano())
+	return digest.Seal(fmt.Sprintf("v1 %s %d %d", info.SHA256, info.Size, info.Modified.UnixNano()))
 }
 
 // readDigest gives the digest kept with the file, and whether the file was not changed since.
 func readDigest(file *os.File, info object.Info) (string, bool) {
 	kept := get(file, digestAttribute)
-	if len(kept) < 3+64 {
+	if _, whole := digest.Unseal(kept); !whole || len(kept) < 3+64 {
 		return "", false
 	}
 	info.SHA256 = kept[3 : 3+64]

@@ -56,33 +56,32 @@ func (p *place) visit(ctx context.Context, folder, after string, yield func(obje
 		return classify(err)
 	}
 	// In the order of keys a folder counts with its slash: "a-b/1" comes before "a/1".
-	names := make([]string, len(entries))
-	for i, entry := range entries {
-		names[i] = entry.Name()
+	keys, found := make([]string, 0, len(entries)), make(map[string]fs.DirEntry, len(entries))
+	for _, entry := range entries {
+		key := folder + entry.Name()
 		if entry.IsDir() {
-			names[i] += "/"
+			key += "/"
+		}
+		if key > after || entry.IsDir() && strings.HasPrefix(after, key) {
+			keys, found[key] = append(keys, key), entry
 		}
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		key := folder + name
+	slices.Sort(keys)
+	for _, key := range keys {
 		if object.CheckKey(strings.TrimSuffix(key, "/")) != nil {
 			continue // no object of ours: no key can name it
 		}
-		if strings.HasSuffix(key, "/") {
-			if key > after || strings.HasPrefix(after, key) {
-				err = p.visit(ctx, key, after, yield)
-			}
-			if err != nil {
+		if found[key].IsDir() {
+			if err := p.visit(ctx, key, after, yield); err != nil {
 				return err
 			}
 			continue
 		}
-		stat, err := look(directory, name)
-		if err != nil {
-			return err
+		file, err := found[key].Info()
+		if err != nil || !file.Mode().IsRegular() {
+			continue // deleted meanwhile, or not a file
 		}
-		if key > after && stat != nil && !yield(object.Info{Key: key, Size: stat.Size, Modified: modified(stat)}) {
+		if !yield(object.Info{Key: key, Size: file.Size(), Modified: file.ModTime()}) {
 			return errStopped
 		}
 	}

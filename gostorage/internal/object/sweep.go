@@ -28,6 +28,6 @@ type Sweeper interface {
 	// Abandon ends a write and removes what has arrived of it. One that has ended is not an error.
 	Abandon(ctx context.Context, write Unfinished) error
 
-	// Now is the time by the clock that tells when things were modified, as far as earlier answers show it.
+	// Now is the time by the clock that tells when things were modified, as far as earlier answers show it, or earlier.
 	Now() time.Time
 }

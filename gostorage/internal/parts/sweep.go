@@ -13,11 +13,11 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Sweep is what a sweep is asked for; it goes on from call to call.
+// Sweep is a step of a sweep: as much of a store as goes at once.
 type Sweep struct {
-	After     string  `json:"after"` // the place to begin at, "" or the last of a survey
-	Until     string  `json:"until"` // the place to end at, if not before
-	OlderThan float64 `json:"older_than"`
+	After     string  `json:"after"`      // the place to begin at: "", or the last of another step
+	Until     string  `json:"until"`      // the place to end at, if not before
+	OlderThan float64 `json:"older_than"` // seconds
 	// Parts says that the store holds the parts of sessions, which go with them; else unfinished writes only are swept.
 	Parts bool `json:"parts"`
 	// Sessions are those that may go; nil is for all.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type sweepable struct {
 	objects map[string]time.Duration
 	writes  map[string]time.Duration
 	ended   string // the key of a write that ends before it can be looked at
+	mu      sync.Mutex
 	removed []string
 	now     time.Time
 }
@@ -75,6 +77,8 @@ func (s *sweepable) Inspect(_ context.Context, write *object.Unfinished) error {
 }
 
 func (s *sweepable) Abandon(_ context.Context, write object.Unfinished) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.removed = append(s.removed, "upload "+write.Key)
 	return nil
 }

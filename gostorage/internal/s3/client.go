@@ -32,7 +32,8 @@ type client struct {
 	credentials aws.CredentialsProvider
 	region      string
 	endpoint    *url.URL
-	ahead       *atomic.Int64 // how far the server's clock was at its last answer, in nanoseconds
+	ahead       *atomic.Int64        // how far the server's clock was at its last answer, in nanoseconds
+	folders     atomic.Pointer[bool] // whether it lists unfinished uploads by a folder; known once there were some
 	key         string
 	users       int
 }

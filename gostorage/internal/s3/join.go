@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -30,15 +30,14 @@ const (
 // joining is one Join.
 type joining struct {
 	*object.Join
-	store   *Store
-	from    *Store
-	pieces  []piece
-	digest  string
-	upload  *upload
-	sums    []sums        // of the pieces
-	reads   chan struct{} // holds one for each read under way
-	beside  chan struct{} // holds one while there is a part in memory beside the budget
-	telling sync.Mutex
+	store  *Store
+	from   *Store
+	pieces []piece
+	sum    string
+	upload *upload
+	sums   []sums        // of the pieces, as the server is told
+	reads  chan struct{} // holds one for each read under way
+	beside chan struct{} // holds one while there is a part in memory beside the budget
 }
 
 var _ object.Joiner = (*Store)(nil)
@@ -60,12 +59,12 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 	if len(pieces) > mostParts || (s.config.EqualParts || s.equalOnly.Load()) && !equal(pieces) {
 		return object.Info{}, object.ErrCannotJoin
 	}
-	digest, err := join.SHA256(ctx)
+	sum, err := join.SHA256(ctx)
 	if err != nil {
 		return object.Info{}, err
 	}
 	j := &joining{
-		Join: join, store: s, from: from, pieces: pieces, digest: digest,
+		Join: join, store: s, from: from, pieces: pieces, sum: sum,
 		reads: make(chan struct{}, atATime), beside: make(chan struct{}, 1),
 	}
 	first := pieces[0]
@@ -91,14 +90,14 @@ func (j *joining) putWhole(ctx context.Context, only piece) (object.Info, error)
 	if err := j.commit(ctx, 0, only.size); err != nil {
 		return object.Info{}, err
 	}
-	return j.store.putWhole(ctx, body, object.Info{Key: j.Key, Size: j.Size, SHA256: j.digest}, j.Options)
+	return j.store.putWhole(ctx, body, object.Info{Key: j.Key, Size: j.Size, SHA256: j.sum}, j.Options)
 }
 
 // copyWhole stores in one request what is all copied. A server that does not know of copies would take that for a put of
 // nothing: this one has shown that it does.
 func (j *joining) copyWhole(ctx context.Context, only piece) (object.Info, error) {
 	s, source := j.store, j.Parts[only.spans[0].source]
-	info := object.Info{Key: j.Key, Size: j.Size, SHA256: j.digest, Version: rand.Text()}
+	info := object.Info{Key: j.Key, Size: j.Size, SHA256: j.sum, Version: rand.Text()}
 	in := &sdk.CopyObjectInput{
 		Bucket: s.bucket(), Key: s.path(j.Key), CopySource: j.from.copySource(source.Key),
 		CopySourceIfMatch: optional(source.ETag), MetadataDirective: types.MetadataDirectiveReplace,
@@ -115,19 +114,19 @@ func (j *joining) copyWhole(ctx context.Context, only piece) (object.Info, error
 	about := &request{patience: s.patience(only.size)}
 	out, err := perform(ctx, about, in, s.client.copyObject)
 	switch {
-	case err != nil:
+	case err == nil && out.CopyObjectResult != nil:
+		return info, nil
+	case err == nil, refusedWith(err, cannotCopy...), refusedWith(err, http.StatusBadRequest):
+		return object.Info{}, object.ErrCannotJoin
+	default:
 		there, _, err := s.settle(ctx, blame(source, err), about.attempts, info, info.Version, j.Options)
 		return there, err
-	case out.CopyObjectResult == nil:
-		return object.Info{}, object.Errorf(object.Refused, "the server has not copied the part, but stored nothing")
-	default:
-		return info, nil
 	}
 }
 
 // commit is for what one request stores: all is in place when it is sent.
 func (j *joining) commit(ctx context.Context, copied, streamed int64) error {
-	j.done(copied, streamed)
+	j.Done(copied, streamed)
 	return j.Commit(ctx)
 }
 
@@ -150,7 +149,7 @@ func (j *joining) inParts(ctx context.Context) (object.Info, error) {
 func (j *joining) tryParts(ctx context.Context, algorithm string) (info object.Info, err error) {
 	s := j.store
 	up := s.newUpload(j.Key, newSummer(algorithm))
-	if err := up.create(ctx, nil, j.digest, j.Options); err != nil {
+	if err := up.create(ctx, nil, j.sum, j.Options); err != nil {
 		return up.end(ctx, info, j.Options, err)
 	}
 	j.upload = up
@@ -161,9 +160,11 @@ func (j *joining) tryParts(ctx context.Context, algorithm string) (info object.I
 	if err := j.Commit(ctx); err != nil {
 		return up.end(ctx, info, j.Options, err)
 	}
-	info, err = up.end(ctx, object.Info{Size: j.Size, SHA256: j.digest}, j.Options, nil)
-	if refusedWith(err, http.StatusBadRequest) && !equal(j.pieces) {
-		s.equalOnly.Store(true)
+	info, err = up.end(ctx, object.Info{Size: j.Size, SHA256: j.sum}, j.Options, nil)
+	if refusedWith(err, http.StatusBadRequest) { // these parts, that is; a put makes others
+		if !equal(j.pieces) {
+			s.equalOnly.Store(true)
+		}
 		return object.Info{}, object.ErrCannotJoin
 	}
 	return info, err
@@ -182,7 +183,7 @@ func (j *joining) send(ctx context.Context) error {
 			read = append(read, i)
 		}
 	}
-	if len(copied) > 0 && j.store.copies.Load() == nil {
+	if known := j.store.copies.Load(); len(copied) > 0 && (known == nil || *known != j.upload.sums.algorithm) {
 		if err := j.prove(ctx, copied[0]); err != nil {
 			return err
 		}
@@ -245,19 +246,23 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 			return object.ErrCannotJoin // such an upload cannot end without that of each part
 		}
 		j.sums[i].onCompleted(up.parts[i])
-		j.done(piece.size, 0)
+		j.Done(piece.size, 0)
 		return nil
-	case err == nil, // it has taken that for a part without bytes
-		refusedWith(err, http.StatusNotImplemented, http.StatusMethodNotAllowed):
+	case err == nil, refusedWith(err, cannotCopy...): // without a result it has taken that for a part without bytes
 		s.copiesNot.Store(true)
 		return object.ErrCannotJoin
 	case refusedWith(err, http.StatusBadRequest):
 		return object.ErrCannotJoin
 	default:
-		up.cut.Store(true)
+		if ctx.Err() != nil || !refused(err) {
+			up.cut.Store(true) // it may be at work on that still
+		}
 		return blame(source, err)
 	}
 }
+
+// cannotCopy are the answers of a server that does not know how to.
+var cannotCopy = []int{http.StatusNotImplemented, http.StatusMethodNotAllowed}
 
 // copySource names an object as the source of a copy.
 func (s *Store) copySource(key string) *string {
@@ -280,7 +285,7 @@ func (j *joining) sendPart(ctx context.Context, i int) error {
 	if err := up.part(ctx, body, up.parts[i]); err != nil {
 		return err
 	}
-	j.done(0, piece.size)
+	j.Done(0, piece.size)
 	return nil
 }
 
@@ -325,25 +330,64 @@ func (j *joining) readSpan(ctx context.Context, into place) error {
 		return context.Cause(ctx)
 	}
 	source := j.Parts[into.source]
-	opened, err := j.from.open(ctx, source, object.Range{Start: into.span.start, Length: into.length})
+	sum, err := j.fetch(ctx, source, into.span, into.from)
+	verified := into.length == source.Size && source.SHA256 != "" || j.from.client.endpoint.Scheme == "https"
+	if err == nil && !verified {
+		err = j.fetchAgain(ctx, source, into.span, sum)
+	}
+	return blame(source, err)
+}
+
+// fetch reads a span, to where room says for what follows so many bytes of it, and gives its checksum. All of a part is
+// compared with its digest.
+func (j *joining) fetch(
+	ctx context.Context, source object.Info, from span, room func(done int64) []byte,
+) (sum uint64, err error) {
+	opened, err := j.from.open(ctx, source, object.Range{Start: from.start, Length: from.length})
 	if err != nil {
-		return blame(source, err)
+		return 0, err
 	}
 	defer func() { _ = opened.Close() }()
 	if now := opened.Info(); now.Size != source.Size || now.ETag != source.ETag && source.ETag != "" {
-		return blame(source, errChanged) // a server may not know of conditions
+		return 0, errChanged // a server may not know of conditions
 	}
-	for done := int64(0); done < into.length; {
-		n, err := opened.ReadAt(into.from(done), into.span.start+done)
+	if from.length == source.Size {
+		opened = digest.NewReader(opened, source.SHA256)
+	}
+	for done := int64(0); done < from.length; {
+		into := room(done)
+		n, err := opened.ReadAt(into, from.start+done)
+		sum = crc64NVME.update(sum, into[:n])
 		done += int64(n)
 		if err != nil && err != io.EOF && err != object.ErrNotYet {
-			return blame(source, err)
+			return 0, err
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		}
 	}
-	return nil
+	return sum, nil
+}
+
+// fetchAgain compares a span with another copy of it. Nothing else tells whether its bytes have changed on the way, over a
+// connection that does not: the server will get a checksum of what came.
+func (j *joining) fetchAgain(ctx context.Context, source object.Info, from span, sum uint64) error {
+	block, err := buffers.Shared.Get()
+	if err != nil {
+		return noMemory(err)
+	}
+	defer buffers.Shared.Put(block)
+	again, err := j.fetch(ctx, source, from, func(done int64) []byte {
+		return block.Bytes[:min(object.BlockSize, from.length-done)]
+	})
+	if err == nil && again != sum {
+		err = object.Errorf(object.Mismatch, "the part was read twice, and other bytes came: the network changes them")
+	}
+	return err
+}
+
+func noMemory(err error) error {
+	return object.Errorf(object.IO, "no memory for a buffer: %v", err)
 }
 
 var errChanged = object.Errorf(object.Mismatch, "the part has changed since it was described")
@@ -379,7 +423,7 @@ func (j *joining) room(ctx context.Context, size int64) (*part, error) {
 		return block
 	}, func() { <-j.beside })
 	if found == nil {
-		return nil, object.Errorf(object.IO, "no memory for a buffer: %v", failed)
+		return nil, noMemory(failed)
 	}
 	return found, nil
 }
@@ -412,13 +456,6 @@ func (l *lent) Checksum() (uint64, bool) { return 0, false }
 
 // Release implements object.Block.
 func (l *lent) Release() { buffers.Shared.Put(l.block) }
-
-// done tells what is in place.
-func (j *joining) done(copied, streamed int64) {
-	j.telling.Lock()
-	defer j.telling.Unlock()
-	j.Done(copied, streamed)
-}
 
 // joinSums gives the upload the checksum of the whole. There is none where the server has not told that of a part.
 func (j *joining) joinSums() {

@@ -63,7 +63,7 @@ func newJoins(t *testing.T, url string, change func(*Config)) *joins {
 			if change != nil {
 				change(c)
 			}
-			c.Prefix = prefix
+			c.Prefix, c.MaxAttempts = prefix, 2
 		})
 	}
 	j := &joins{T: t, final: at("final/" + t.Name() + "/"), temp: at("temp/" + t.Name() + "/"), lent: buffers.Shared.Lent()}
@@ -411,6 +411,22 @@ func TestServersThatCannot(t *testing.T) {
 			second: counts{},
 		},
 		{
+			name: "have parts as small", sizes: []int{leastPart, leastPart}, cannot: true,
+			instead: func(operation string, _ int, w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+				if operation == "CompleteMultipartUpload" {
+					_, _ = io.Copy(io.Discard, r.Body)
+					fail(w, http.StatusBadRequest, "EntityTooSmall")
+				}
+				return operation == "CompleteMultipartUpload"
+			},
+			first: counts{
+				"CreateMultipartUpload": 1, "UploadPartCopy": 2, "CompleteMultipartUpload": 1, "AbortMultipartUpload": 1,
+			},
+			second: counts{
+				"CreateMultipartUpload": 1, "UploadPartCopy": 2, "CompleteMultipartUpload": 1, "AbortMultipartUpload": 1,
+			},
+		},
+		{
 			name: "have checksums", sizes: []int{leastPart, leastPart},
 			instead: func(operation string, _ int, w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 				if r.Header.Get("X-Amz-Checksum-Algorithm") != "" {
@@ -544,34 +560,33 @@ func TestPartsThatChangeOrGo(t *testing.T) {
 	for name, server := range map[string]func(*testing.T) string{"versitygw": gateway, "MinIO": minioServer} {
 		url := server(t)
 		for kind, sizes := range kindsOfJoin {
+			if name == "MinIO" && kind == "copies" {
+				continue // seconds, since it does not tell of an upload that it is gone; and "both" has it too
+			}
 			t.Run(name+" "+kind, func(t *testing.T) {
 				j := newJoins(t, url, nil)
 				parts, whole := j.parts(sizes...)
 				old := []byte("old")
 				j.put(j.final, "a", old)
-				for _, known := range []bool{false, true} {
-					for i, part := range parts {
-						if known {
-							j.succeeds(j.order("b", parts, whole), whole)
-						}
-						data := storetest.Bytes(int(part.Size), 99)
-						j.put(j.temp, part.Key, data)
-						_, err := j.join(j.order("a", parts, whole))
-						if failed, ok := err.(*object.Error); !ok || failed.Code != object.Mismatch || failed.Key != part.Key || failed.Retryable {
-							t.Errorf("part %d has changed: %#v", i, err)
-						}
-						if err := j.temp.Delete(t.Context(), part.Key); err != nil {
-							t.Fatal(err)
-						}
-						_, err = j.join(j.order("a", parts, whole))
-						if failed, ok := err.(*object.Error); !ok || failed.Code != object.NotFound || failed.Key != part.Key {
-							t.Errorf("part %d is gone: %#v", i, err)
-						}
-						if j.commits > 0 && kind != "copy" {
-							t.Error("that was to be committed")
-						}
-						parts, whole = j.parts(sizes...)
+				j.succeeds(j.order("b", parts, whole), whole) // it knows what the server can
+				for i, part := range parts {
+					changed := storetest.Bytes(int(part.Size), 99)
+					j.put(j.temp, part.Key, changed)
+					_, err := j.join(j.order("a", parts, whole))
+					if failed, ok := err.(*object.Error); !ok || failed.Code != object.Mismatch || failed.Key != part.Key || failed.Retryable {
+						t.Errorf("part %d has changed: %#v", i, err)
 					}
+					if err := j.temp.Delete(t.Context(), part.Key); err != nil {
+						t.Fatal(err)
+					}
+					_, err = j.join(j.order("a", parts, whole))
+					if failed, ok := err.(*object.Error); !ok || failed.Code != object.NotFound || failed.Key != part.Key {
+						t.Errorf("part %d is gone: %#v", i, err)
+					}
+					if j.commits > 0 && kind != "copy" {
+						t.Error("that was to be committed")
+					}
+					parts[i] = j.put(j.temp, part.Key, storetest.Bytes(int(part.Size), byte(i)))
 				}
 				j.holds("a", old)
 			})
@@ -644,7 +659,10 @@ func TestJoinsThatFail(t *testing.T) {
 					ctx, cancel := context.WithCancelCause(t.Context())
 					count := order.Done
 					order.Done = func(copied, streamed int64) {
-						if count(copied, streamed); j.copied+j.streamed >= bytes {
+						count(copied, streamed)
+						j.mu.Lock()
+						defer j.mu.Unlock()
+						if j.copied+j.streamed >= bytes {
 							cancel(mine)
 						}
 					}
@@ -739,7 +757,7 @@ func TestJoinOfOtherStores(t *testing.T) {
 	url := gateway(t)
 	j := newJoins(t, url, nil)
 	parts, whole := j.parts(1000)
-	other := newJoins(t, url, func(c *Config) { c.MaxAttempts = 7 })
+	other := newJoins(t, url, func(c *Config) { c.ConnectTimeout = 7 })
 	order := j.order("a", parts, whole)
 	order.From = other.temp
 	if _, err := j.join(order); err != object.ErrCannotJoin {

@@ -42,8 +42,6 @@ type Store struct {
 	cancel context.CancelCauseFunc
 	// refused is set once the server has refused checksums that "auto" tried.
 	refused atomic.Bool
-	// folders says whether the server lists unfinished uploads by a folder; known once there were some.
-	folders atomic.Pointer[bool]
 
 	// What joins have found of the server.
 	copies    atomic.Pointer[string] // the checksum of an upload that it has copied into, nil before it has

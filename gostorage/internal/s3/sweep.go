@@ -30,7 +30,7 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 		s.client.hold()
 		defer s.client.release()
 		prefix, marker := s.config.Prefix, *s.path(after)
-		known := s.folders.Load()
+		known := s.client.folders.Load()
 		if known != nil && !*known {
 			prefix = ""
 		}
@@ -42,7 +42,7 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 			}
 		}
 		if len(found) > 0 {
-			s.folders.Store(new(prefix != ""))
+			s.client.folders.Store(new(prefix != ""))
 		}
 		for {
 			if err != nil {
@@ -152,10 +152,11 @@ func gone(err error) bool {
 // sameClock is how far two clocks may seem apart that agree: the server tells the time to the second.
 const sameClock = 2 * time.Second
 
-// Now implements object.Sweeper.
+// Now implements object.Sweeper: by the server's clock or ours, whichever is behind, since one of them may be wrong and
+// what is young must not seem old.
 func (s *Store) Now() time.Time {
 	ahead := time.Duration(s.client.ahead.Load())
-	if ahead.Abs() < sameClock {
+	if ahead > -sameClock {
 		ahead = 0
 	}
 	return time.Now().Add(ahead)
