@@ -378,7 +378,7 @@ def run(machine, runs, steps, expected):
 
 
 def test_on_a_disk(machine, tmp_path):
-    run(machine(Local(tmp_path / "disk")), 150, 20, ON_DISK)
+    run(machine(Local(tmp_path / "disk")), 100, 15, ON_DISK)
 
 
 def test_in_a_bucket(machine, versitygw):

@@ -111,6 +111,19 @@ func TestExtendGoesOnByOnePart(t *testing.T) {
 	})
 }
 
+// Parts that nobody knows the digests of: each has to be noted, or the run is of no use.
+func TestExtendOfPartsThatAreNotKnown(t *testing.T) {
+	onEach(t, func(t *testing.T, p *process, final object.Store) {
+		for n, data := range [][]byte{one, two, three} {
+			plain(t, p.temp, partKey("s/", n+1), data)
+		}
+		if covered := p.extend("s/", time.Hour); covered != 3 {
+			t.Errorf("%d parts are covered", covered)
+		}
+		assembles(t, final, p.temp, joined(one, two, three), 0, "s/00001", "s/00002", "s/00003")
+	})
+}
+
 func TestExtendOfNothing(t *testing.T) {
 	onEach(t, func(t *testing.T, p *process, _ object.Store) {
 		if covered := p.extend("s/", 0); covered != 0 {
@@ -324,6 +337,30 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+func TestWhatANoteIsAbout(t *testing.T) {
+	n := note{"v1", int64(len(two)), sum(two), "record"}
+	for name, tell := range map[string]struct {
+		believed bool
+		note     note
+		part     object.Info
+	}{
+		"the version":           {true, n, object.Info{Version: "v1", Size: n.size}},
+		"the digest":            {true, n, object.Info{SHA256: n.sha256, Size: n.size}},
+		"another version":       {false, n, object.Info{Version: "v2", Size: n.size}},
+		"no version":            {false, n, object.Info{Size: n.size}},
+		"neither has a version": {false, note{"", n.size, n.sha256, n.record}, object.Info{Size: n.size}},
+		"another digest":        {false, n, object.Info{Version: "v1", SHA256: sum(other), Size: n.size}},
+		"another size":          {false, n, object.Info{Version: "v1", Size: n.size + 1}},
+		"none":                  {false, note{}, object.Info{}},
+	} {
+		part := tell.part
+		tell.note.about(&part)
+		if part.Record == "record" != tell.believed || !tell.believed && part != tell.part {
+			t.Errorf("%s: %+v", name, part)
+		}
+	}
+}
+
 func FuzzParseNote(f *testing.F) {
 	text, _ := digest.Unseal(note{"v1", 7, sum(two), digest.Start().String()}.text())
 	for _, seed := range []string{"", "v1 part", text, text[:40], "v1 part \"\" 0 \"\" \"\"", "v1 part \"a"} {
@@ -451,7 +488,7 @@ func TestPartsThatChangeMeanwhile(t *testing.T) {
 					for _, last := range []int64{0, first, first + 1, first + 3} { // 0: it stays so
 						p.put("s/00001", one)
 						p.put("s/00003", three)
-						p.put("s/00002", two) // from here on it has to be read
+						plain(t, inner, "s/00002", two) // from here on it has to be read
 						temp.calls.Store(0)
 						temp.before = func(call int64) error {
 							switch call {
@@ -589,6 +626,95 @@ func TestInterruptedAtEveryCall(t *testing.T) {
 			}
 		}
 	}
+}
+
+// scribbled is a Store of which somebody writes to a part while it is read.
+type scribbled struct {
+	object.Store
+	key string
+}
+
+func (s scribbled) Get(ctx context.Context, key string, hint object.Range) (object.Reader, error) {
+	opened, err := s.Store.Get(ctx, key, hint)
+	return scribbledReader{opened, key == s.key}, err
+}
+
+type scribbledReader struct {
+	object.Reader
+	changes bool
+}
+
+func (r scribbledReader) Unchanged() bool { return !r.changes }
+
+func TestPartsThatAreWrittenToWhileTheyAreRead(t *testing.T) {
+	onEach(t, func(t *testing.T, p *process, _ object.Store) {
+		plain(t, p.temp, "s/00001", one)
+		plain(t, p.temp, "s/00002", two)
+		for name, final := range finals() {
+			for key, code := range map[string]object.Code{"": "", "s/00001": object.Mismatch, "s/00002": object.Mismatch} {
+				temp := scribbled{p.temp, key}
+				_, err := assembly(final, temp, "s/00001", "s/00002").Run(t.Context())
+				if known, ok := err.(*object.Error); object.CodeOf(err) != code || ok && known.Key != key {
+					t.Errorf("%s: %q is written to: %v", name, key, err)
+				}
+			}
+		}
+		if _, err := Extend(t.Context(), scribbled{p.temp, "s/00002"}, &p.runs, "s/", time.Hour); object.CodeOf(err) != object.Mismatch {
+			t.Errorf("extend: %v", err)
+		}
+		if covered := p.extend("s/", 0); covered != 2 {
+			t.Errorf("%d parts are covered", covered) // the way to the first was noted
+		}
+	})
+}
+
+func TestFiguresOfWhatWasUndoneAreNotCounted(t *testing.T) {
+	p := &process{t: t, temp: memory.Open()}
+	p.put("s/00001", one)
+	p.put("s/00002", two)
+	a := assembly(copier{Store: memory.Open(), refuse: true}, p.temp, "s/00001", "s/00002")
+	if _, err := a.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	size := int64(len(one) + len(two))
+	if a.Figures() != (Figures{0, size}) || a.Done() != size {
+		t.Errorf("%+v, %d done", a.Figures(), a.Done())
+	}
+}
+
+// Cancelled while a long part is read: no more of it is.
+func TestCancelledWithinAPart(t *testing.T) {
+	onEach(t, func(t *testing.T, p *process, final object.Store) {
+		plain(t, p.temp, "s/00001", bytes.Repeat(one, 200))
+		temp := &watched{Store: p.temp}
+		nothingLeft(t, temp)
+		for _, work := range []func(context.Context) error{
+			func(ctx context.Context) error { _, err := Extend(ctx, temp, &p.runs, "s/", 0); return err },
+			func(ctx context.Context) error {
+				_, err := assembly(final, temp, "s/00001", "s/00001").Run(ctx)
+				return err
+			},
+			func(ctx context.Context) error {
+				_, err := assembly(streamer{final}, temp, "s/00001", "s/00001").Run(ctx)
+				return err
+			},
+		} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			temp.calls.Store(0)
+			temp.before = func(call int64) error {
+				if call == 8 {
+					cancel(object.Errorf(object.Cancelled, "cancelled"))
+				}
+				return nil
+			}
+			if err := work(ctx); object.CodeOf(err) != object.Cancelled {
+				t.Error(err)
+			}
+			if calls := temp.calls.Load(); calls > 12 {
+				t.Errorf("%d calls, the last but 8 after the end", calls)
+			}
+		}
+	})
 }
 
 func TestRunsAreBounded(t *testing.T) {
