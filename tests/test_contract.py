@@ -462,6 +462,26 @@ def test_assemble(adapter):
         adapter.assemble("out/none", [])
 
 
+def test_an_assembly_that_is_there_already_moves_nothing(adapter):
+    datas, told = [BYTES[:3_000_000], BYTES[7:2_000_000]], []
+    parts = [adapter.put_temp_part("s", n, data) for n, data in enumerate(datas, 1)]
+    size = sum(map(len, datas))
+
+    def again():
+        return adapter.assemble("a", parts, overwrite=False, progress=lambda done, _: told.append(done))
+
+    final = again()
+    assert told[-1] == size and told[-1].copied + told[-1].read >= size
+    assert again() == final
+    assert (told[-1], told[-1].copied, told[-1].read) == (size, 0, 0)
+    adapter.put_temp_part("s", 2, datas[1][::-1])
+    with pytest.raises(ContentMismatch):
+        again()
+    with pytest.raises(ObjectExists):
+        adapter.assemble("a", [part.key for part in parts], overwrite=False)
+    assert read_final(adapter, final) == b"".join(datas)
+
+
 def test_assemble_checks_what_is_expected(adapter):
     one, two = (adapter.put_temp_part("s", n, DATA) for n in (1, 2))
     old = adapter.put_final("a", b"old")
