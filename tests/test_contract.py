@@ -328,6 +328,16 @@ def test_racing_overwrites_leave_one_whole(adapter):
     assert adapter.stat_final(*finals[0]) in finals
 
 
+def test_racing_assemblies_leave_one_whole(adapter):
+    parts = [adapter.put_temp_part("s", n + 1, BYTES[n : 6 * MiB + n]) for n in range(2)]
+    orders = [parts, parts[::-1]] * 4
+    with ThreadPoolExecutor(8) as pool:
+        finals = list(pool.map(lambda order: adapter.assemble("a", order), orders))
+    assert len(set(finals)) == 2 and finals[0] == finals[2]
+    assert digest(read_final(adapter, finals[0])) in {final.sha256 for final in finals}
+    assert adapter.stat_final(*finals[0]) in finals
+
+
 def test_overwrite_false_after_the_fact(adapter):
     final = adapter.put_final("a", DATA, overwrite=False)
     assert adapter.put_final("a", Reads(DATA), overwrite=False) == final
