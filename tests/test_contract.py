@@ -328,6 +328,16 @@ def test_racing_overwrites_leave_one_whole(adapter):
     assert adapter.stat_final(*finals[0]) in finals
 
 
+def test_racing_assemblies_leave_one_whole(adapter):
+    parts = [adapter.put_temp_part("s", n + 1, BYTES[n : 6 * MiB + n]) for n in range(2)]
+    orders = [parts, parts[::-1]] * 4
+    with ThreadPoolExecutor(8) as pool:
+        finals = list(pool.map(lambda order: adapter.assemble("a", order), orders))
+    assert len(set(finals)) == 2 and finals[0] == finals[2]
+    assert digest(read_final(adapter, finals[0])) in {final.sha256 for final in finals}
+    assert adapter.stat_final(*finals[0]) in finals
+
+
 def test_overwrite_false_after_the_fact(adapter):
     final = adapter.put_final("a", DATA, overwrite=False)
     assert adapter.put_final("a", Reads(DATA), overwrite=False) == final
@@ -460,6 +470,26 @@ def test_assemble(adapter):
     assert read_final(adapter, final) == b""
     with pytest.raises(ValueError):
         adapter.assemble("out/none", [])
+
+
+def test_an_assembly_that_is_there_already_moves_nothing(adapter):
+    datas, told = [BYTES[:3_000_000], BYTES[7:2_000_000]], []
+    parts = [adapter.put_temp_part("s", n, data) for n, data in enumerate(datas, 1)]
+    size = sum(map(len, datas))
+
+    def again():
+        return adapter.assemble("a", parts, overwrite=False, progress=lambda done, _: told.append(done))
+
+    final = again()
+    assert told[-1] == size and told[-1].copied + told[-1].read >= size
+    assert again() == final
+    assert (told[-1], told[-1].copied, told[-1].read) == (size, 0, 0)
+    adapter.put_temp_part("s", 2, datas[1][::-1])
+    with pytest.raises(ContentMismatch):
+        again()
+    with pytest.raises(ObjectExists):
+        adapter.assemble("a", [part.key for part in parts], overwrite=False)
+    assert read_final(adapter, final) == b"".join(datas)
 
 
 def test_assemble_checks_what_is_expected(adapter):

@@ -393,13 +393,42 @@ def test_failed_writes(number, kind, code, which, agent, tmp_path):
         worker.ask("put", key="d/e/f", seed=2),
         worker.ask("part", number=1, seed=2),
         worker.ask("part", number=2, seed=2),
-        worker.ask("assemble", key="d/a"),
     ):
         assert answer == {"error": kind, "code": code}
     assert worker.ask("read", key="d/a") == {"ok": SIZE}
     assert worker.ask("usage")["ok"] == before
     assert names(tmp_path) == {"final/d/a", "temp/s/00001"} and not litter(tmp_path)
     assert state(tmp_path / "final/d/a", {"OLD": OLD}) == state(tmp_path / "temp/s/00001", {"OLD": OLD}) == "OLD"
+    worker.end()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("injected", "answer"),
+    [
+        ("EIO", {"error": "StorageError", "code": "io"}),
+        ("EDQUOT", {"error": "StorageFull", "code": "full"}),
+        ("ENOSPC:when=2", {"error": "StorageFull", "code": "full"}),
+        ("EXDEV", None),
+        ("EOPNOTSUPP:when=2", None),
+        ("EINTR:when=1", None),
+    ],
+)
+def test_failed_copies(injected, answer, agent, tmp_path):
+    """By the system, of the parts of an assembly. Where it cannot copy, they are read and written."""
+    worker = agent(tmp_path)
+    worker.ask("put", key="d/a", seed=1)
+    for number in (1, 2):
+        worker.ask("part", number=number, seed=number)
+    before = worker.ask("usage")["ok"]
+    log = tmp_path / "strace.log"
+    with worker.strace(log, "trace=copy_file_range", f"inject=copy_file_range:error={injected}"):
+        said = worker.ask("assemble", key="d/a")
+    assert "(INJECTED)" in log.read_text()
+    whole = content(1, SIZE) + content(2, SIZE)
+    assert said == (answer or {"ok": sha256(whole).hexdigest()})
+    assert state(tmp_path / "final/d/a", {"OLD": OLD, "NEW": whole}) == ("OLD" if answer else "NEW")
+    assert worker.ask("usage")["ok"] == before and not litter(tmp_path)
     worker.end()
 
 

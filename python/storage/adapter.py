@@ -181,7 +181,8 @@ class NativeAdapter(StorageAdapter):
         meter = Meter(progress, size if size is not None else None if -1 in sizes else sum(sizes))
         with native.Call(self._final, "assemble", **arguments) as call:
             while (figures := call.poll()) is None:
-                meter(call.progress())
+                if progress is not None:
+                    meter(call.progress())
             meter.final(Assembled(call.progress(), figures["copied"], figures["read"]))
             call.finish()
             stored = call.wait()

@@ -250,14 +250,16 @@ class Call:
     def poll(self, milliseconds: int = _TURN_MS) -> dict[str, Any] | None:
         """The result, or None when it is not there in time."""
         self._check()
-        text = _invoke("Wait", self.number, 0)
-        if not text:
-            if self._signal is None:
-                self._signal = select.poll()
-                self._signal.register(_invoke("Signal", self.number), select.POLLIN)
-            if not self._signal.poll(min(milliseconds, _TURN_MS)):
-                return None
-            text = _invoke("Wait", self.number, 0)
+        if self._signal is None:
+            if text := _invoke("Wait", self.number, 0):
+                return self._said(text)
+            self._signal = select.poll()
+            self._signal.register(_invoke("Signal", self.number), select.POLLIN)
+        if not self._signal.poll(min(milliseconds, _TURN_MS)):  # the Go side is not woken to hear that nothing is new
+            return None
+        return self._said(_invoke("Wait", self.number, 0))
+
+    def _said(self, text: str) -> dict[str, Any] | None:
         return json.loads(text) if text else None
 
     def wait(self, seconds: float | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ const DefaultBudget = 64 << 20
 
 // ballast is never touched and so costs no memory. It makes the collector of an otherwise tiny heap run once for some
 // hundred small requests, not for each few dozen; the heap may hold as much garbage meanwhile.
-var ballast = make([]byte, 8<<20)
+var ballast = make([]byte, 5<<20)
 
 func init() { runtime.KeepAlive(ballast) }
 

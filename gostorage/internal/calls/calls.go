@@ -166,6 +166,20 @@ func (t *Table) call(id int64) (*call, error) {
 	return found, nil
 }
 
+// news gives a call whose state is looked at: whatever comes after that raises its signal again.
+func (t *Table) news(id int64) (*call, error) {
+	c, err := t.call(id)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.calls[id] == c { // else its descriptor may be another's by now
+		c.signal.lower()
+	}
+	return c, nil
+}
+
 // Start sets an operation going on a store.
 func (t *Table) Start(id, number int64, op, args string) error {
 	on, err := t.store(id)
@@ -308,13 +322,12 @@ func (t *Table) Finish(id int64) error {
 // Wait gives the result of a call as JSON, or "" when it has not ended within the time. The call is then forgotten.
 // An assembly that has moved all bytes answers with its figures, and goes on when it is told to Finish.
 func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
-	c, err := t.call(id)
+	c, err := t.news(id)
 	if err != nil {
 		return "", err
 	}
 	if c.commit != nil && !closed(c.commit.agreed) {
 		if either(c.commit.ready, c.done, wait) && !closed(c.done) {
-			c.signal.lower()
 			text, err := json.Marshal(c.commit.figures())
 			return string(text), err
 		}

@@ -25,10 +25,11 @@ type Assembly struct {
 	Commit func(context.Context) error
 
 	copied, streamed, read atomic.Int64
+	there                  atomic.Int64 // bytes that were in place before
 }
 
 // Done tells how many bytes are in place.
-func (a *Assembly) Done() int64 { return a.copied.Load() + a.streamed.Load() }
+func (a *Assembly) Done() int64 { return a.there.Load() + a.copied.Load() + a.streamed.Load() }
 
 // Figures of an assembly, in bytes: Copied without passing this process, and Read by it, for the digest or to be sent on.
 type Figures struct {
@@ -56,6 +57,11 @@ func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 	if known.sum != "" && a.Expect.SHA256 != "" && known.sum != a.Expect.SHA256 {
 		return object.Info{}, differs(known.sum, a.Expect.SHA256)
 	}
+	if !a.Options.Overwrite {
+		if there, done, err := a.look(ctx, known, size); done {
+			return there, err
+		}
+	}
 	if joiner, ok := a.Final.(object.Joiner); ok {
 		info, err := a.join(ctx, joiner, known, all, size)
 		if err != object.ErrCannotJoin {
@@ -67,6 +73,20 @@ func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 		expect.SHA256 = known.sum
 	}
 	return a.stream(ctx, all, expect)
+}
+
+// look settles at once, where that can be told, what would end with an object that is there already: an assembly that is
+// tried again after its answer was lost copies nothing.
+func (a *Assembly) look(ctx context.Context, known knowledge, size int64) (there object.Info, done bool, err error) {
+	there, err = a.Final.Stat(ctx, a.Key)
+	switch {
+	case err != nil || there.Size == size && (there.SHA256 == "" || known.sum == ""):
+		return there, false, nil
+	case there.Size != size || there.SHA256 != known.sum:
+		return object.Info{}, true, object.Errorf(object.Exists, "a different object is already there")
+	}
+	a.there.Store(size)
+	return there, true, a.Commit(ctx)
 }
 
 // knowledge is what need not be read for the digest of the whole.
