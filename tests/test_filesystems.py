@@ -64,6 +64,14 @@ def test_digests_lie_beside_the_parts(adapter, plain):
     assert not (plain / "temp/s").exists()
 
 
+def test_files_are_told_apart_by_their_times(adapter, plain):
+    """Which are not those of the clock: two within one tick of it would be the same."""
+    started = time.time()
+    keys = [adapter.put_temp_part("s", n, b"x").key for n in range(1, 21)]
+    times = sorted(os.stat(plain / "temp" / key).st_mtime for key in keys)
+    assert len(set(times)) == 20 and started - 1.1 < times[0] < started - 0.2 and times[-1] <= time.time()
+
+
 def test_extend_digest(adapter, plain):
     parts = {n: adapter.put_temp_part("s", n, data) for n, data in ((3, THREE), (2, TWO), (1, ONE))}
     ordered, whole = [parts[n] for n in (1, 2, 3)], ONE + TWO + THREE

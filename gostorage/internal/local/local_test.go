@@ -119,6 +119,20 @@ func TestPartsThatAreWrittenToWhileTheyAreCopied(t *testing.T) {
 	nothingStaged(t, root)
 }
 
+// The copying of one part ends because another one cannot be read: the error is about that.
+func TestWhatEndsAJoinKeepsItsName(t *testing.T) {
+	from, store := local.Open(config(t.TempDir())), local.Open(config(t.TempDir()))
+	defer func() { _ = from.Close(); _ = store.Close() }()
+	put(t, from, "s/1", "one")
+	put(t, from, "s/2", "two")
+	ctx, stop := context.WithCancelCause(context.Background())
+	stop(&object.Error{Code: object.Mismatch, Key: "s/2"})
+	_, err := store.Join(ctx, copied(t, from, func() {}, "s/1", "s/2"))
+	if known, ok := err.(*object.Error); !ok || known.Code != object.Mismatch || known.Key != "s/2" {
+		t.Errorf("it is %+v", err)
+	}
+}
+
 func TestRecordsAreKeptWithWhatTheyWereMadeFor(t *testing.T) {
 	store := local.Open(config(t.TempDir()))
 	defer func() { _ = store.Close() }()
