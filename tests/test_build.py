@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 from pybuild import checks, steps, toolchain  # noqa: E402
 from pybuild.toolchain import BuildError  # noqa: E402
 
-FACADE = {"Open", "Close", "Start", "Write", "Finish", "Wait", "Progress", "Cancel"}
+FACADE = {"Open", "Close", "Start", "Write", "Pull", "Finish", "Wait", "Progress", "Cancel"}
 FACADE |= {"CancelAll", "Read", "CheckKey", "Signal", "Stats"}
 
 

@@ -612,6 +612,7 @@ def test_one_part(adapter, number):
     part = adapter.put_temp_part("s", number, data)
     for options in ({}, {"content_type": "text/plain"}, {"overwrite": False}, {"metadata": {"k": "v"}}):
         assert assembled(adapter, [part], data, **options) == 0
+        adapter.delete_final(adapter.bucket, f"{adapter.prefix}out/whole")
     assert assembled(adapter, [part.key], data, size=len(data), sha256=digest(data)) == 0
     for empty in (b"", b"x"):
         assembled(adapter, [adapter.put_temp_part("t", 1, empty)], empty)
