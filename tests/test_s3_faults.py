@@ -418,8 +418,8 @@ def attempt(call):
         return None, error, time.monotonic() - started
 
 
-# A request that was given up and comes to the server later, whole: the object is there after the error. Not yet clear is
-# why the proxy holds it until then.
+# A request that was given up and comes to the server later, whole: the object is there after the error. It is not yet
+# clear why the proxy holds it until then.
 LATE = ("stall up", "assemble small", "PutObject", "always")
 
 
