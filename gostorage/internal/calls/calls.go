@@ -159,6 +159,10 @@ func (t *Table) store(id int64) (*store, error) {
 func (t *Table) call(id int64) (*call, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.find(id)
+}
+
+func (t *Table) find(id int64) (*call, error) {
 	found, ok := t.calls[id]
 	if !ok {
 		return nil, object.Errorf(object.Closed, "the transfer has ended")
@@ -168,16 +172,13 @@ func (t *Table) call(id int64) (*call, error) {
 
 // news gives a call whose state is looked at: whatever comes after that raises its signal again.
 func (t *Table) news(id int64) (*call, error) {
-	c, err := t.call(id)
-	if err != nil {
-		return nil, err
-	}
-	t.mu.Lock()
+	t.mu.Lock() // while the call is known its descriptor is its own
 	defer t.mu.Unlock()
-	if t.calls[id] == c { // else its descriptor may be another's by now
+	c, err := t.find(id)
+	if err == nil {
 		c.signal.lower()
 	}
-	return c, nil
+	return c, err
 }
 
 // Start sets an operation going on a store.

@@ -5,7 +5,6 @@ package digest
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"hash"
 	"io"
 	"sync"
@@ -203,16 +202,12 @@ func (p *Pipe) Write(data []byte, wait time.Duration) (int, error) {
 		data = data[n:]
 		return n, nil
 	}
-	return p.take(copied, len(data), wait)
+	return p.ReadFrom(copied, len(data), wait)
 }
 
 // ReadFrom is Write of at most so many bytes that read puts where they belong. The error of read, io.EOF too, is given
 // when nothing came before it.
 func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Duration) (int, error) {
-	return p.take(read, most, wait)
-}
-
-func (p *Pipe) take(read func([]byte) (int, error), most int, wait time.Duration) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var timer *time.Timer
@@ -306,13 +301,21 @@ func (p *Pipe) passes() []*pass {
 
 // send passes the current block on. More are to come, or came before.
 func (p *Pipe) send() {
-	current := p.current
-	p.current = nil
-	current.users.Store(1)
-	for _, pass := range p.passes() {
+	passes := p.passes()
+	for _, pass := range passes {
 		if pass.ended == nil {
 			pass.start(p.failed)
 		}
+	}
+	p.give(passes)
+}
+
+// give gives the current block to the Store, and to those hashes.
+func (p *Pipe) give(passes []*pass) {
+	current := p.current
+	p.current = nil
+	current.users.Store(1)
+	for _, pass := range passes {
 		current.users.Add(1)
 		if !pass.push(current) {
 			p.release(current)
@@ -341,15 +344,7 @@ func (p *Pipe) CloseWrite() {
 		p.send()
 	default: // all of it is in one block
 		p.own.hash.Write(p.current.data)
-		p.current.users.Store(1)
-		if p.carried != nil {
-			p.current.users.Add(1)
-			if !p.carried.push(p.current) {
-				p.release(p.current)
-			}
-		}
-		p.store.push(p.current)
-		p.current = nil
+		p.give(p.passes()[1:])
 	}
 	p.end()
 }
@@ -454,7 +449,7 @@ func (p *Pipe) verify() error {
 // Sum gives size and SHA-256 of what passed; only after the end.
 func (p *Pipe) Sum() (size int64, sha256 string) {
 	p.own.finish()
-	return p.moved.Load(), hex.EncodeToString(p.own.hash.Sum(nil))
+	return p.moved.Load(), Sum(p.own.hash)
 }
 
 // Record implements object.Source: the run of parts with these bytes at its end.

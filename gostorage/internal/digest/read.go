@@ -99,7 +99,7 @@ func SHA256(ctx context.Context, from object.Reader) (string, error) {
 			continue
 		}
 		if err == io.EOF {
-			return hex.EncodeToString(sum.Sum(nil)), nil
+			return Sum(sum), nil
 		}
 		if err != nil {
 			return "", err

@@ -61,7 +61,7 @@ func (r Record) SHA256() string {
 	if !ok {
 		return ""
 	}
-	return hex.EncodeToString(resumed.Sum(nil))
+	return Sum(resumed)
 }
 
 // Add gives the record of the run with one part more, after which the hash stands.

@@ -34,22 +34,26 @@ func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) e
 		return err
 	}
 	info.Modified = stat.ModTime()
-	if err := set(file, digestAttribute, digestRecord(info)); err != nil {
+	kept, err := set(file, digestAttribute, digestRecord(info))
+	if err != nil {
 		return err
 	}
-	if get(file, digestAttribute) == "" {
+	if !kept {
 		if err := mark(file, info); err != nil {
 			return err
 		}
 	}
 	if info.Record != "" {
-		if err := set(file, recordAttribute, info.Record); err != nil {
+		kept, err := set(file, recordAttribute, info.Record)
+		if err != nil {
 			return err
 		}
-		info.Record = get(file, recordAttribute)
+		if !kept {
+			info.Record = ""
+		}
 	}
 	if opts.ContentType != "" {
-		if err := set(file, contentTypeAttribute, opts.ContentType); err != nil {
+		if _, err := set(file, contentTypeAttribute, opts.ContentType); err != nil {
 			return err
 		}
 	}
@@ -58,17 +62,19 @@ func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) e
 		if err != nil {
 			return err
 		}
-		return set(file, metadataAttribute, string(metadata))
+		_, err = set(file, metadataAttribute, string(metadata))
+		return err
 	}
 	return nil
 }
 
-func set(file *os.File, name, value string) error {
+// set tells whether the file system keeps the attribute.
+func set(file *os.File, name, value string) (bool, error) {
 	err := unix.Fsetxattr(int(file.Fd()), name, []byte(value), 0)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // get gives a short attribute, or "".

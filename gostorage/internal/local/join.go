@@ -110,8 +110,7 @@ func (p *place) openAs(part object.Info) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := opened.info
-	if now.Size != part.Size || now.ETag != part.ETag && (now.SHA256 == "" || now.SHA256 != part.SHA256) {
+	if !opened.info.Same(part) {
 		_ = opened.Close()
 		return nil, object.Errorf(object.Mismatch, "the part has changed")
 	}
@@ -181,8 +180,6 @@ func (s *Store) Keep(_ context.Context, described object.Info, record string) (b
 		return object.CodeOf(err) == object.NotFound || object.CodeOf(err) == object.Mismatch, nil
 	}
 	defer func() { _ = opened.Close() }()
-	if err := set(opened.File, recordAttribute, record); err != nil {
-		return false, nil // beside it, then
-	}
-	return get(opened.File, recordAttribute) == record, nil
+	kept, err := set(opened.File, recordAttribute, record)
+	return kept && err == nil, nil // else beside it
 }

@@ -30,6 +30,18 @@ type Info struct {
 	Modified time.Time `json:"-"`
 }
 
+// Same tells whether these are the bytes that were described before. A digest tells more than a tag, which may change
+// with the object's time.
+func (i Info) Same(described Info) bool {
+	if i.Size != described.Size {
+		return false
+	}
+	if i.SHA256 != "" && described.SHA256 != "" {
+		return i.SHA256 == described.SHA256
+	}
+	return i.ETag != "" && i.ETag == described.ETag
+}
+
 // PutOptions say how an object is stored.
 type PutOptions struct {
 	Overwrite   bool

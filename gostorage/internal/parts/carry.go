@@ -98,9 +98,9 @@ func before(ctx context.Context, in object.Store, runs *Runs, key string) *diges
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
-	info, err := stat(ctx, in, previous, false)
+	info, err := in.Stat(ctx, previous)
 	if err == nil && info.Record == "" {
-		info, err = stat(ctx, in, previous, true)
+		err = addNote(ctx, in, &info)
 	}
 	if err != nil {
 		return nil

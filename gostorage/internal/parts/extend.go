@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"io"
 	"time"
 
@@ -80,7 +79,7 @@ func inOrder(ctx context.Context, in object.Store, folder string) ([]object.Info
 	if len(wanted) == 0 {
 		return nil, nil
 	}
-	return describe(ctx, in, wanted)
+	return describeListed(ctx, in, wanted, byKey(listed))
 }
 
 // readPart reads a part, which must be as it was described, into a hash, and gives its own digest.
@@ -106,7 +105,7 @@ func readPart(ctx context.Context, in object.Store, part object.Info, whole io.W
 	if part.SHA256 != "" {
 		return part.SHA256, err // which the reader has verified
 	}
-	return hex.EncodeToString(own.Sum(nil)), err
+	return digest.Sum(own), err
 }
 
 // openAs opens a part that must be as it was described. It is read as one with the digest that is known, else with the
@@ -116,12 +115,7 @@ func openAs(ctx context.Context, in object.Store, part object.Info, expected str
 	if err != nil {
 		return nil, err
 	}
-	now := opened.Info()
-	same := now.ETag != "" && now.ETag == part.ETag
-	if now.SHA256 != "" && part.SHA256 != "" {
-		same = now.SHA256 == part.SHA256 // a tag may change with the object's time
-	}
-	if !same || now.Size != part.Size {
+	if !opened.Info().Same(part) {
 		_ = opened.Close()
 		return nil, errChanged
 	}

@@ -17,8 +17,8 @@ const suffix = ".digest"
 
 func sidecar(key string) string { return key + suffix }
 
-// IsSidecar tells a sidecar from a part.
-func IsSidecar(key string) bool { return strings.HasSuffix(key, suffix) }
+// isSidecar tells a sidecar from a part.
+func isSidecar(key string) bool { return strings.HasSuffix(key, suffix) }
 
 // note is what a sidecar says of a part of which the store could not be told more when it was put.
 type note struct {
@@ -133,7 +133,7 @@ func DeleteAll(ctx context.Context, from object.Store, folder string) (int, erro
 	keys, count := make([]string, len(found)), 0
 	for i, info := range found {
 		keys[i] = info.Key
-		if !IsSidecar(info.Key) {
+		if !isSidecar(info.Key) {
 			count++
 		}
 	}

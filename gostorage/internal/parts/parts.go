@@ -4,6 +4,7 @@ package parts
 
 import (
 	"context"
+	"maps"
 	"path"
 
 	"golang.org/x/sync/errgroup"
@@ -48,6 +49,13 @@ func describe(ctx context.Context, from object.Store, wanted []Wanted) ([]object
 	if err != nil {
 		return nil, err
 	}
+	return describeListed(ctx, from, wanted, known)
+}
+
+// describeListed is describe with what is known by a listing.
+func describeListed(
+	ctx context.Context, from object.Store, wanted []Wanted, known map[string]object.Info,
+) ([]object.Info, error) {
 	found := make([]object.Info, len(wanted))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
@@ -104,25 +112,34 @@ func list(ctx context.Context, from object.Store, wanted []Wanted) (map[string]o
 		if err != nil {
 			return nil, err
 		}
-		for _, info := range listed {
-			known[info.Key] = info
-		}
+		maps.Copy(known, byKey(listed))
 	}
 	return known, nil
+}
+
+func byKey(listed []object.Info) map[string]object.Info {
+	known := make(map[string]object.Info, len(listed))
+	for _, info := range listed {
+		known[info.Key] = info
+	}
+	return known
 }
 
 // stat describes a part; what its sidecar says is taken in if it is about these bytes.
 func stat(ctx context.Context, from object.Store, key string, noted bool) (object.Info, error) {
 	info, err := from.Stat(ctx, key)
-	if err != nil || !noted {
-		return info, err
+	if err == nil && noted {
+		err = addNote(ctx, from, &info)
 	}
-	note, err := readNote(ctx, from, key)
-	if err != nil {
-		return info, err
+	return info, err
+}
+
+func addNote(ctx context.Context, from object.Store, part *object.Info) error {
+	note, err := readNote(ctx, from, part.Key)
+	if err == nil {
+		note.about(part)
 	}
-	note.about(&info)
-	return info, nil
+	return err
 }
 
 // longest gives the record of the longest run of parts at the beginning that has one, and how many they are.

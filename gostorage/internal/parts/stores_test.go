@@ -39,7 +39,7 @@ func (f *forgetful) Put(ctx context.Context, key string, src object.Source, opts
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	info, err := f.Store.Put(ctx, key, src, opts)
-	if err != nil || IsSidecar(key) {
+	if err != nil || isSidecar(key) {
 		return info, err
 	}
 	f.puts++
@@ -50,7 +50,7 @@ func (f *forgetful) Put(ctx context.Context, key string, src object.Source, opts
 
 func (f *forgetful) forget(info object.Info) object.Info {
 	info.Record = ""
-	if IsSidecar(info.Key) {
+	if isSidecar(info.Key) {
 		return info
 	}
 	info.SHA256, info.ETag = "", f.versions[info.Key]

@@ -258,7 +258,7 @@ func ours(key string) (part, beside bool) {
 	if len(number) != 5 || strings.Trim(number, "0123456789") != "" || number == "00000" {
 		return false, false
 	}
-	return !IsSidecar(key), IsSidecar(key)
+	return !isSidecar(key), isSidecar(key)
 }
 
 // inspect looks when the last of each unfinished write arrived. One that has ended in between has made something young.
