@@ -28,6 +28,7 @@ SCENARIOS = [
     "interrupted_child_of_a_thread",
     "many_children",
     "pool",
+    "signals_are_left_to_python",
     "spawned",
     "streams_belong_to_the_parent",
     "transfers_belong_to_the_parent",

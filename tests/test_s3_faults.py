@@ -418,15 +418,8 @@ def attempt(call):
         return None, error, time.monotonic() - started
 
 
-# A request that was given up and comes to the server later, whole: the object is there after the error. It is not yet
-# clear why the proxy holds it until then.
-LATE = ("stall up", "assemble small", "PutObject", "always")
-
-
 @pytest.mark.parametrize(("fault", "operation", "request_", "mode"), list(cases()))
-def test_matrix(fault, operation, request_, mode, world, adapter, request):
-    if (fault, operation, request_, mode) == LATE:
-        request.applymarker(pytest.mark.xfail(reason="the request goes on after the test has ended its stall"))
+def test_matrix(fault, operation, request_, mode, world, adapter):
     befall(fault, operation, request_, mode, world, adapter)
 
 

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import BYTES, make_s3
+from servers import FaultProxy
 from test_contract import Reads, digest, read_final
 
-from storage import StorageError
+from storage import ObjectExists, StorageError
 
 MiB = 1024 * 1024
 PART = 5 * MiB
@@ -409,12 +410,21 @@ def test_metadata_arrives(adapter, versitygw):
     assert found["Metadata"] == {"by": "=?utf-8?b?Wm/Dqw==?=", "plain": "as it is", "gostorage-sha256": digest(SMALL)}
 
 
-def test_a_large_body_is_announced(adapter, wire):
-    """A server may refuse it before it is sent; the parts of an upload that it has taken are not asked about."""
-    (put,) = wire(adapter.put_final, "a", LARGE[:PART])
-    assert put.headers.get("expect") == "100-continue"
-    entries = wire(adapter.put_final, "a", LARGE)
-    assert not [entry for entry in entries if "expect" in entry.headers]
+def test_a_large_body_that_may_be_refused_is_announced(minio, tmp_path):
+    """Then it is not sent in vain. (versitygw asks for it before it looks.)"""
+    with (
+        FaultProxy(minio, tmp_path) as faults,
+        contextlib.closing(make_s3(faults.endpoint, part_size=PART)) as adapter,
+    ):
+        adapter.put_final("a", LARGE[:PART], overwrite=False)
+        with pytest.raises(ObjectExists):
+            adapter.put_final("a", LARGE[1 : PART + 1], overwrite=False)
+        for data in (LARGE[:PART], LARGE):
+            adapter.put_final("a", data)
+        log = faults.log()
+    stored, refused = (entry for entry in log if "expect" in entry.headers)
+    assert (stored.operation, stored.status, stored.received) == ("PutObject", 200, PART)
+    assert (refused.operation, refused.status, refused.received) == ("PutObject", 412, 0)
 
 
 # ---- where it goes

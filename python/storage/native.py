@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import select
+import signal
 import sys
 import threading
 import weakref
@@ -36,6 +37,10 @@ TURN = 4 * 1024 * 1024
 _TURN_MS = 100  # a longer wait would keep Python from its signals
 _NAME = "storage._gostorage"
 _FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SUFFIXES[0])
+
+# Go's threads have the signal mask of the thread that loads them. Were they to take what Python's threads block, a
+# worker of billiard could be ended while it holds a lock of its pool. Go stops its own threads by SIGURG.
+_LEFT_TO_PYTHON = signal.valid_signals() - {signal.SIGURG}
 
 _lock = threading.RLock()
 _module: ModuleType | None = None
@@ -98,8 +103,13 @@ def _load_from(path: str) -> ModuleType:
     loader = importlib.machinery.ExtensionFileLoader(_NAME, path)
     spec = importlib.util.spec_from_file_location(_NAME, path, loader=loader)
     assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PYTHON)
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     sys.modules[_NAME] = module
     return module
 

@@ -280,6 +280,26 @@ def watched_by_faulthandler():
     assert "Fatal Python error: Segmentation fault" in text, text
 
 
+def signals_are_left_to_python():
+    """A signal that all threads of Python block waits for them: no thread of the extension takes it meanwhile."""
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM}
+
+    def blocked():
+        work("key", MANY)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        assert not before & signals, "loading leaves them blocked"
+        for number in signals:
+            os.kill(os.getpid(), number)
+        time.sleep(0.2)
+        assert signal.sigpending() >= signals, signal.sigpending()
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)  # they are dropped
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    child(child, blocked)
+    blocked()
+
+
 def traced_and_interrupted():
     for n in range(5):
         os.kill(os.getpid(), signal.SIGUSR2)

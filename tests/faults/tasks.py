@@ -74,7 +74,7 @@ def read(key):
 OPERATIONS = {"put": put, "assemble": assemble, "read": read}
 
 
-@app.task(name="until_limit", base=Limited, bind=True, soft_time_limit=1, time_limit=60)
+@app.task(name="until_limit", base=Limited, bind=True, soft_time_limit=3, time_limit=60)
 def until_limit(self, operation, key):
     """A soft time limit arrives as the exception it is; tells how much later, and whether anything became visible."""
     try:

@@ -115,7 +115,7 @@ func connect(c connection) (*client, error) {
 		Retryer:                      patience{retries},
 		RequestChecksumCalculation:   aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation:   aws.ResponseChecksumValidationWhenRequired,
-		ContinueHeaderThresholdBytes: 1 << 20,
+		ContinueHeaderThresholdBytes: -1, // the sender announces bodies
 		APIOptions: []func(*middleware.Stack) error{trim, func(stack *middleware.Stack) error {
 			return stack.Finalize.Add(signing, middleware.After)
 		}},

@@ -281,6 +281,42 @@ func TestCancelDuringAStalledPartAborts(t *testing.T) {
 	}
 }
 
+// What the system holds of a request must not go on to the server once the caller knows that it has failed.
+func TestARequestThatIsGivenUpDoesNotArriveLater(t *testing.T) {
+	const size = object.BlockSize // more than the server's system takes by itself, less than ours does
+	for _, cancelled := range []bool{false, true} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := open(t, "http://"+listener.Addr().String(), func(c *Config) { c.ReadTimeout, c.MaxAttempts = 0.3, 1 })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		given, got := make(chan struct{}), make(chan int64, 1)
+		go func() {
+			late, err := listener.Accept()
+			if err != nil {
+				got <- size
+				return
+			}
+			if cancelled {
+				time.Sleep(50 * time.Millisecond) // the system takes the request meanwhile
+				cancel(object.Errorf(object.Cancelled, "enough"))
+			}
+			<-given
+			n, _ := io.Copy(io.Discard, late)
+			_ = late.Close()
+			got <- n
+		}()
+		_, err = store.Put(ctx, "k", &endless{left: 1, size: size, bytes: make([]byte, size)}, object.PutOptions{Overwrite: true})
+		close(given)
+		if n := <-got; err == nil || n >= size {
+			t.Errorf("cancelled %t: error %v, and the server got %d bytes later", cancelled, err, n)
+		}
+		cancel(nil)
+		_, _ = store.Close(), listener.Close()
+	}
+}
+
 func TestRangesOfAReader(t *testing.T) {
 	data := storetest.Bytes(12<<20, 7)
 	var asked []string

@@ -70,6 +70,7 @@ type conn struct {
 	bytes  atomic.Int64 // that we have read and written
 	closed atomic.Bool
 	over   atomic.Bool // it has stalled
+	ending atomic.Bool
 }
 
 // looks is how many there are within the time of the stall timer.
@@ -172,6 +173,7 @@ const lastWords = 50 * time.Millisecond
 
 // SetWriteDeadline is what TLS does before it says that it closes. That must not take longer.
 func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.dropUnsent()
 	c.over.Store(true)
 	return c.Conn.SetWriteDeadline(t)
 }
@@ -189,7 +191,22 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{c}, r)
 }
 
+// dropUnsent sees to it that what the system still holds of a request goes with the connection: the server would get all
+// of it else, minutes after the caller was told that it failed.
+func (c *conn) dropUnsent() {
+	plain, ok := c.Conn.(*net.TCPConn)
+	if !ok || c.raw == nil || c.ending.Swap(true) {
+		return
+	}
+	held := 0
+	_ = c.raw.Control(func(fd uintptr) { held, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	if held > 0 {
+		_ = plain.SetLinger(0)
+	}
+}
+
 func (c *conn) Close() error {
+	c.dropUnsent()
 	if !c.closed.Swap(true) {
 		connections.Add(-1)
 	}
@@ -219,6 +236,10 @@ type sender struct{ client *http.Client }
 // agent names us to servers.
 var agent = []string{"django-gostorage"}
 
+// announced in bytes: a body of this size, which the server may refuse for what is there already, is sent once the
+// server says that it wants it. Another one is not worth the time of an answer.
+const announced = 1 << 20
+
 // Handle implements middleware.Handler.
 func (s sender) Handle(ctx context.Context, input any) (any, middleware.Metadata, error) {
 	prepared := input.(*smithyhttp.Request)
@@ -229,6 +250,10 @@ func (s sender) Handle(ctx context.Context, input any) (any, middleware.Metadata
 	switch stream := prepared.GetStream(); {
 	case about.part != nil && about.part.size > 0:
 		request.Body = about.part.body()
+		if request.Header.Get("If-None-Match") != "" && about.part.size >= announced {
+			request.Header.Set("Expect", "100-continue")
+			request.ProtoMajor, request.ProtoMinor = 1, 1 // net/http does not wait else
+		}
 	case stream != nil && request.ContentLength != 0:
 		request.Body = io.NopCloser(stream)
 	default:
