@@ -1,6 +1,7 @@
 // Package buffers is the memory that transfers work in: blocks outside the Go heap, under one budget of the process.
 //
-// The peak is: one block for each transfer under way (two for an assembly), plus at most the budget.
+// The peak is: one block for each transfer under way (two for an assembly), plus at most the budget. That is what a
+// process grows by: some of the budget is left for connections and the Go heap.
 package buffers
 
 import (
@@ -19,6 +20,10 @@ const Size = object.BlockSize
 
 // DefaultBudget in bytes bounds all read-ahead of the process.
 const DefaultBudget = 64 << 20
+
+// overhead in bytes is the part of the budget that is no memory of blocks: what else a process grows by, as measured
+// with eight uploads to S3 at once.
+const overhead = 12 << 20
 
 // ballast is never touched and so costs no memory. It makes the collector of an otherwise tiny heap run once for some
 // hundred small requests, not for each few dozen; the heap may hold as much garbage meanwhile.
@@ -47,7 +52,7 @@ type Pool struct {
 func NewPool(budget int64) *Pool { return &Pool{budget: budget / Size} }
 
 // Shared is the pool of the process.
-var Shared = NewPool(DefaultBudget)
+var Shared = NewPool(DefaultBudget - overhead)
 
 // Get gives the one block that a transfer always has of its own, outside the budget: it never waits.
 func (p *Pool) Get() (*Block, error) { return p.take(false) }
