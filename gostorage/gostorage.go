@@ -82,7 +82,7 @@ func Wait(call int64, milliseconds int64) (result string, err error) {
 	return table.Wait(call, time.Duration(milliseconds)*time.Millisecond)
 }
 
-// Signal gives the descriptor that can be read once there is news of a call.
+// Signal gives the descriptor that can be read once there is news of a call, or -1 when it has ended.
 func Signal(call int64) (fd int64, err error) {
 	defer guard("wait", &err)
 	signal, err := table.Signal(call)

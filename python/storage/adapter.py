@@ -126,8 +126,12 @@ class NativeAdapter(StorageAdapter):
         progress: Progress | None = None,
     ) -> FinalObject:
         key = check_file_id(file_id)
-        described = {"content_type": check_content_type(content_type), "metadata": check_metadata(metadata)}
-        stored = self._put("_final", key, stream, size, sha256, progress, overwrite=bool(overwrite), **described)
+        options: dict[str, Any] = {"overwrite": bool(overwrite)}
+        if content_type := check_content_type(content_type):
+            options["content_type"] = content_type
+        if described := check_metadata(metadata):
+            options["metadata"] = described
+        stored = self._put("_final", key, stream, size, sha256, progress, **options)
         return self._final_object(stored)
 
     def _put(
@@ -143,8 +147,11 @@ class NativeAdapter(StorageAdapter):
         size, sha256 = check_count("size", size), check_sha256(sha256)
         check_source(stream)
         meter = Meter(progress, size)
-        expected = {"size": -1 if size is None else size, "sha256": sha256}
-        with native.Call(getattr(self, area), "put", key=key, **expected, **options) as call:
+        if size is not None:
+            options["size"] = size
+        if sha256:
+            options["sha256"] = sha256
+        with native.Call(getattr(self, area), "put", key=key, **options) as call:
             meter.final(pump(stream, call, meter))
             call.finish()
             return call.wait()
@@ -228,7 +235,9 @@ class NativeAdapter(StorageAdapter):
     ) -> ObjectReader:
         start = check_count("start", start) or 0
         length = check_count("length", length)
-        wanted = {"key": self._final_key(bucket, key), "start": start}
+        wanted: dict[str, Any] = {"key": self._final_key(bucket, key)}
+        if start:
+            wanted["start"] = start
         if length is not None:
             wanted["length"] = length
         return self._reader(self._final, wanted, start=start, length=length)

@@ -360,7 +360,9 @@ def check_content_type(content_type: str | None) -> str:
 
 def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     """Raises ``ValueError`` for more than 2 KiB in all, ``TypeError`` for what is not text."""
-    checked = dict(metadata or {})
+    if not metadata:
+        return {}
+    checked = dict(metadata)
     if not all(isinstance(text, str) for pair in checked.items() for text in pair):
         raise TypeError("metadata maps str to str")
     if sum(len(name.encode()) + len(value.encode()) for name, value in checked.items()) > MAX_METADATA_BYTES:

@@ -20,7 +20,6 @@ import signal
 import sys
 import threading
 import weakref
-from math import inf
 from pathlib import Path
 from time import monotonic, sleep
 from types import ModuleType
@@ -76,11 +75,6 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _extension() -> Any:
-    module = _module
-    return module if module is not None else _load()
 
 
 def _load() -> ModuleType:
@@ -155,11 +149,15 @@ _check_signals = ctypes.pythonapi.PyErr_CheckSignals
 def _invoke(function: str, *arguments: object) -> Any:
     """Call a function of the extension; its errors become ours here and nowhere else."""
     try:
-        return getattr(_extension(), f"gostorage_{function}")(*arguments)
+        return getattr(_module or _load(), "gostorage_" + function)(*arguments)
     except RuntimeError as error:
         if not str(error).startswith(WIRE):  # what a signal handler raised
             raise
         raise from_wire(str(error)) from None
+
+
+_encode = json.JSONEncoder(check_circular=False).encode
+_decode = json.JSONDecoder().raw_decode
 
 
 def forked(what: str) -> StorageError:
@@ -204,12 +202,11 @@ def close_store(store: int) -> None:
 class Call:
     """An operation that the Go side carries out in a ``with`` block. Leaving that by an exception undoes it."""
 
-    __slots__ = ("__weakref__", "_generation", "_signal", "_start", "number")
+    __slots__ = ("__weakref__", "_generation", "_start", "number")
 
     def __init__(self, store: int, op: str, **arguments: Any) -> None:
         self._generation = _generation
-        self._signal: select.poll | None = None
-        self._start = store, op, json.dumps(arguments)
+        self._start = store, op, _encode(arguments)
         self.number = number()
 
     def __enter__(self) -> Call:
@@ -260,21 +257,20 @@ class Call:
     def poll(self, milliseconds: int = _TURN_MS) -> dict[str, Any] | None:
         """The result, or None when it is not there in time."""
         self._check()
-        if self._signal is None:
-            if text := _invoke("Wait", self.number, 0):
-                return self._said(text)
-            self._signal = select.poll()
-            self._signal.register(_invoke("Signal", self.number), select.POLLIN)
-        if not self._signal.poll(min(milliseconds, _TURN_MS)):  # the Go side is not woken to hear that nothing is new
-            return None
-        return self._said(_invoke("Wait", self.number, 0))
-
-    def _said(self, text: str) -> dict[str, Any] | None:
-        return json.loads(text) if text else None
+        if (descriptor := _invoke("Signal", self.number)) >= 0:
+            news = select.poll()  # Python waits, not Go: signals are seen at once
+            news.register(descriptor, select.POLLIN)
+            news.poll(min(milliseconds, _TURN_MS))
+        text = _invoke("Wait", self.number, 0)
+        return _decode(text)[0] if text else None
 
     def wait(self, seconds: float | None = None) -> dict[str, Any]:
         """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""
-        end = monotonic() + (inf if seconds is None else seconds)
+        if seconds is None:
+            while (result := self.poll()) is None:
+                pass
+            return result
+        end = monotonic() + seconds
         while True:
             left = end - monotonic()
             result = self.poll(int(min(max(left, 0) * 1000, _TURN_MS)))
@@ -369,6 +365,11 @@ def address_of(buffer: bytearray | memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
+_address_of_bytes = ctypes.pythonapi.PyBytes_AsString
+_address_of_bytes.argtypes, _address_of_bytes.restype = [ctypes.py_object], ctypes.c_void_p
+
+
 def address_of_bytes(data: bytes) -> int:
     """The address of the bytes themselves, without a copy; the caller keeps them alive."""
-    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    address: int = _address_of_bytes(data)
+    return address

@@ -54,11 +54,13 @@ class Meter:
 
 def check_source(source: object) -> None:
     """Raises ``TypeError`` for what can be seen to give no bytes, before anything is started."""
+    if isinstance(source, Buffers):
+        return
     if isinstance(source, str):
         raise TypeError("the stream gives text: pass bytes, or a file opened in binary mode")
     if isinstance(source, io.TextIOBase):
         raise TypeError("the file is open in text mode: open it in binary mode, open(…, 'rb')")
-    if hasattr(source, "readinto") or hasattr(source, "read") or isinstance(source, Buffers):
+    if hasattr(source, "readinto") or hasattr(source, "read"):
         return
     if isinstance(source, AsyncIterable):
         raise TypeError("the stream is an async iterator: this method takes a synchronous stream")
@@ -72,10 +74,10 @@ def check_source(source: object) -> None:
 def pump(source: Source, call: native.Call, meter: Meter) -> int:
     """Move all of ``source`` into a put; gives the number of bytes. What the source raises arrives unchanged."""
     sink = _Sink(call, meter)
-    readinto, read = getattr(source, "readinto", None), getattr(source, "read", None)
     if isinstance(source, Buffers):
-        sink.take(source)
-    elif callable(readinto):
+        return sink.take(source)
+    readinto, read = getattr(source, "readinto", None), getattr(source, "read", None)
+    if callable(readinto):
         if (file := _plain_file(source)) is not None:
             _pump_file(file, sink)
         _pump_into(readinto, sink)
@@ -254,7 +256,7 @@ class ObjectReader(io.BufferedReader):
         raw = _Raw(owner, number, opened, start, length)
         # BufferedReader asks where it stands and swallows what comes of it, a signal's exception too: no Python there.
         raw.tell = int  # type: ignore[method-assign]
-        super().__init__(raw, CHUNK)
+        super().__init__(raw, max(1, min(CHUNK, raw.size)))
         del raw.tell
         self._window = raw
         self._key: str = opened["key"]

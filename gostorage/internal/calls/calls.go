@@ -13,11 +13,13 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
@@ -30,12 +32,15 @@ const (
 	// writeWait bounds one Write, and undoWait one Cancel: Python must see a signal within 250 ms.
 	writeWait = 100 * time.Millisecond
 	undoWait  = 40 * time.Millisecond
+	// short in bytes is what a put may have to be made on the thread that asks for it.
+	short = 64 << 10
 )
 
 var errCancelled = object.Errorf(object.Cancelled, "the transfer was cancelled")
 
 type store struct {
 	object.Store
+	yields bool // its short operations can be made on the thread that asks for them
 	runs   parts.Runs
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -51,6 +56,10 @@ type call struct {
 	result   any
 	err      error
 	signal   *signal
+
+	begin   func(here bool) // sets the work going, once: on this thread, or in the background
+	here    bool            // whether that may be this thread
+	routine atomic.Pointer[coroutine.Coroutine]
 }
 
 type reader struct {
@@ -119,7 +128,9 @@ func (t *Table) Open(id int64, config string) error {
 		return made.Close()
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	t.stores[id] = &store{Store: faulty(made), ctx: ctx, cancel: cancel}
+	opened := faulty(made)
+	_, yields := opened.(object.Yielding)
+	t.stores[id] = &store{Store: opened, yields: yields, ctx: ctx, cancel: cancel}
 	return nil
 }
 
@@ -195,33 +206,61 @@ func (t *Table) Start(id, number int64, op, args string) error {
 	if err != nil {
 		return object.Wire(op, request.Key, err)
 	}
-	news, err := newSignal()
-	if err != nil {
-		return object.Wire(op, request.Key, err)
-	}
 	ctx, cancel := context.WithCancelCause(on.ctx)
 	started := &call{
 		op: op, key: request.Key, cancel: cancel, pipe: request.pipe, progress: request.progress, commit: request.commit,
-		done: make(chan struct{}), signal: news,
+		done: make(chan struct{}), signal: newSignal(), here: request.short && on.yields,
 	}
 	if started.commit != nil {
-		started.commit.raise = news.raise
+		started.commit.raise = started.signal.raise
+	}
+	var once sync.Once
+	begun := func() bool { return true }
+	started.begin = func(here bool) {
+		once.Do(func() {
+			begun()
+			if !here {
+				go t.run(ctx, started, work)
+				return
+			}
+			routine := coroutine.New(ctx, started.news, func(ctx context.Context) { t.run(ctx, started, work) })
+			started.routine.Store(routine)
+			routine.Resume()
+		})
 	}
 	t.mu.Lock()
 	t.calls[number] = started
 	t.running[started] = struct{}{}
 	t.mu.Unlock()
-	go t.run(ctx, started, work)
+	if started.pipe == nil {
+		started.begin(started.here)
+		return nil
+	}
+	// The work of a put begins when there is some: a small one has all its bytes then. If it is ended before, so is that.
+	begun = context.AfterFunc(ctx, func() { started.begin(false) })
 	return nil
 }
 
-// Signal gives the descriptor that can be read once there is news of a call. It is closed when the call is forgotten.
+// news gives what tells of news, and what does so.
+func (c *call) news() (int, func(), error) {
+	fd, err := c.signal.descriptor()
+	return fd, c.signal.raise, err
+}
+
+// Signal gives the descriptor that can be read once there is news of a call, or -1 when it has ended. It may be another
+// after each Wait, and is closed when the call is forgotten.
 func (t *Table) Signal(id int64) (int, error) {
 	c, err := t.call(id)
 	if err != nil {
 		return 0, err
 	}
-	return c.signal.fd, nil
+	if closed(c.done) {
+		return -1, nil
+	}
+	if routine := c.routine.Load(); routine != nil {
+		return routine.Waits(), nil
+	}
+	return c.signal.descriptor()
 }
 
 func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
@@ -262,6 +301,9 @@ func (t *Table) Write(id int64, data []byte) (int, error) {
 	if c.pipe == nil {
 		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
 	}
+	if c.pipe.Moved()+int64(len(data)) > short {
+		c.begin(false)
+	}
 	n, err := c.pipe.Write(data, writeWait)
 	if err != nil {
 		return n, object.Wire(c.op, c.key, err)
@@ -278,6 +320,11 @@ func (t *Table) Pull(id int64, fd, most int) (int, error) {
 	}
 	if c.pipe == nil {
 		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
+	}
+	if moved := c.pipe.Moved(); moved > short {
+		c.begin(false)
+	} else {
+		most = min(most, int(short+1-moved))
 	}
 	var failed error
 	n, err := c.pipe.ReadFrom(func(into []byte) (n int, err error) {
@@ -312,6 +359,7 @@ func (t *Table) Finish(id int64) error {
 	switch {
 	case c.pipe != nil:
 		c.pipe.CloseWrite()
+		c.begin(c.here)
 	case c.commit != nil:
 		c.commit.agree()
 	default:
@@ -326,6 +374,9 @@ func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
 	c, err := t.news(id)
 	if err != nil {
 		return "", err
+	}
+	if routine := c.routine.Load(); routine != nil && routine.Mine() {
+		routine.Resume()
 	}
 	if c.commit != nil && !closed(c.commit.agreed) {
 		if either(c.commit.ready, c.done, wait) && !closed(c.done) {
@@ -408,6 +459,9 @@ func (t *Table) Cancel(id int64) {
 	}
 	c.signal.drop()
 	c.cancel(errCancelled)
+	if routine := c.routine.Load(); routine != nil && routine.Mine() {
+		unwind(routine)
+	}
 	discard := func() {
 		if opened, ok := c.result.(*openedReader); ok {
 			_ = opened.reader.Close()
@@ -421,6 +475,18 @@ func (t *Table) Cancel(id int64) {
 		<-c.done
 		discard()
 	}()
+}
+
+// unwind goes on with what was cancelled until it has ended, which takes no longer than it takes to hear of it.
+func unwind(routine *coroutine.Coroutine) {
+	for end := time.Now().Add(undoWait); ; {
+		fd, ended := routine.Resume()
+		left := time.Until(end).Milliseconds()
+		if ended || left <= 0 {
+			return
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left))
+	}
 }
 
 // CancelAll undoes whatever runs, in the background, and tells how many calls have not ended. Who waits for one of them

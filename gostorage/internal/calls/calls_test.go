@@ -3,10 +3,14 @@ package calls
 import (
 	"context"
 	"encoding/json"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -23,6 +27,11 @@ func TestPanicInTheBackgroundIsAnError(t *testing.T) {
 		call := int64(call)
 		if err := table.Start(1, call, op, `{"key": "a/b"}`); err != nil {
 			t.Fatal(err)
+		}
+		if op == "put" {
+			if err := table.Finish(call); err != nil {
+				t.Fatal(err)
+			}
 		}
 		_, err := table.Wait(call, time.Minute)
 		if err == nil || !strings.HasPrefix(err.Error(), "E1|internal|"+op+"|a%2Fb|") {
@@ -154,4 +163,109 @@ func nothingLeft(t *testing.T, table *Table) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("left: %v", counts)
+}
+
+// waiting is a Store whose Stat waits, in a coroutine, until its context ends or something comes.
+type waiting struct {
+	object.Store
+	ends [2]int
+}
+
+func newWaiting(t *testing.T) (*Table, *waiting) {
+	t.Helper()
+	runtime.LockOSThread() // as Python's threads are while they are in here
+	t.Cleanup(runtime.UnlockOSThread)
+	w := &waiting{}
+	if err := unix.Pipe2(w.ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = unix.Close(w.ends[0]), unix.Close(w.ends[1]) })
+	table := NewTable()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	table.stores[1] = &store{Store: w, yields: true, ctx: ctx, cancel: cancel}
+	return table, w
+}
+
+func (w *waiting) Close() error { return nil }
+
+func (w *waiting) Stat(ctx context.Context, key string) (object.Info, error) {
+	defer context.AfterFunc(ctx, w.come)()
+	coroutine.Of(ctx).Wait(w.ends[0])
+	if ctx.Err() != nil {
+		return object.Info{}, context.Cause(ctx)
+	}
+	_, err := coroutine.Aside(ctx, func(context.Context) (int, error) { return 0, nil }, nil)
+	return object.Info{Key: key, Size: 7}, err
+}
+
+func (w *waiting) come() { _, _ = unix.Write(w.ends[1], []byte{1}) }
+
+// answer waits for a call as Python does.
+func answer(t *testing.T, table *Table, call int64) (string, error) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		fd, err := table.Signal(call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fd >= 0 {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		}
+		if text, err := table.Wait(call, 0); text != "" || err != nil {
+			return text, err
+		}
+	}
+	t.Fatal("no answer")
+	return "", nil
+}
+
+func TestShortCallsAreMadeOnTheThreadThatAsks(t *testing.T) {
+	table, store := newWaiting(t)
+	before := runtime.NumGoroutine()
+	for call := int64(1); call < 4; call++ {
+		if err := table.Start(1, call, "stat", `{"key": "k"}`); err != nil {
+			t.Fatal(err)
+		}
+		if fd, err := table.Signal(call); fd != store.ends[0] || err != nil {
+			t.Errorf("it waits for %d, %v", fd, err)
+		}
+		store.come()
+		if text, err := answer(t, table, call); !strings.Contains(text, `"size":7`) {
+			t.Errorf("stat gives %q, %v", text, err)
+		}
+	}
+	nothingLeft(t, table)
+	if now := runtime.NumGoroutine(); now > before {
+		t.Errorf("%d goroutines are left", now-before)
+	}
+}
+
+func TestShortCallsEndWithTheirContext(t *testing.T) {
+	for name, end := range map[string]func(*Table){
+		"cancelled":     func(table *Table) { table.Cancel(1) },
+		"store closed":  func(table *Table) { _ = table.Close(1) },
+		"all cancelled": func(table *Table) { table.CancelAll() },
+	} {
+		for _, elsewhere := range []bool{false, true} {
+			table, _ := newWaiting(t)
+			if err := table.Start(1, 1, "stat", `{"key": "k"}`); err != nil {
+				t.Fatal(err)
+			}
+			if elsewhere {
+				done := make(chan struct{})
+				go func() { end(table); close(done) }()
+				<-done
+			} else {
+				end(table)
+			}
+			if name == "cancelled" {
+				if elsewhere {
+					continue // its thread has to come for it, and knows no more of it
+				}
+			} else if _, err := answer(t, table, 1); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|stat|k|") {
+				t.Errorf("%s: stat gives %v", name, err)
+			}
+			nothingLeft(t, table)
+		}
+	}
 }

@@ -34,6 +34,7 @@ type Request struct {
 	pipe     *digest.Pipe
 	progress func() int64
 	commit   *commit
+	short    bool // nothing but a request or few
 }
 
 type part struct {
@@ -97,6 +98,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 				return parts.Put(ctx, on.Store, &on.runs, r.Key, r.pipe, r.options())
 			}, nil
 		}
+		r.short = true
 		return func(ctx context.Context) (any, error) { return on.Put(ctx, r.Key, r.pipe, r.options()) }, nil
 	case "assemble":
 		temp, err := t.store(r.TempStore)
@@ -110,6 +112,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			return counted{count}, err
 		}, nil
 	case "get":
+		r.short = true
 		return func(ctx context.Context) (any, error) {
 			opened, err := parts.Open(ctx, on, parts.Wanted{Key: r.Key, Expect: expected(r.Size, r.SHA256)}, r.hint())
 			if err != nil {
@@ -118,8 +121,10 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			return &openedReader{Info: opened.Info(), reader: &reader{opened, id}}, nil
 		}, nil
 	case "stat":
+		r.short = true
 		return func(ctx context.Context) (any, error) { return on.Stat(ctx, r.Key) }, nil
 	case "delete":
+		r.short = true
 		if r.Temp {
 			return func(ctx context.Context) (any, error) { return struct{}{}, parts.Delete(ctx, on, r.Key) }, nil
 		}

@@ -1,7 +1,7 @@
 package calls
 
 import (
-	"sync/atomic"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -12,34 +12,60 @@ import (
 // from Python and blocked in here would have to hand its processor to another thread, which costs more than all else in
 // a small call. Python's own poll sees signals too, at once.
 type signal struct {
-	fd     int
-	owners atomic.Int32 // the call that runs, and the one who asked for it
+	mu     sync.Mutex
+	fd     int // -1: nobody has asked for it yet
+	raised bool
+	owners int // the call that runs, and the one who asked for it
 }
 
-func newSignal() (*signal, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		failed := object.Errorf(object.IO, "no descriptor for a call: %v", err)
-		failed.Retryable = true
-		return nil, failed
+func newSignal() *signal { return &signal{fd: -1, owners: 2} }
+
+// descriptor gives the descriptor, which is made now if it was not before.
+func (s *signal) descriptor() (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			failed := object.Errorf(object.IO, "no descriptor for a call: %v", err)
+			failed.Retryable = true
+			return -1, failed
+		}
+		s.fd = fd
+		if s.raised {
+			_, _ = unix.Write(fd, one)
+		}
 	}
-	s := &signal{fd: fd}
-	s.owners.Store(2)
-	return s, nil
+	return s.fd, nil
 }
 
 var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 
-func (s *signal) raise() { _, _ = unix.Write(s.fd, one) }
+func (s *signal) raise() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.raised = true
+	if s.fd >= 0 {
+		_, _ = unix.Write(s.fd, one)
+	}
+}
 
 func (s *signal) lower() {
-	var count [8]byte
-	_, _ = unix.Read(s.fd, count[:])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.raised && s.fd >= 0 {
+		var count [8]byte
+		_, _ = unix.Read(s.fd, count[:])
+	}
+	s.raised = false
 }
 
 // drop closes the descriptor when neither side needs it any more.
 func (s *signal) drop() {
-	if s.owners.Add(-1) == 0 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owners--; s.owners == 0 && s.fd >= 0 {
 		_ = unix.Close(s.fd)
+		s.fd = -1
 	}
 }

@@ -140,6 +140,13 @@ type Store interface {
 	Close() error
 }
 
+// Yielding is a Store of which Put with all bytes there, Get, Stat and Delete keep their thread for nothing that takes
+// long: in a coroutine they leave it.
+type Yielding interface {
+	Store
+	Yields()
+}
+
 // Same settles a put that found an object already there: an identical one is success, so that a retry is safe.
 func Same(there, put Info) (Info, error) {
 	if there.Size == put.Size && there.SHA256 == put.SHA256 {

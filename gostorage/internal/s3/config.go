@@ -142,22 +142,19 @@ func (c connection) tlsConfig() (*tls.Config, error) {
 }
 
 // proxy decides once, since a client has one host.
-func (c connection) proxy(host *url.URL) (func(*http.Request) (*url.URL, error), error) {
+func (c connection) proxy(host *url.URL) (*url.URL, error) {
 	if c.Proxy != "" {
 		through, err := url.Parse(c.Proxy)
 		if err != nil || through.Host == "" {
 			return nil, object.Errorf(object.Config, "proxy is a URL such as http://proxy.example:3128")
 		}
-		return http.ProxyURL(through), nil
+		return through, nil
 	}
 	through, err := http.ProxyFromEnvironment(&http.Request{URL: host})
 	if err != nil {
 		return nil, object.Errorf(object.Config, "HTTP_PROXY or HTTPS_PROXY of the environment is no URL")
 	}
-	if through == nil {
-		return nil, nil
-	}
-	return http.ProxyURL(through), nil
+	return through, nil
 }
 
 // setEnvironment makes Go's view of the environment that of Python, which may have changed since the extension was

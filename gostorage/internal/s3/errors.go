@@ -190,6 +190,13 @@ func network(err error) error {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "HTTP response to HTTPS") {
 		return fail(object.Refused, "the endpoint does not speak TLS: begin endpoint_url with http://, or use its https port")
 	}
+	if refused, ok := errors.AsType[proxyError](err); ok {
+		code := object.Unavailable
+		if hopeless(err) {
+			code = object.Refused
+		}
+		return fail(code, "%v: set proxy to one that lets this machine through to the endpoint", refused)
+	}
 	if missing, ok := errors.AsType[*net.DNSError](err); ok {
 		return fail(object.Unavailable, "the endpoint's name %q cannot be resolved", missing.Name)
 	}
@@ -245,6 +252,9 @@ func refusedWith(err error, statuses ...int) bool {
 
 // hopeless tells errors that no other attempt cures, though the SDK would try.
 func hopeless(err error) bool {
+	if refused, ok := errors.AsType[proxyError](err); ok && refused < http.StatusInternalServerError {
+		return true
+	}
 	return certificate(err) || strings.Contains(err.Error(), "HTTP response to HTTPS")
 }
 

@@ -33,36 +33,40 @@ type operations struct {
 	listParts      operation[sdk.ListPartsInput, sdk.ListPartsOutput]
 }
 
-func prepare(client *sdk.Client, send sender) operations {
+func prepare(client *sdk.Client, by *attempts) operations {
 	return operations{
-		putObject:      take(client.PutObject, send, readPut),
-		getObject:      take(client.GetObject, send, readGet),
-		headObject:     take(client.HeadObject, send, readHead),
-		deleteObject:   take(client.DeleteObject, send, readDelete),
-		deleteObjects:  take(client.DeleteObjects, send, nil),
-		listObjects:    take(client.ListObjectsV2, send, nil),
-		createUpload:   take(client.CreateMultipartUpload, send, nil),
-		uploadPart:     take(client.UploadPart, send, readPart),
-		copyPart:       take(client.UploadPartCopy, send, nil),
-		copyObject:     take(client.CopyObject, send, nil),
-		completeUpload: take(client.CompleteMultipartUpload, send, nil),
-		abortUpload:    take(client.AbortMultipartUpload, send, nil),
-		listUploads:    take(client.ListMultipartUploads, send, nil),
-		listParts:      take(client.ListParts, send, nil),
+		putObject:      take(client.PutObject, by, readPut),
+		getObject:      take(client.GetObject, by, readGet),
+		headObject:     take(client.HeadObject, by, readHead),
+		deleteObject:   take(client.DeleteObject, by, readDelete),
+		deleteObjects:  take(client.DeleteObjects, by, nil),
+		listObjects:    take(client.ListObjectsV2, by, nil),
+		createUpload:   take(client.CreateMultipartUpload, by, nil),
+		uploadPart:     take(client.UploadPart, by, readPart),
+		copyPart:       take(client.UploadPartCopy, by, nil),
+		copyObject:     take(client.CopyObject, by, nil),
+		completeUpload: take(client.CompleteMultipartUpload, by, nil),
+		abortUpload:    take(client.AbortMultipartUpload, by, nil),
+		listUploads:    take(client.ListMultipartUploads, by, nil),
+		listParts:      take(client.ListParts, by, nil),
 	}
 }
 
-// operation is one of the SDK's with its steps built beforehand: for each call the SDK would build them anew, which costs
-// more than all the rest of a small request. Steps serve one call at a time; those that stay (see needless) keep nothing
-// from call to call.
+// operation is one of the SDK's: its form of a request and its understanding of an answer. What the SDK does in between
+// costs more than all the rest of a small request; with one endpoint, one way to sign and one transport attempts do it.
 type operation[In, Out any] struct {
+	by    *attempts
+	brief func(*http.Response) (*Out, error) // understands a plain success, in place of the SDK; or nil
+	first steps
 	idle  chan steps
 	build func() steps
 }
 
+// steps are those of the SDK around the attempts of a call.
 type steps struct {
-	handler middleware.Handler
-	base    context.Context // what the SDK tells its steps
+	base       context.Context // what the SDK tells its steps
+	serialize  middleware.SerializeMiddleware
+	understand *middleware.DeserializeStep // for one answer at a time
 }
 
 // idleSteps are kept for the next calls of an operation.
@@ -98,101 +102,102 @@ func (t taker) HandleInitialize(
 	return middleware.InitializeOutput{}, middleware.Metadata{}, errTaken
 }
 
-// take makes an operation of a method of the SDK's client. read, if there is one, understands a success in place of the
-// SDK.
+// take makes an operation of a method of the SDK's client.
 func take[In, Out any](
-	method func(context.Context, *In, ...func(*sdk.Options)) (*Out, error), send sender,
-	read func(*http.Response) (*Out, error),
+	method func(context.Context, *In, ...func(*sdk.Options)) (*Out, error), by *attempts,
+	brief func(*http.Response) (*Out, error),
 ) operation[In, Out] {
 	build := func() steps {
 		var taken steps
-		var stack *middleware.Stack
 		_, _ = method(context.Background(), new(In), func(o *sdk.Options) {
 			o.APIOptions = append(o.APIOptions, func(built *middleware.Stack) error {
-				stack = built
-				return stack.Initialize.Add(taker{&taken.base}, middleware.Before)
+				taken.serialize, _ = built.Serialize.Get("OperationSerializer")
+				taken.understand = built.Deserialize
+				return built.Initialize.Add(taker{&taken.base}, middleware.Before)
 			})
 		})
-		_, _ = stack.Initialize.Remove(taker{}.ID())
-		if read != nil {
-			understand := &brief[Out]{read: read}
-			understand.full, _ = stack.Deserialize.Swap(understand.ID(), understand)
-		}
-		taken.handler = middleware.DecorateHandler(send, stack)
 		return taken
 	}
-	return operation[In, Out]{idle: make(chan steps, idleSteps), build: build}
+	return operation[In, Out]{by: by, brief: brief, first: build(), idle: make(chan steps, idleSteps), build: build}
 }
 
 // joined is the context of a call, and what the SDK tells its steps.
 type joined struct {
 	context.Context
-	base  context.Context
-	about *request
+	base context.Context
 }
 
 func (j *joined) Value(key any) any {
-	if key == (requestKey{}) {
-		return j.about
-	}
 	if value := j.Context.Value(key); value != nil {
 		return value
 	}
 	return j.base.Value(key)
 }
 
-// perform makes a request, with the SDK's retries and our classes of errors.
+// perform makes a request, with retries and our classes of errors.
 func perform[In, Out any](ctx context.Context, about *request, in *In, op operation[In, Out]) (*Out, error) {
 	about.began = time.Now()
-	steps := op.borrow()
-	defer op.giveBack(steps)
-	out, _, err := steps.handler.Handle(&joined{ctx, steps.base, about}, in)
+	var out *Out
+	understand := func(ctx context.Context, response *http.Response) (err error) {
+		out, err = op.understand(ctx, response)
+		return err
+	}
+	send := serialized{about, func(ctx context.Context, prepared *smithyhttp.Request) error {
+		return op.by.make(ctx, about, prepared, understand)
+	}}
+	_, _, err := op.first.serialize.HandleSerialize(
+		&joined{ctx, op.first.base}, middleware.SerializeInput{Parameters: in, Request: smithyhttp.NewStackRequest()}, send,
+	)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		return nil, classify(err)
 	}
+	return out, nil
+}
+
+// serialized is what comes after the SDK has given a request its form.
+type serialized struct {
+	about *request
+	send  func(context.Context, *smithyhttp.Request) error
+}
+
+// HandleSerialize implements middleware.SerializeHandler.
+func (s serialized) HandleSerialize(
+	ctx context.Context, in middleware.SerializeInput,
+) (out middleware.SerializeOutput, metadata middleware.Metadata, err error) {
+	return out, metadata, s.send(ctx, in.Request.(*smithyhttp.Request))
+}
+
+// understand gives what an answer says: of a plain success the few headers that we look at, not all that S3 knows.
+func (op operation[In, Out]) understand(ctx context.Context, response *http.Response) (*Out, error) {
+	if op.brief != nil && response.StatusCode/100 == 2 {
+		out, err := op.brief(response)
+		if err != nil {
+			err = &smithyhttp.ResponseError{
+				Response: &smithyhttp.Response{Response: response}, Err: &smithy.DeserializationError{Err: err},
+			}
+		}
+		if out != nil || err != nil {
+			return out, err
+		}
+	}
+	steps := op.borrow()
+	defer op.giveBack(steps)
+	out, _, err := steps.understand.HandleMiddleware(ctx, nil, answered{&smithyhttp.Response{Response: response}})
+	if err != nil {
+		return nil, err
+	}
 	return out.(*Out), nil
 }
 
-// brief understands the answer to a request that is made often: the few headers that we look at, not all that S3 knows.
-// Whatever is not a plain success it leaves to the SDK.
-type brief[Out any] struct {
-	read func(*http.Response) (*Out, error) // neither: it is left to the SDK
-	full middleware.DeserializeMiddleware
-}
+// answered stands for the sending of a request that has its answer.
+type answered struct{ response *smithyhttp.Response }
 
-func (b *brief[Out]) ID() string { return "OperationDeserializer" }
-
-func (b *brief[Out]) HandleDeserialize(
-	ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler,
-) (middleware.DeserializeOutput, middleware.Metadata, error) {
-	out, metadata, err := next.HandleDeserialize(ctx, in)
-	if response, ok := out.RawResponse.(*smithyhttp.Response); ok && err == nil && response.StatusCode/100 == 2 {
-		result, err := b.read(response.Response)
-		if err != nil {
-			return out, metadata, &smithy.DeserializationError{Err: err}
-		}
-		if result != nil {
-			out.Result = result
-			return out, metadata, nil
-		}
-	}
-	return b.full.HandleDeserialize(ctx, in, answered{out, metadata, err})
-}
-
-// answered is the rest of the steps when they are done.
-type answered struct {
-	out      middleware.DeserializeOutput
-	metadata middleware.Metadata
-	err      error
-}
-
-func (a answered) HandleDeserialize(
-	context.Context, middleware.DeserializeInput,
-) (middleware.DeserializeOutput, middleware.Metadata, error) {
-	return a.out, a.metadata, a.err
+// Handle implements middleware.Handler.
+func (a answered) Handle(context.Context, any) (any, middleware.Metadata, error) {
+	return a.response, middleware.Metadata{}, nil
 }
 
 // header gives a header by its canonical name, or nil.

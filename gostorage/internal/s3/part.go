@@ -1,12 +1,7 @@
 package s3
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"io"
-	"net"
-	"sync"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -18,9 +13,6 @@ type part struct {
 	size   int64
 	sums   sums
 	after  func() // called when the blocks were given back, or nil
-
-	using  sync.RWMutex // held for reading by whoever looks at the blocks
-	closed bool
 }
 
 // collect takes blocks until there are size bytes, a multiple of a block, and tells whether the source has ended.
@@ -53,11 +45,8 @@ func collectAfter(
 	}
 }
 
-// release gives the blocks back, once nobody looks at them: the HTTP client may do so after it has answered.
+// release gives the blocks back.
 func (p *part) release() {
-	p.using.Lock()
-	defer p.using.Unlock()
-	p.closed = true
 	for _, block := range p.blocks {
 		block.Release()
 	}
@@ -68,97 +57,11 @@ func (p *part) release() {
 	}
 }
 
-// body reads the part for one attempt. What is small is copied, into a form that net/http sends together with the
-// headers.
-func (p *part) body() io.ReadCloser {
-	if p.size > writeBuffer/2 {
-		return &body{part: p}
+// bytes are those of the part.
+func (p *part) bytes() [][]byte {
+	pieces := make([][]byte, len(p.blocks))
+	for i, block := range p.blocks {
+		pieces[i] = block.Bytes()
 	}
-	return io.NopCloser(bytes.NewReader(bytes.Clone(p.blocks[0].Bytes())))
-}
-
-var errReleased = errors.New("the request has ended")
-
-// body reads a part for one attempt.
-type body struct {
-	part   *part
-	index  int // of the block that is being read
-	offset int // in it
-}
-
-// Read implements io.Reader.
-func (b *body) Read(into []byte) (int, error) {
-	b.part.using.RLock()
-	defer b.part.using.RUnlock()
-	if b.part.closed {
-		return 0, errReleased
-	}
-	if b.index == len(b.part.blocks) {
-		return 0, io.EOF
-	}
-	data := b.part.blocks[b.index].Bytes()
-	n := copy(into, data[b.offset:])
-	if b.offset += n; b.offset == len(data) {
-		b.index, b.offset = b.index+1, 0
-	}
-	return n, nil
-}
-
-// atOnce is how many blocks one write may take: fewer writes are cheaper, but each must end before the stall timer does.
-const atOnce = 4
-
-// writeTo writes up to limit bytes, some blocks at once.
-func (b *body) writeTo(c *conn, limit int64) (written int64, err error) {
-	b.part.using.RLock()
-	defer b.part.using.RUnlock()
-	for written < limit && err == nil {
-		if b.part.closed {
-			return written, errReleased
-		}
-		var next net.Buffers
-		left := limit - written
-		for index, offset := b.index, b.offset; len(next) < atOnce && index < len(b.part.blocks) && left > 0; index++ {
-			data := b.part.blocks[index].Bytes()[offset:]
-			data = data[:min(int64(len(data)), left)]
-			next, left, offset = append(next, data), left-int64(len(data)), 0
-		}
-		if len(next) == 0 {
-			return written, io.ErrUnexpectedEOF
-		}
-		var n int64
-		n, err = c.writeAll(next)
-		written += n
-		b.skip(n)
-	}
-	return written, err
-}
-
-// skip goes on by n bytes.
-func (b *body) skip(n int64) {
-	for n > 0 {
-		rest := int64(len(b.part.blocks[b.index].Bytes()) - b.offset)
-		if n < rest {
-			b.offset += int(n)
-			return
-		}
-		n -= rest
-		b.index, b.offset = b.index+1, 0
-	}
-}
-
-// Close implements io.Closer; the part stays for another attempt.
-func (b *body) Close() error { return nil }
-
-// seekable is what the SDK sees of a part: it only asks whether it could be sent again.
-type seekable struct{ size int64 }
-
-func (s seekable) Read([]byte) (int, error) { return 0, io.EOF }
-
-func (s seekable) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekEnd:
-		return s.size + offset, nil
-	default:
-		return offset, nil
-	}
+	return pieces
 }

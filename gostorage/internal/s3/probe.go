@@ -44,7 +44,7 @@ var _ object.Prober = (*Store)(nil)
 func (s *Store) Probe(ctx context.Context, prefix string) ([]object.Finding, error) {
 	s.client.hold()
 	defer s.client.release()
-	answers := &answers{through: s.client.connections}
+	answers := &answers{through: s.client.transport}
 	options := sdk.Options{
 		Region:                     s.client.region,
 		Credentials:                s.client.credentials,
@@ -68,6 +68,9 @@ func (s *Store) Probe(ctx context.Context, prefix string) ([]object.Finding, err
 	defer p.clean()
 	return p.examine()
 }
+
+// stay follows no redirect: a signature is for one host.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // answers notes the clocks at the last answer.
 type answers struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -72,7 +73,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 	}
 	fetch, cancel := context.WithCancelCause(r.store.ctx)
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-	out, err := r.get(fetch, from, until)
+	out, err := r.get(coroutine.Within(fetch, ctx), from, until)
 	if !stop() && err == nil { // the call was cancelled at the last moment
 		_ = out.Body.Close()
 		err = context.Cause(ctx)
@@ -102,7 +103,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 	if until >= 0 {
 		r.limit = min(until, r.info.Size)
 	}
-	return r.start(fetch, cancel, out.Body, from, r.limit)
+	return r.start(ctx, fetch, cancel, out.Body, from, r.limit)
 }
 
 func (r *reader) stat(ctx context.Context) error {
@@ -148,10 +149,10 @@ func totalSize(contentRange *string) (int64, bool) {
 // start begins to fetch [from, until) from a body. What fits in a block is fetched at once: its connection is free
 // again before the caller has read a byte.
 func (r *reader) start(
-	ctx context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, from, until int64,
+	ctx, fetch context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, from, until int64,
 ) (*stream, error) {
 	s := &stream{
-		reader: r, ctx: ctx, cancel: cancel, at: from, next: from, until: until,
+		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, until: until,
 		filled: make(chan chunk, ahead+1), free: make(chan *buffers.Block, ahead+1), done: make(chan struct{}),
 	}
 	block, err := buffers.Shared.Get()
@@ -162,10 +163,18 @@ func (r *reader) start(
 	}
 	s.blocks = append(s.blocks, block)
 	s.free <- block
-	if until-from <= object.BlockSize {
-		s.run(body)
-	} else {
+	came, _ := body.(*rest)
+	switch {
+	case until-from > object.BlockSize:
 		go s.run(body)
+	case came != nil && came.came():
+		s.run(body)
+	default:
+		_, err = coroutine.Aside(ctx, func(context.Context) (struct{}, error) { s.run(body); return struct{}{}, nil }, nil)
+	}
+	if err != nil { // ctx has ended
+		s.close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -215,7 +224,7 @@ func (r *reader) jump(offset int64) error {
 	until = min(until, offset+r.step)
 	r.leave()
 	fetch, cancel := context.WithCancelCause(r.store.ctx)
-	stream, err := r.start(fetch, cancel, nil, offset, until)
+	stream, err := r.start(fetch, fetch, cancel, nil, offset, until)
 	r.stream = stream
 	return err
 }
@@ -324,7 +333,7 @@ func (s *stream) advance(wait bool, timeout <-chan time.Time) bool {
 
 // close ends the fetching and gives the blocks back.
 func (s *stream) close() {
-	s.cancel(errReleased)
+	s.cancel(nil)
 	<-s.done
 	for _, block := range s.blocks {
 		buffers.Shared.Put(block)

@@ -319,9 +319,12 @@ func TestARequestThatIsGivenUpDoesNotArriveLater(t *testing.T) {
 
 func TestRangesOfAReader(t *testing.T) {
 	data := storetest.Bytes(12<<20, 7)
+	var mu sync.Mutex
 	var asked []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
 		asked = append(asked, r.Header.Get("Range"))
+		mu.Unlock()
 		w.Header().Set("ETag", `"e"`)
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(data)))
 	}))
@@ -343,6 +346,8 @@ func TestRangesOfAReader(t *testing.T) {
 			t.Fatalf("at %d: %d bytes, %v", at, n, err)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	want := []string{"bytes=5-14", fmt.Sprintf("bytes=%d-%d", 9<<20, 10<<20-1), fmt.Sprintf("bytes=%d-%d", 10<<20, 12<<20-1), "bytes=3-14"}
 	if fmt.Sprint(asked) != fmt.Sprint(want) {
 		t.Errorf("asked for %v, not %v", asked, want)

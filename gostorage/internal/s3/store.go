@@ -21,6 +21,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -49,7 +50,10 @@ type Store struct {
 	equalOnly atomic.Bool            // it refuses parts of different sizes
 }
 
-var _ object.Store = (*Store)(nil)
+var _ object.Yielding = (*Store)(nil)
+
+// Yields implements object.Yielding.
+func (s *Store) Yields() {}
 
 // Open makes a Store. It reads files and the environment, never the network.
 func Open(config Config) (*Store, error) {
@@ -132,7 +136,7 @@ func (s *Store) putWhole(
 	ctx context.Context, body *part, info object.Info, opts object.PutOptions,
 ) (object.Info, error) {
 	in := &sdk.PutObjectInput{
-		Bucket: s.bucket(), Key: s.path(info.Key), ContentLength: &info.Size, Body: seekable{info.Size},
+		Bucket: s.bucket(), Key: s.path(info.Key),
 		ContentType: contentType(opts), Metadata: s.metadata(opts, info),
 		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
 		StorageClass: types.StorageClass(s.config.StorageClass),
@@ -221,7 +225,9 @@ func (s *Store) digest(ctx context.Context, key string) (object.Info, error) {
 	}
 	defer func() { _ = opened.Close() }()
 	info := opened.Info()
-	info.SHA256, err = digest.SHA256(ctx, digest.NewReader(opened, ""))
+	info.SHA256, err = coroutine.Aside(ctx, func(ctx context.Context) (string, error) {
+		return digest.SHA256(ctx, digest.NewReader(opened, ""))
+	}, nil)
 	return info, err
 }
 
@@ -400,8 +406,7 @@ func (s *Store) Check(ctx context.Context) error {
 	s.client.hold()
 	defer s.client.release()
 	key := s.path(".gostorage-probe-" + rand.Text())
-	size := int64(0)
-	put := &sdk.PutObjectInput{Bucket: s.bucket(), Key: key, ContentLength: &size}
+	put := &sdk.PutObjectInput{Bucket: s.bucket(), Key: key}
 	if _, err := perform(ctx, &request{}, put, s.client.putObject); err != nil {
 		return err
 	}
@@ -425,7 +430,10 @@ func (s *Store) metadata(opts object.PutOptions, info object.Info) map[string]st
 	return all
 }
 
-func contentType(opts object.PutOptions) *string { return optional(opts.ContentType) }
+// contentType is that of an object: where nobody has said, what is true of any.
+func contentType(opts object.PutOptions) *string {
+	return aws.String(orDefault(opts.ContentType, "application/octet-stream"))
+}
 
 func optional(value string) *string {
 	if value == "" {
@@ -435,13 +443,18 @@ func optional(value string) *string {
 }
 
 // pause waits before a commit is tried again.
-func pause(ctx context.Context, attempt int) error {
-	timer := time.NewTimer(50 * time.Millisecond << attempt)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
+func pause(ctx context.Context, attempt int) error { return wait(ctx, 50*time.Millisecond<<attempt) }
+
+func wait(ctx context.Context, delay time.Duration) error {
+	_, err := coroutine.Aside(ctx, func(ctx context.Context) (struct{}, error) {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return struct{}{}, context.Cause(ctx)
+		case <-timer.C:
+			return struct{}{}, nil
+		}
+	}, nil)
+	return err
 }

@@ -181,7 +181,6 @@ func (u *upload) part(ctx context.Context, p *part, done *types.CompletedPart) e
 	s := u.store
 	in := &sdk.UploadPartInput{
 		Bucket: s.bucket(), Key: s.path(u.key), UploadId: u.id, PartNumber: &p.number,
-		ContentLength: &p.size, Body: seekable{p.size},
 	}
 	p.sums.onPart(in)
 	out, err := perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart)

@@ -1,0 +1,205 @@
+package s3
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+)
+
+// request is what one operation tells the layers below it, and what they tell of it.
+type request struct {
+	hash     string        // SHA-256 of the payload, in hex, or a word of Signature Version 4 for it
+	part     *part         // the body, or nil
+	md5      bool          // the body needs a Content-MD5
+	patience time.Duration // how long the server may work before it answers, where that is longer than usual
+	began    time.Time
+	attempts int
+}
+
+// attempts makes the requests that the SDK has given their form: it signs and sends them, and again where that helps.
+type attempts struct {
+	transport   *transport
+	signer      *v4.Signer
+	credentials aws.CredentialsProvider
+	lasting     atomic.Pointer[aws.Credentials] // those that do not expire, once they are known
+	region      string
+	endpoint    *url.URL
+	retryer     aws.RetryerV2
+	skew        atomic.Int64 // how far the server's clock is ahead, in nanoseconds, if it minds
+	ahead       atomic.Int64 // the same, as of its last answer
+}
+
+const (
+	maxBackoff = 5 * time.Second
+	// retryBudget bounds how long an operation goes on trying; the attempt under way may last a stall timer longer.
+	retryBudget = 60 * time.Second
+)
+
+// make makes a request until its answer is understood, or there is no use in it.
+func (a *attempts) make(
+	ctx context.Context, about *request, prepared *smithyhttp.Request, understand func(context.Context, *http.Response) error,
+) error {
+	body, err := a.complete(about, prepared)
+	if err != nil {
+		return err
+	}
+	for tried := 1; ; tried++ {
+		err := a.once(ctx, about, prepared.Request, body, understand)
+		if err == nil || ctx.Err() != nil || tried >= a.retryer.MaxAttempts() || time.Since(about.began) > retryBudget ||
+			!a.worthwhile(err) || wait(ctx, a.delay(tried, err)) != nil {
+			return err
+		}
+	}
+}
+
+// agent names us to servers.
+var agent = []string{"django-gostorage"}
+
+// announced in bytes: a body of this size, which the server may refuse for what is there already, is sent once the
+// server says that it wants it. Another one is not worth the time of an answer.
+const announced = 1 << 20
+
+var expect = []string{"100-continue"}
+
+// nothing is the SHA-256 of no bytes.
+const nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// complete gives a request its host and all headers but those of the signature.
+func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body [][]byte, err error) {
+	to := prepared.URL
+	if a.endpoint.RawPath == "" && to.RawPath != "" {
+		to.RawPath = smithyhttp.JoinPath(a.endpoint.EscapedPath(), to.RawPath)
+	}
+	to.Scheme, to.Host, to.Path = a.endpoint.Scheme, a.endpoint.Host, smithyhttp.JoinPath(a.endpoint.Path, to.Path)
+	headers := prepared.Header
+	headers["User-Agent"] = agent
+	hash := about.hash
+	switch stream := prepared.GetStream(); {
+	case about.part != nil:
+		body, prepared.ContentLength = about.part.bytes(), about.part.size
+		if about.part.size >= announced && headers.Get("If-None-Match") != "" {
+			headers["Expect"] = expect
+		}
+	case stream != nil:
+		text, err := io.ReadAll(stream)
+		if err != nil {
+			return nil, err
+		}
+		body, prepared.ContentLength = [][]byte{text}, int64(len(text))
+		sum := sha256.Sum256(text)
+		hash = hex.EncodeToString(sum[:])
+		if about.md5 { // the one request that S3 wants a checksum for gets the one that every store knows
+			sum := md5.Sum(text)
+			headers["Content-Md5"] = []string{*base64Of(sum[:])}
+		}
+	default:
+		prepared.ContentLength = 0
+	}
+	if hash == "" {
+		hash = nothing
+	}
+	headers[payloadHeader] = []string{hash}
+	return body, nil
+}
+
+const payloadHeader = "X-Amz-Content-Sha256"
+
+// once makes one attempt.
+func (a *attempts) once(
+	ctx context.Context, about *request, request *http.Request, body [][]byte,
+	understand func(context.Context, *http.Response) error,
+) error {
+	about.attempts++
+	identity, err := a.identity(ctx)
+	if err != nil {
+		return &credentialsError{err}
+	}
+	applied := a.skew.Load()
+	now := time.Now().Add(time.Duration(applied))
+	if err := a.signer.SignHTTP(ctx, identity, request, request.Header[payloadHeader][0], "s3", a.region, now, asItIs); err != nil {
+		return err
+	}
+	response, err := a.transport.do(ctx, request, body, about.patience, func() { about.attempts++ })
+	if err != nil {
+		if ctx.Err() != nil {
+			return &smithy.CanceledError{Err: ctx.Err()}
+		}
+		return &smithyhttp.RequestSendError{Err: err}
+	}
+	clock, clocked := http.ParseTime(response.Header.Get("Date"))
+	skew := int64(time.Until(clock))
+	if clocked == nil {
+		a.ahead.Store(skew)
+	}
+	err = understand(ctx, response)
+	if err != nil && clocked == nil && response.StatusCode == http.StatusForbidden &&
+		time.Duration(skew-applied).Abs() > mostDrift {
+		a.skew.Store(skew) // the next attempt is signed by the server's clock
+		return &skewedError{err}
+	}
+	return err
+}
+
+// mostDrift is how far clocks may be apart and be no reason to refuse a request; S3 bears 15 minutes.
+const mostDrift = 5 * time.Minute
+
+// skewedError may be about the clock that a request was signed by.
+type skewedError struct{ error }
+
+func (e *skewedError) Unwrap() error { return e.error }
+
+// asItIs: S3 signs a path as it is sent.
+func asItIs(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }
+
+// identity gives the credentials; those that expire may have to be asked for.
+func (a *attempts) identity(ctx context.Context) (aws.Credentials, error) {
+	if known := a.lasting.Load(); known != nil {
+		return *known, nil
+	}
+	found, err := coroutine.Aside(ctx, a.credentials.Retrieve, nil)
+	if err == nil && !found.CanExpire {
+		a.lasting.Store(&found)
+	}
+	return found, err
+}
+
+// credentialsError says that the default chain found nobody to be.
+type credentialsError struct{ err error }
+
+func (e *credentialsError) Error() string { return e.err.Error() }
+
+func (e *credentialsError) Unwrap() error { return e.err }
+
+// worthwhile tells whether another attempt may succeed: as the SDK sees it, and where it knows less of errors.
+func (a *attempts) worthwhile(err error) bool {
+	_, skewed := errors.AsType[*skewedError](err)
+	return a.retryer.IsErrorRetryable(err) && !hopeless(err) || garbled(err) || senseless(err) || skewed
+}
+
+// delay is how long to wait before the next attempt: the SDK's, or what the server asks for.
+func (a *attempts) delay(tried int, err error) time.Duration {
+	delay, failed := a.retryer.RetryDelay(tried, err)
+	if failed != nil {
+		delay = maxBackoff
+	}
+	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		if asked, err := time.ParseDuration(response.Response.Header.Get("Retry-After") + "s"); err == nil {
+			delay = min(max(delay, asked), 2*maxBackoff)
+		}
+	}
+	return delay
+}

@@ -1,0 +1,291 @@
+package s3
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+)
+
+// connections counts those open in the process, for tests that look for leaks.
+var connections atomic.Int64
+
+// Connections tells how many connections are open in the process.
+func Connections() int64 { return connections.Load() }
+
+// conn is a connection whose calls block their thread. The goroutine that makes a request writes it and reads the answer
+// itself; with Go's poller each wait would end by waking another thread.
+//
+// It ends when no byte has moved for a while in either direction: the only timeout that fits an upload of hours. What
+// counts is what the system has sent and the other end has taken: on a slow line its buffers take bytes long before they
+// move. That is looked at only some times within a while.
+type conn struct {
+	fd            int
+	local, remote net.Addr
+	stall         time.Duration
+	patience      time.Duration // how long nothing may move while the server works on what it got, else 0
+	bytes         int64         // that we have read and written
+	hasty         bool          // nothing is waited for any more
+
+	// leave is the coroutine that waits for what comes, or nil: then the thread does.
+	leave *coroutine.Coroutine
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// looks is how many there are within the time of the stall timer.
+const looks = 4
+
+var (
+	errStalled = &net.OpError{Op: "wait", Err: os.ErrDeadlineExceeded}
+	// errAnswered: the server has said something before it got all, and takes no more.
+	errAnswered = errors.New("the server has answered already")
+)
+
+// blocking takes over a connection of Go's.
+func blocking(opened net.Conn, stall time.Duration) (*conn, error) {
+	defer func() { _ = opened.Close() }()
+	raw, err := opened.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{fd: -1, local: opened.LocalAddr(), remote: opened.RemoteAddr(), stall: stall}
+	failed := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(failed, err); err != nil {
+		return nil, err
+	}
+	connections.Add(1)
+	wait := unix.NsecToTimeval(int64(c.look()))
+	if err = errors.Join(unix.SetNonblock(c.fd, false),
+		unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *conn) look() time.Duration { return max(c.stall/looks, time.Millisecond) }
+
+// watch is what one call that waits has seen.
+type watch struct {
+	moved int64
+	since time.Time
+}
+
+// again tells whether a call that has waited for a look goes on.
+func (c *conn) again(w *watch) bool {
+	if c.hasty {
+		return false
+	}
+	now, moved := time.Now(), c.moved()
+	switch {
+	case w.since.IsZero() && c.leave == nil:
+		w.since = now.Add(-c.look())
+	case w.since.IsZero() || w.moved != moved:
+		w.since = now
+	}
+	w.moved = moved
+	return now.Sub(w.since) < max(c.stall, c.patience)
+}
+
+// moved counts bytes that have gone either way, as the system sees it; where it does not tell, as we do.
+func (c *conn) moved() int64 {
+	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return c.bytes
+	}
+	return int64(info.Bytes_acked + info.Bytes_received)
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for w := (watch{}); ; {
+		n, err := c.read(p)
+		switch {
+		case n > 0:
+			c.bytes += int64(n)
+			return n, nil
+		case err == nil:
+			return 0, io.EOF
+		case err == unix.EAGAIN && !c.again(&w):
+			return 0, errStalled
+		case err != unix.EAGAIN && err != unix.EINTR:
+			return 0, &net.OpError{Op: "read", Err: err}
+		}
+	}
+}
+
+// read waits for bytes: EAGAIN when none came in time.
+func (c *conn) read(p []byte) (int, error) {
+	if c.leave != nil {
+		c.leave.Wait(c.fd)
+		if c.idle() {
+			return 0, unix.EAGAIN
+		}
+	}
+	return unix.Read(c.fd, p)
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(p []byte) (int, error) {
+	left, err := c.write([][]byte{p})
+	if len(left) > 0 {
+		return len(p) - len(left[0]), err
+	}
+	return len(p), err
+}
+
+// atOnce bounds the pieces of one write.
+const atOnce = 8
+
+// write sends pieces, and gives those that it could not.
+func (c *conn) write(pieces [][]byte) ([][]byte, error) {
+	for w := (watch{}); len(pieces) > 0; {
+		n, err := unix.SendmsgBuffers(c.fd, pieces[:min(len(pieces), atOnce)], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch {
+		case err == nil:
+			c.bytes += int64(n)
+			pieces = after(pieces, n)
+		case err == unix.EAGAIN:
+			if err := c.room(&w); err != nil {
+				return pieces, err
+			}
+		case err != unix.EINTR:
+			return pieces, &net.OpError{Op: "write", Err: err}
+		}
+	}
+	return nil, nil
+}
+
+// after drops n bytes from the front.
+func after(pieces [][]byte, n int) [][]byte {
+	for len(pieces) > 0 && n >= len(pieces[0]) {
+		n -= len(pieces[0])
+		pieces = pieces[1:]
+	}
+	if n > 0 {
+		rest := append([][]byte{pieces[0][n:]}, pieces[1:]...)
+		return rest
+	}
+	return pieces
+}
+
+// room waits until more can be written. A server that says something instead does not mean to read the rest.
+func (c *conn) room(w *watch) error {
+	if c.hasty {
+		return errStalled
+	}
+	wait := c.look()
+	if c.leave != nil {
+		if err := c.leaveForRoom(); err != nil {
+			return err
+		}
+		wait = 0
+	}
+	ready, err := c.poll(unix.POLLOUT|unix.POLLIN, wait)
+	switch {
+	case err != nil:
+		return err
+	case ready&unix.POLLOUT != 0:
+		return nil
+	case ready&unix.POLLIN != 0:
+		return errAnswered
+	case ready == 0 && !c.again(w):
+		return errStalled
+	default: // the next write tells what is wrong
+		return nil
+	}
+}
+
+// leaveForRoom leaves the coroutine until more can be written: a descriptor can be read that watches for that.
+func (c *conn) leaveForRoom() error {
+	watching, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return &net.OpError{Op: "wait", Err: err}
+	}
+	defer func() { _ = unix.Close(watching) }()
+	event := &unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLIN}
+	if err := unix.EpollCtl(watching, unix.EPOLL_CTL_ADD, c.fd, event); err != nil {
+		return &net.OpError{Op: "wait", Err: err}
+	}
+	c.leave.Wait(watching)
+	return nil
+}
+
+// poll waits for what may be done, 0 when there was nothing in time.
+func (c *conn) poll(events int16, wait time.Duration) (int16, error) {
+	ask := []unix.PollFd{{Fd: int32(c.fd), Events: events}}
+	for {
+		n, err := unix.Poll(ask, int(max(wait.Milliseconds(), 0)))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return 0, &net.OpError{Op: "wait", Err: err}
+		case n == 0:
+			return 0, nil
+		default:
+			return ask[0].Revents, nil
+		}
+	}
+}
+
+// idle tells whether the other end has said nothing, and has not closed either.
+func (c *conn) idle() bool {
+	ready, err := c.poll(unix.POLLIN, 0)
+	return err == nil && ready == 0
+}
+
+// abort makes every call end at once, from whichever thread; the owner closes.
+func (c *conn) abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	}
+}
+
+// Close implements net.Conn; only the owner may. What the system still holds of a request goes with the connection: the
+// server would get all of it else, minutes after the caller was told that it failed.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	if held, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err == nil && held > 0 {
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	connections.Add(-1)
+	return unix.Close(c.fd)
+}
+
+// LocalAddr implements net.Conn.
+func (c *conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr implements net.Conn.
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline implements net.Conn: there is the stall timer.
+func (c *conn) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements net.Conn.
+func (c *conn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline is what TLS does before it says that it closes: that must not take long.
+func (c *conn) SetWriteDeadline(time.Time) error {
+	c.hasty = true
+	return nil
+}

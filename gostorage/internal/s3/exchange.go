@@ -1,0 +1,222 @@
+package s3
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+)
+
+const (
+	// readBuffer in bytes: a small answer comes by one read, and what is read of a large one goes past it. Every
+	// connection has one.
+	readBuffer = 16 << 10
+	// together in bytes: a body that is not larger is copied behind the headers, and is one write with them.
+	together = 8 << 10
+	// longestHead in bytes is the most that an answer may have before its body.
+	longestHead = 1 << 20
+	// announcedWait is for the server to say that it wants a body; some never do.
+	announcedWait = time.Second
+)
+
+// line is a connection to the server with what requests need. It serves one at a time.
+type line struct {
+	*conn
+	stream io.ReadWriteCloser // the connection, or TLS over it
+	plain  bool
+	via    *url.URL // the proxy that requests are for, or nil
+	reader *bufio.Reader
+	limit  io.LimitedReader // below reader
+	head   []byte
+	served int // requests before this one
+	since  time.Time
+}
+
+func newLine(c *conn, stream io.ReadWriteCloser) *line {
+	l := &line{conn: c, stream: stream, plain: stream == io.ReadWriteCloser(c)}
+	l.limit.R = stream
+	l.reader = bufio.NewReaderSize(&l.limit, readBuffer)
+	return l
+}
+
+// lost is an error of a connection that has ended before a byte of the answer came.
+type lost struct{ error }
+
+func (l lost) Unwrap() error { return l.error }
+
+// ask sends a request and reads its answer up to the body. done tells that the whole request was sent.
+func (l *line) ask(request *http.Request, body [][]byte) (response *http.Response, done bool, err error) {
+	l.head = l.appendHead(l.head[:0], request)
+	if request.Header.Get("Expect") != "" {
+		if err = l.send(l.head, nil); err == nil {
+			response, err = l.wanted(request)
+		}
+		if response != nil || err != nil {
+			return response, false, err
+		}
+		err = l.send(nil, body)
+	} else {
+		err = l.send(l.head, body)
+	}
+	if errors.Is(err, errStalled) {
+		return nil, false, err
+	}
+	// Whatever has kept us from sending all: the server may have said why.
+	response, failed := l.answer(request)
+	if failed != nil {
+		if errors.Is(err, errAnswered) {
+			err = nil
+		}
+		return nil, false, cmp.Or(err, failed)
+	}
+	return response, err == nil, nil
+}
+
+// send writes headers and body, or one of them.
+func (l *line) send(head []byte, body [][]byte) error {
+	if len(body) == 1 && len(body[0]) <= together {
+		head = append(head, body[0]...)
+		body = nil
+	}
+	pieces := make([][]byte, 0, len(body)+1)
+	if len(head) > 0 {
+		pieces = append(pieces, head)
+	}
+	pieces = append(pieces, body...)
+	var err error
+	if l.plain {
+		_, err = l.write(pieces)
+	} else {
+		for i := 0; i < len(pieces) && err == nil; i++ {
+			_, err = l.stream.Write(pieces[i])
+		}
+	}
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return lost{err}
+	}
+	return err
+}
+
+// wanted waits for the server to say that it wants the body: then, or if it says nothing, there is no answer.
+func (l *line) wanted(request *http.Request) (*http.Response, error) {
+	if ready, err := l.poll(unix.POLLIN, announcedWait); err != nil || ready == 0 {
+		return nil, err
+	}
+	response, err := l.part(request)
+	if err == nil && response.StatusCode == http.StatusContinue {
+		return nil, nil
+	}
+	return response, err
+}
+
+// answer reads the final answer.
+func (l *line) answer(request *http.Request) (*http.Response, error) {
+	for range 8 {
+		response, err := l.part(request)
+		if err != nil || response.StatusCode >= http.StatusOK {
+			return response, err
+		}
+	}
+	return nil, errors.New("the server never comes to its answer")
+}
+
+// part reads one answer, which may be a preliminary one.
+func (l *line) part(request *http.Request) (*http.Response, error) {
+	l.limit.N = longestHead
+	if _, err := l.reader.Peek(1); err != nil {
+		if errors.Is(err, errStalled) {
+			return nil, err
+		}
+		return nil, lost{err}
+	}
+	response, err := http.ReadResponse(l.reader, request)
+	l.limit.N = 1<<63 - 1
+	return response, err
+}
+
+// appendHead adds all of a request that comes before its body.
+func (l *line) appendHead(b []byte, request *http.Request) []byte {
+	b = append(append(b, request.Method...), ' ')
+	if l.via != nil {
+		b = append(append(append(b, request.URL.Scheme...), "://"...), request.URL.Host...)
+	}
+	b = append(append(b, request.URL.RequestURI()...), " HTTP/1.1\r\nHost: "...)
+	b = append(append(b, cmp.Or(request.Host, request.URL.Host)...), "\r\n"...)
+	if l.via != nil {
+		b = append(b, authorization(l.via)...)
+	}
+	if request.ContentLength > 0 || request.Method == http.MethodPut || request.Method == http.MethodPost {
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), request.ContentLength, 10), "\r\n"...)
+	}
+	headers := bytes.NewBuffer(b)
+	_ = request.Header.WriteSubset(headers, ours)
+	return append(headers.Bytes(), "\r\n"...)
+}
+
+// ours are headers that a request has from elsewhere.
+var ours = map[string]bool{"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true}
+
+// rest is the body of an answer; at its end the connection is free again.
+type rest struct {
+	io.Reader
+	size int64
+	line *line
+	end  func(whole bool)
+}
+
+// came tells whether all of it has come with the headers.
+func (r *rest) came() bool { return r.size >= 0 && int64(r.line.reader.Buffered()) >= r.size }
+
+// Read implements io.Reader.
+func (r *rest) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil {
+		r.end(err == io.EOF)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (r *rest) Close() error {
+	r.end(false)
+	return nil
+}
+
+// exchange makes one request on a line. over gets the line back, and whether it can serve another.
+func (l *line) exchange(
+	ctx context.Context, request *http.Request, body [][]byte, patience time.Duration, over func(l *line, free bool),
+) (*http.Response, error) {
+	stop := context.AfterFunc(ctx, l.abort)
+	l.patience, l.leave = patience, coroutine.Of(ctx)
+	response, done, err := l.ask(request, body)
+	l.patience, l.leave = 0, nil
+	if err != nil {
+		stop()
+		over(l, false)
+		return nil, err
+	}
+	ended := false
+	end := func(whole bool) {
+		if !ended {
+			ended = true
+			free := stop() && whole && done && !response.Close && l.reader.Buffered() == 0
+			over(l, free)
+		}
+	}
+	if response.Body == http.NoBody {
+		end(true)
+	} else {
+		response.Body = &rest{response.Body, response.ContentLength, l, end}
+	}
+	return response, nil
+}
