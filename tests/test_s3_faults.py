@@ -661,8 +661,10 @@ def serving(handler):
     """The URL of a server of this process."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
-        yield "http://127.0.0.1:{1}".format(*server.server_address)
-        server.shutdown()
+        try:
+            yield "http://127.0.0.1:{1}".format(*server.server_address)
+        finally:
+            server.shutdown()
 
 
 # ---- endpoints that are wrong, or not there

@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -292,14 +293,23 @@ func newFront(t *testing.T, upstream string) *front {
 			}
 		}
 		f.seen = append(f.seen, operation)
+		instead := f.instead
 		f.mu.Unlock()
-		if f.instead == nil || !f.instead(operation, before, w, r, forward) {
+		if instead == nil || !instead(operation, before, w, r, forward) {
 			forward.ServeHTTP(w, r)
 		}
 	}))
 	t.Cleanup(server.Close)
 	f.url = server.URL
 	return f
+}
+
+func (f *front) answer(
+	instead func(operation string, before int, w http.ResponseWriter, r *http.Request, forward http.Handler) bool,
+) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.instead = instead
 }
 
 func operationOf(r *http.Request) string {
@@ -443,7 +453,7 @@ func TestServersThatCannot(t *testing.T) {
 			front := newFront(t, upstream)
 			j := newJoins(t, front.url, nil)
 			parts, whole := j.parts(one.sizes...)
-			front.instead = one.instead
+			front.answer(one.instead)
 			for _, want := range []counts{one.first, one.second} {
 				front.operations()
 				if one.cannot {
@@ -457,7 +467,7 @@ func TestServersThatCannot(t *testing.T) {
 					t.Errorf("asks for %v, not %v", got, want)
 				}
 			}
-			front.instead = nil
+			front.answer(nil)
 			if one.cannot {
 				j.holds("a", nil)
 			}
@@ -701,20 +711,21 @@ func TestJoinsWithBadAnswers(t *testing.T) {
 				parts, whole := j.parts(sizes...)
 				j.succeeds(j.order("a", parts, whole), whole)
 				front.operations()
-				times := 1
-				front.instead = func(seen string, before int, w http.ResponseWriter, r *http.Request, forward http.Handler) bool {
-					if seen != operation || before >= times {
+				var times atomic.Int64
+				times.Store(1)
+				front.answer(func(seen string, before int, w http.ResponseWriter, r *http.Request, forward http.Handler) bool {
+					if seen != operation || before >= int(times.Load()) {
 						return false
 					}
 					answer(w, r, forward)
 					return true
-				}
+				})
 				j.succeeds(j.order("once", parts, whole), whole)
-				times = 1000
+				times.Store(1000)
 				front.operations()
 				_, err := j.join(j.order("always", parts, whole))
 				commits := operation == "CompleteMultipartUpload" || operation == "CopyObject"
-				front.instead = nil
+				front.answer(nil)
 				if fault == "lost" && commits {
 					if err != nil {
 						t.Errorf("it was carried out, but: %v", err)
