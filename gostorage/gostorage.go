@@ -1,7 +1,8 @@
 // Package gostorage is what Python sees of the Go side: flat functions over numbers, strings and addresses.
 //
 // Every function answers within 250 ms, so that Python sees its signals; long work goes on behind Start and Wait.
-// Errors cross in one form (object.Wire). No function keeps an address after it has returned.
+// Errors cross in one form (object.Wire). No function keeps an address after it has returned, but Lend, which says when
+// it is done with it.
 package gostorage
 
 import (
@@ -60,6 +61,25 @@ func Write(call int64, address uintptr, n int64) (taken int64, err error) {
 	}
 	written, err := table.Write(call, data)
 	return int64(written), err
+}
+
+// Lend gives a put one block of 256 KiB where it is, and gives how many bytes it took within 100 ms: 0 when there was no
+// room, -1 when it has to be written. The memory must stay as it is until Returned gives the token, which comes in any
+// case.
+func Lend(call int64, token int64, address uintptr, n int64) (taken int64, err error) {
+	defer guard("put", &err)
+	data, err := memory(address, n)
+	if err != nil {
+		return 0, err
+	}
+	lent, err := table.Lend(call, token, data)
+	return int64(lent), err
+}
+
+// Returned gives the token of memory that was lent and is not needed any more, or 0 when there is none.
+func Returned() (token int64, err error) {
+	defer guard("put", &err)
+	return table.Returned(), nil
 }
 
 // Pull gives a put bytes of a file that is open for reading, and says how many it took within 100 ms: 0 when it can read

@@ -126,12 +126,15 @@ def warm(tmp_path_factory):
 def native_stats():
     from storage import native
 
-    return native.stats()
+    return {**native.stats(), "lent": len(native._lent)}
 
 
 def usage():
     return {
-        **{key: native_stats()[key] for key in ("stores", "calls", "readers", "buffers", "connections", "goroutines")},
+        **{
+            key: native_stats()[key]
+            for key in ("stores", "calls", "readers", "buffers", "connections", "goroutines", "lent")
+        },
         "fds": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
     }

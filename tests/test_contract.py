@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import io
 import os
+import random
 import threading
 import time
 import uuid
@@ -175,6 +176,44 @@ GOOD = {
 
 
 @pytest.mark.parametrize("size", CONTRACT["sizes"])
+def pieces_that_nobody_keeps():
+    """So many blocks, each of new memory that is free, and full of something else, once the next is asked for."""
+    for number in range(48):
+        yield random.Random(number).randbytes(256 * KiB)
+        for _ in range(4):
+            bytearray(256 * KiB)[:] = b"\xff" * (256 * KiB)
+
+
+class ReadsWhatNobodyKeeps:
+    def __init__(self):
+        self.pieces = pieces_that_nobody_keeps()
+
+    def read(self, n=-1):
+        return next(self.pieces, b"")
+
+
+@pytest.mark.parametrize("source", [pieces_that_nobody_keeps, ReadsWhatNobodyKeeps])
+def test_bytes_that_nobody_keeps(adapter, source):
+    """Whole blocks are used where they are, and have to stay there as long as that takes."""
+    whole = sha256()
+    for piece in pieces_that_nobody_keeps():
+        whole.update(piece)
+    final = adapter.put_final("a", source())
+    assert final.sha256 == whole.hexdigest()
+    with adapter.get_final_stream(final) as reader:
+        assert sha256(reader.read()).hexdigest() == whole.hexdigest()
+
+
+def test_large_bytes(adapter):
+    """Bytes in one piece, with what is no whole block at their end, and before others."""
+    data = BYTES[: 3 * MiB + 5]
+    whole = adapter.put_final("a", data)
+    assert whole.sha256 == digest(data) and read_final(adapter, whole) == data
+    pieces = [data[:100], data[100 : 2 * MiB], data[2 * MiB :]]
+    joined = adapter.put_final("b", iter(pieces))
+    assert joined.sha256 == digest(data) and read_final(adapter, joined) == data
+
+
 def test_sizes(adapter, size):
     data = BYTES[:size]
     final = adapter.put_final(f"sizes/{size}", io.BytesIO(data), size=size, sha256=digest(data))

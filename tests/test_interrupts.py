@@ -127,7 +127,8 @@ reader = adapter.get_final_stream(*final)
 assert reader.read(10)
 def endless():
     while True:
-        yield bytes(65536)
+        for size in (65536,) * 4 + (262144,) * 8:
+            yield b"x" * size
 def put():
     adapter.put_final("a", endless())
 def read():

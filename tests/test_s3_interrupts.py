@@ -114,7 +114,7 @@ adapter = adapters.make(None)
 final = adapter.put_final("there", b"x" * 1_000_000)
 def endless():
     while True:
-        yield bytes(65536)
+        yield bytes(65536) * 4
 def put():
     adapter.put_final("a", endless())
 def read():

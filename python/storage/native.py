@@ -51,6 +51,12 @@ _numbers = itertools.count(1)
 _owned: dict[int, weakref.ref[object]] = {}  # the calls and readers that are open, and who has to end them
 
 
+# Bytes that the Go side uses where they are, by token. They stay until it is done with them, after an interrupt too; so
+# that they stay when the interpreter ends, the last reference to this is never given up.
+_lent: dict[int, bytes] = {}
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_lent))
+
+
 def generation() -> int:
     """How many forks lie between the first process and this one. Ids of the extension are worth nothing in another."""
     return _generation
@@ -72,6 +78,7 @@ def _after_fork_in_child() -> None:
     _module = None
     _generation += 1
     _owned.clear()
+    _lent.clear()  # nobody uses them here
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -184,6 +191,11 @@ def _end_what_nobody_owns() -> None:
             _end(number)
 
 
+def _forget_returned() -> None:
+    while token := _invoke("Returned"):
+        _lent.pop(token, None)
+
+
 def _end(number: int) -> None:
     _invoke("Cancel", number)
     _owned.pop(number, None)
@@ -223,6 +235,8 @@ class Call:
     def __exit__(self, kind: object, *_: object) -> None:
         if self._generation != _generation:
             return
+        if _lent:
+            _forget_returned()
         if kind is not None:
             _end(self.number)
         elif (owner := _owned.get(self.number)) is not None and owner() is self:  # and not the reader that it gave
@@ -232,6 +246,21 @@ class Call:
         if self._generation != _generation:
             raise forked("transfer")
         _check_signals()
+
+    def give(self, data: bytes) -> None:
+        """Give bytes: whole blocks are used where they are, for as long as that takes; the rest is copied."""
+        address, left = address_of_bytes(data), len(data)
+        while left >= CHUNK:
+            self._check()
+            token = number()
+            _lent[token] = data
+            taken = _invoke("Lend", self.number, token, address, CHUNK)
+            _forget_returned()
+            if taken < 0:
+                break
+            address += taken
+            left -= taken
+        self.write(address, left)
 
     def write(self, address: int, size: int) -> None:
         """Give ``size`` bytes at ``address``; they are copied before it returns."""
@@ -349,6 +378,7 @@ def check_key(key: str) -> None:
 def stats() -> dict[str, int]:
     """What is open on the Go side, for tests that look for leaks."""
     _end_what_nobody_owns()
+    _forget_returned()
     counts: dict[str, int] = json.loads(_invoke("Stats"))
     return counts
 

@@ -35,7 +35,11 @@ func init() { runtime.KeepAlive(ballast) }
 type Block struct {
 	Bytes    []byte
 	budgeted bool
+	token    int64 // of memory that was lent to the pool, else 0
 }
+
+// Lent tells whether the memory is somebody else's.
+func (b *Block) Lent() bool { return b.token != 0 }
 
 // Pool hands out blocks. The zero value is not usable; see NewPool.
 type Pool struct {
@@ -44,6 +48,8 @@ type Pool struct {
 	budget int64 // blocks that may still be given by TryGet
 	lent   atomic.Int64
 	mapped atomic.Int64
+	// returned are the tokens of memory that was lent and is not needed any more.
+	returned []int64
 
 	trimming *time.Timer
 }
@@ -59,13 +65,9 @@ func (p *Pool) Get() (*Block, error) { return p.take(false) }
 
 // TryGet gives a block for read-ahead, or nil when the budget is spent.
 func (p *Pool) TryGet() *Block {
-	p.mu.Lock()
-	if p.budget == 0 {
-		p.mu.Unlock()
+	if !p.spend() {
 		return nil
 	}
-	p.budget--
-	p.mu.Unlock()
 	block, err := p.take(true)
 	if err != nil {
 		p.mu.Lock()
@@ -74,6 +76,47 @@ func (p *Pool) TryGet() *Block {
 		return nil
 	}
 	return block
+}
+
+// spend takes a block off the budget, if there is one.
+func (p *Pool) spend() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.budget == 0 {
+		return false
+	}
+	p.budget--
+	return true
+}
+
+// Lend makes a block of memory that stays where it is, in place of one that Get would give or, with ahead, TryGet: then
+// it is nil when the budget is spent. Once the block is put back its token is among the Returned.
+func (p *Pool) Lend(memory []byte, token int64, ahead bool) *Block {
+	if ahead && !p.spend() {
+		return nil
+	}
+	p.lent.Add(1)
+	return &Block{Bytes: memory, token: token, budgeted: ahead}
+}
+
+// Return tells that memory was not made a block of.
+func (p *Pool) Return(token int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.returned = append(p.returned, token)
+}
+
+// Returned gives the token of memory that is not needed any more, or 0.
+func (p *Pool) Returned() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.returned) - 1
+	if last < 0 {
+		return 0
+	}
+	token := p.returned[last]
+	p.returned = p.returned[:last]
+	return token
 }
 
 func (p *Pool) take(budgeted bool) (*Block, error) {
@@ -111,6 +154,10 @@ func (p *Pool) Put(block *Block) {
 	if block.budgeted {
 		p.budget++
 	}
+	if block.Lent() {
+		p.returned = append(p.returned, block.token)
+		return
+	}
 	p.idle = append(p.idle, block)
 	switch {
 	case len(p.idle) <= idleBlocks:
@@ -132,7 +179,7 @@ func (p *Pool) trim() {
 	}
 }
 
-// Lent counts the blocks in use; Mapped is the memory held, in bytes.
+// Lent counts the blocks in use, those of others' memory too; Mapped is the memory held, in bytes.
 func (p *Pool) Lent() int64 { return p.lent.Load() }
 
 // Mapped is the memory that the pool holds, in bytes.

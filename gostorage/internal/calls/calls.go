@@ -311,6 +311,38 @@ func (t *Table) Write(id int64, data []byte) (int, error) {
 	return n, nil
 }
 
+// Lend gives a put one block that stays where it is, and says how many bytes it took: 0 when there was no room in time,
+// -1 when it can be written only. The token is among the Returned when the memory is not needed any more, or was not
+// taken.
+func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
+	lent := false
+	defer func() {
+		if !lent {
+			buffers.Shared.Return(token)
+		}
+	}()
+	c, err := t.call(id)
+	if err != nil {
+		return 0, err
+	}
+	if c.pipe == nil || len(data) != buffers.Size || !c.pipe.Aligned() {
+		return -1, nil
+	}
+	c.begin(false)
+	lent, err = c.pipe.Lend(data, token, writeWait)
+	switch {
+	case err != nil:
+		return 0, object.Wire(c.op, c.key, err)
+	case lent:
+		return len(data), nil
+	default:
+		return 0, nil
+	}
+}
+
+// Returned gives the token of memory that was lent and is not needed any more, or 0.
+func (t *Table) Returned() int64 { return buffers.Shared.Returned() }
+
 // Pull gives a put at most so many bytes of an open file, and says how many it took: 0 when it can read no more, -1 when
 // there was no room in time.
 func (t *Table) Pull(id int64, fd, most int) (int, error) {

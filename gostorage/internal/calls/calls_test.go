@@ -269,3 +269,44 @@ func TestShortCallsEndWithTheirContext(t *testing.T) {
 		}
 	}
 }
+
+// The token of memory that is offered comes back, whatever becomes of it.
+func TestEveryTokenComesBack(t *testing.T) {
+	const number, put, get = 1, 2, 3
+	table := memoryTable(t, number)
+	if err := table.Start(number, put, "put", `{"key": "k"}`); err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, object.BlockSize)
+	for token, want := range map[int64]int{1: len(block), 2: len(block)} {
+		if n, err := table.Lend(put, token, block); n != want || err != nil {
+			t.Errorf("a block: %d, %v", n, err)
+		}
+	}
+	if n, err := table.Lend(put, 3, block[:100]); n != -1 || err != nil {
+		t.Errorf("less than a block: %d, %v", n, err)
+	}
+	if _, err := table.Write(put, block[:100]); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := table.Lend(put, 4, block); n != -1 || err != nil {
+		t.Errorf("where no block begins: %d, %v", n, err)
+	}
+	if err := table.Finish(put); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := table.Wait(put, time.Minute); !strings.Contains(text, `"size":524388`) {
+		t.Errorf("the put gives %s, %v", text, err)
+	}
+	if n, err := table.Lend(put, 5, block); n != 0 || err == nil {
+		t.Errorf("after the end: %d, %v", n, err)
+	}
+	back := map[int64]bool{}
+	for token := table.Returned(); token != 0; token = table.Returned() {
+		back[token] = true
+	}
+	if len(back) != 5 {
+		t.Errorf("back came %v", back)
+	}
+	nothingLeft(t, table)
+}

@@ -9,6 +9,8 @@ import (
 type pass struct {
 	hash  hash.Hash
 	queue queue
+	then  func(*piece) // what is done with a block that was hashed, or nil
+	end   func()       // what is done at the end, or nil
 
 	mu      sync.Mutex
 	dropped bool          // no run is continued: it wants no blocks
@@ -63,6 +65,9 @@ func (p *pass) start(failed <-chan struct{}) {
 				return
 			}
 		}
+		if p.end != nil {
+			p.end()
+		}
 	}()
 }
 
@@ -74,6 +79,9 @@ func (p *pass) step() bool {
 			return closed
 		}
 		p.hash.Write(next.data)
+		if p.then != nil {
+			p.then(next)
+		}
 		next.Release()
 	}
 }

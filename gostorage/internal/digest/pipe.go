@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"hash"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,9 @@ type Expect struct {
 // Pipe joins a pump (Write, then CloseWrite or Fail) to a Store (an object.Source).
 //
 // A block that the pump has filled goes to the Store and to the hash at once, and comes back when both are done with
-// it. What fits in one block is hashed by the pump itself: a small object costs no extra goroutine.
+// it. One of which the Store wants a checksum that is not known yet goes to it by way of the hash, where the bytes are in
+// the cache; so do all that follow. What fits in one block is hashed by the pump itself: a small object costs no extra
+// goroutine.
 type Pipe struct {
 	pool   *buffers.Pool
 	expect Expect
@@ -37,6 +40,7 @@ type Pipe struct {
 	current *piece
 	blocks  []*piece // every block of this transfer
 	ended   bool     // CloseWrite, Fail or Close was called: no more bytes
+	behind  bool     // blocks come to the Store by way of the hash
 	store   queue
 	free    queue
 	moved   atomic.Int64
@@ -57,12 +61,13 @@ type Pipe struct {
 }
 
 type piece struct {
-	pipe  *Pipe
-	block *buffers.Block
-	data  []byte
-	sum   uint64
-	known bool // sum is that of data
-	users atomic.Int32
+	pipe   *Pipe
+	block  *buffers.Block
+	data   []byte
+	sum    uint64
+	known  bool // sum is that of data
+	behind bool // the Store gets it from the hash
+	users  atomic.Int32
 }
 
 // Bytes implements object.Block.
@@ -134,10 +139,11 @@ func (q *queue) pop(worth int) (*piece, bool) {
 	return first, false
 }
 
-// last gives the newest, which is still in a cache, or nil.
-func (q *queue) last() *piece {
+// last gives the newest, which is still in a cache, or nil. Who waits after that is woken for so many.
+func (q *queue) last(worth int) *piece {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.worth = worth
 	if len(q.pieces) == 0 {
 		return nil
 	}
@@ -158,6 +164,7 @@ func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 		own:    newPass(),
 	}
 	p.own.begin(sha256.New())
+	p.own.then, p.own.end = p.handOn, p.store.close
 	p.need.Store(1)
 	p.most.Store(depth)
 	return p
@@ -213,13 +220,8 @@ func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Dura
 	var timer *time.Timer
 	taken := 0
 	for taken < most {
-		select {
-		case <-p.failed:
-			return taken, p.err
-		default:
-		}
-		if p.ended {
-			return taken, object.Errorf(object.Closed, "the transfer has ended: it takes no more bytes")
+		if err := p.takes(0); err != nil {
+			return taken, err
 		}
 		if p.current == nil {
 			if timer == nil {
@@ -233,9 +235,8 @@ func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Dura
 			p.current = next
 		}
 		n, err := p.current.grow(read, p.checksum.Load())
-		if size := p.expect.Size; size >= 0 && p.moved.Load()+int64(n) > size {
-			p.fail(object.Errorf(object.Mismatch, "more than the expected %d bytes came", size))
-			return taken, p.err
+		if err := p.takes(n); err != nil {
+			return taken, err
 		}
 		p.moved.Add(int64(n))
 		taken += n
@@ -252,28 +253,90 @@ func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Dura
 	return taken, nil
 }
 
+// Lend is Write of one block that stays where it is, without a copy, until the pool gives its token back. It says whether
+// it was taken; false is that there was no room in time.
+func (p *Pipe) Lend(block []byte, token int64, wait time.Duration) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.takes(len(block)); err != nil {
+		return false, err
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	lend := func(ahead bool) (*buffers.Block, error) { return p.pool.Lend(block, token, ahead), nil }
+	next, err := p.place(timer.C, true, lend)
+	if next == nil || err != nil {
+		return false, err
+	}
+	next.data, next.known = block, false
+	p.moved.Add(int64(len(block)))
+	p.current = next
+	p.send()
+	return true, nil
+}
+
+// Aligned tells whether a block begins with the next byte.
+func (p *Pipe) Aligned() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current == nil
+}
+
+// takes tells what stands against n more bytes.
+func (p *Pipe) takes(n int) error {
+	select {
+	case <-p.failed:
+		return p.err
+	default:
+	}
+	if p.ended {
+		return object.Errorf(object.Closed, "the transfer has ended: it takes no more bytes")
+	}
+	if size := p.expect.Size; size >= 0 && p.moved.Load()+int64(n) > size {
+		p.fail(object.Errorf(object.Mismatch, "more than the expected %d bytes came", size))
+		return p.err
+	}
+	return nil
+}
+
 // next gives an empty block: one that came back, a new one, or nil when neither was to be had in time.
 func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
-	if free := p.free.last(); free != nil {
-		return free, nil
-	}
-	if int64(len(p.blocks)) < p.need.Load() {
+	return p.place(timeout, false, func(ahead bool) (*buffers.Block, error) {
+		if ahead {
+			return p.pool.TryGet(), nil
+		}
 		block, err := p.pool.Get()
 		if err != nil {
 			err := object.Errorf(object.IO, "no memory for a buffer: %v", err)
 			err.Retryable = true
 			return nil, err
 		}
-		return p.adopt(block), nil
-	}
-	if int64(len(p.blocks)) < p.most.Load() {
-		if block := p.pool.TryGet(); block != nil {
-			return p.adopt(block), nil
-		}
-	}
+		return block, nil
+	})
+}
+
+// place gives a piece that nobody uses: one that came back and can be filled again, or one that is made when there may be
+// another; with fresh only such a one. Memory that was lent goes back to whom it belongs.
+func (p *Pipe) place(
+	timeout <-chan time.Time, fresh bool, made func(ahead bool) (*buffers.Block, error),
+) (*piece, error) {
 	for {
-		if free := p.free.last(); free != nil {
-			return free, nil
+		worth := p.worth()
+		for free := p.free.last(worth); free != nil; free = p.free.last(worth) {
+			if !fresh && !free.block.Lent() {
+				return free, nil
+			}
+			p.drop(free)
+		}
+		count := int64(len(p.blocks))
+		if ahead := count >= p.need.Load(); !ahead || count < p.most.Load() {
+			if block, err := made(ahead); err != nil {
+				return nil, err
+			} else if block != nil {
+				owned := &piece{pipe: p, block: block}
+				p.blocks = append(p.blocks, owned)
+				return owned, nil
+			}
 		}
 		select {
 		case <-p.free.wake:
@@ -285,10 +348,18 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 	}
 }
 
-func (p *Pipe) adopt(block *buffers.Block) *piece {
-	owned := &piece{pipe: p, block: block}
-	p.blocks = append(p.blocks, owned)
-	return owned
+// mostWorth bounds for how many free blocks the pump is woken.
+const mostWorth = 8
+
+// worth is for how many it is: to be woken for each costs more than to wait for some. As many come without its doing, for
+// a Store holds no more than it needs.
+func (p *Pipe) worth() int {
+	return int(max(1, min(mostWorth, (int64(len(p.blocks))-p.need.Load())/2)))
+}
+
+func (p *Pipe) drop(one *piece) {
+	p.pool.Put(one.block)
+	p.blocks = slices.DeleteFunc(p.blocks, func(other *piece) bool { return other == one })
 }
 
 // passes are the hashes that are computed.
@@ -314,14 +385,28 @@ func (p *Pipe) send() {
 func (p *Pipe) give(passes []*pass) {
 	current := p.current
 	p.current = nil
-	current.users.Store(1)
+	current.users.Store(1 + int32(len(passes)))
+	wanted := !current.known && p.checksum.Load() != nil
+	p.behind = len(passes) > 0 && passes[0] == p.own && (p.behind || wanted)
+	if current.behind = p.behind; !p.behind {
+		p.store.push(current)
+	}
 	for _, pass := range passes {
-		current.users.Add(1)
 		if !pass.push(current) {
 			p.release(current)
 		}
 	}
-	p.store.push(current)
+}
+
+// handOn gives the Store a block that was hashed, if it waits for it.
+func (p *Pipe) handOn(hashed *piece) {
+	if !hashed.behind {
+		return
+	}
+	if checksum := p.checksum.Load(); !hashed.known && checksum != nil {
+		hashed.sum, hashed.known = (*checksum)(0, hashed.data), true
+	}
+	p.store.push(hashed)
 }
 
 func (p *Pipe) release(done *piece) {
@@ -351,7 +436,9 @@ func (p *Pipe) CloseWrite() {
 
 func (p *Pipe) end() {
 	p.ended = true
-	p.store.close()
+	if !p.behind {
+		p.store.close()
+	}
 	for _, pass := range p.passes() {
 		pass.queue.close()
 	}

@@ -130,3 +130,131 @@ func TestPipeHoldsWhatIsNeededAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// Blocks that are lent and bytes that are written come in the order in which they were given; a Store that asked for
+// checksums has those of all but what came before it asked; and every token comes back once.
+func TestLentBlocks(t *testing.T) {
+	const blocks, parts = 40, 4
+	checksum := func(sum uint64, p []byte) uint64 {
+		for _, b := range p {
+			sum = sum*31 + uint64(b)
+		}
+		return sum
+	}
+	for _, budget := range []int64{0, 3 * buffers.Size, buffers.DefaultBudget} {
+		for _, sums := range []bool{false, true} {
+			for _, tail := range []int{0, 1, buffers.Size - 1} {
+				pool := buffers.NewPool(budget)
+				pipe := NewPipe(pool, Expect{Size: -1})
+				if sums {
+					pipe.Hold(parts*buffers.Size, parts*buffers.Size, checksum)
+				} else {
+					pipe.Hold(parts*buffers.Size, parts*buffers.Size, nil)
+				}
+				data := someBytes(blocks*buffers.Size + tail)
+				back := map[int64]int{}
+				returned := func() {
+					for token := pool.Returned(); token != 0; token = pool.Returned() {
+						back[token]++
+					}
+				}
+				pumped := make(chan error, 1)
+				go func() {
+					var err error
+					for number := 0; number*buffers.Size < len(data) && err == nil; number++ {
+						rest := data[number*buffers.Size:]
+						if len(rest) < buffers.Size || number%5 == 3 { // what is no whole block is written, and others too
+							for rest = rest[:min(len(rest), buffers.Size)]; len(rest) > 0 && err == nil; {
+								var n int
+								n, err = pipe.Write(rest, time.Second)
+								rest = rest[n:]
+							}
+							continue
+						}
+						var taken bool
+						for !taken && err == nil {
+							taken, err = pipe.Lend(rest[:buffers.Size], int64(number+1), time.Second)
+						}
+					}
+					pipe.CloseWrite()
+					pumped <- err
+				}()
+				var got []byte
+				var held []object.Block
+				for {
+					block, err := pipe.Next(t.Context(), buffers.Size)
+					if err == io.EOF {
+						break
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					if sum, known := block.Checksum(); sums && (!known || sum != checksum(0, block.Bytes())) {
+						t.Fatalf("block %d has the checksum %d, known: %t", len(got)/buffers.Size, sum, known)
+					}
+					got = append(got, block.Bytes()...)
+					if held = append(held, block); len(held) == parts { // as a part of an upload does
+						for _, one := range held {
+							one.Release()
+						}
+						held = nil
+					}
+				}
+				for _, one := range held {
+					one.Release()
+				}
+				if err := <-pumped; err != nil {
+					t.Fatal(err)
+				}
+				want := sha256.Sum256(data)
+				if _, sum := pipe.Sum(); !bytes.Equal(got, data) || sum != hex.EncodeToString(want[:]) {
+					t.Fatalf("budget %d, checksums %t, tail %d: other bytes", budget, sums, tail)
+				}
+				pipe.Close()
+				returned()
+				for number := range blocks {
+					if lent := number%5 != 3; lent != (back[int64(number+1)] == 1) {
+						t.Errorf("the token of block %d came back %d times", number, back[int64(number+1)])
+					}
+				}
+				if pool.Lent() != 0 {
+					t.Fatalf("%d blocks were not given back", pool.Lent())
+				}
+			}
+		}
+	}
+}
+
+func someBytes(size int) []byte {
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i>>8 ^ i*7)
+	}
+	return data
+}
+
+// A transfer that fails gives back what was lent to it, and takes no more.
+func TestLentBlocksOfATransferThatFails(t *testing.T) {
+	pool := buffers.NewPool(buffers.DefaultBudget)
+	pipe := NewPipe(pool, Expect{Size: -1})
+	block := make([]byte, buffers.Size)
+	for token := range int64(3) {
+		if taken, err := pipe.Lend(block, token+1, time.Second); !taken || err != nil {
+			t.Fatal(taken, err)
+		}
+	}
+	broken := errors.New("the disk is full")
+	pipe.Fail(broken)
+	if taken, err := pipe.Lend(block, 4, time.Second); taken || !errors.Is(err, broken) {
+		t.Error(taken, err)
+	}
+	pipe.Close()
+	for range 3 {
+		if token := pool.Returned(); token < 1 || token > 3 {
+			t.Errorf("token %d came back", token)
+		}
+	}
+	if token := pool.Returned(); token != 0 || pool.Lent() != 0 {
+		t.Errorf("token %d came back, %d blocks are lent", token, pool.Lent())
+	}
+}
