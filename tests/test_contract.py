@@ -175,7 +175,6 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("size", CONTRACT["sizes"])
 def pieces_that_nobody_keeps():
     """So many blocks, each of new memory that is free, and full of something else, once the next is asked for."""
     for number in range(48):
@@ -214,6 +213,7 @@ def test_large_bytes(adapter):
     assert joined.sha256 == digest(data) and read_final(adapter, joined) == data
 
 
+@pytest.mark.parametrize("size", CONTRACT["sizes"])
 def test_sizes(adapter, size):
     data = BYTES[:size]
     final = adapter.put_final(f"sizes/{size}", io.BytesIO(data), size=size, sha256=digest(data))

@@ -8,7 +8,9 @@ import contextlib
 import http.server
 import itertools
 import os
+import select
 import socket
+import ssl
 import threading
 import time
 import traceback
@@ -19,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 
 import pytest
+import trustme
 from conftest import BYTES, make_s3
 from servers import FaultProxy
 from servers.process import free_port
@@ -657,12 +660,14 @@ def test_a_batch_that_is_deleted_in_part(versitygw):
 
 
 @contextlib.contextmanager
-def serving(handler):
+def serving(handler, secure=None):
     """The URL of a server of this process."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if secure is not None:
+            server.socket = secure.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever).start()
         try:
-            yield "http://127.0.0.1:{1}".format(*server.server_address)
+            yield "{}://127.0.0.1:{}".format("http" if secure is None else "https", server.server_address[1])
         finally:
             server.shutdown()
 
@@ -825,6 +830,67 @@ def test_a_clock_that_can_be_corrected(versitygw):
         assert Ahead.requests == 2
         adapter.put_final("b", SMALL)
         assert Ahead.requests == 3
+
+
+class Taciturn(http.server.BaseHTTPRequestHandler):
+    """A store that never says that it wants a body, begins to read late, and may refuse it before it has."""
+
+    protocol_version = "HTTP/1.1"
+    requests = 0
+    refuses = False
+
+    def handle_expect_100(self):
+        return True
+
+    def do_PUT(self):
+        type(self).requests += 1
+        time.sleep(0.3)
+        if not self.refuses:
+            self.rfile.read(int(self.headers["Content-Length"]))
+        answer = b"<Error><Code>AccessDenied</Code></Error>" if self.refuses else b""
+        self.send_response(403 if self.refuses else 200)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+        if self.refuses:
+            self.close_connection = True
+            ended = select.poll()  # nothing more is read, and the connection stays as long as the other side lets it
+            ended.register(self.connection, select.POLLRDHUP)
+            ended.poll(3000)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def openssl(tmp_path_factory):
+    """TLS of another kind than that of the stores: this one speaks first, of tickets that nobody has asked for."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    bundle = tmp_path_factory.mktemp("openssl") / "ca.pem"
+    authority.cert_pem.write_to_path(bundle)
+    return context, bundle
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("tls", [False, True])
+def test_what_a_server_says_first_is_no_answer(versitygw, openssl, tls, overwrite, monkeypatch):
+    context, bundle = openssl
+    monkeypatch.setattr(Taciturn, "requests", 0)
+    monkeypatch.setattr(Taciturn, "refuses", False)
+    secure = {"secure": context} if tls else {}
+    options = {"ca_bundle": str(bundle)} if tls else {}
+    with serving(Taciturn, **secure) as url, quickly(replace(versitygw, url=url), read_timeout=5, **options) as adapter:
+        data = BYTES[: 7 * MiB]  # more than lies in the buffers of two systems
+        final = adapter.put_final("a", data, overwrite=overwrite)
+        assert (final.sha256, Taciturn.requests) == (digest(data), 1)
+        monkeypatch.setattr(Taciturn, "refuses", True)
+        began = time.monotonic()
+        with pytest.raises(StoragePermissionError):
+            adapter.put_final("b", data, overwrite=overwrite)
+        assert time.monotonic() - began < 2.5, "the refusal was not heard before the end of the connection"
 
 
 # ---- bad connections

@@ -32,8 +32,9 @@ type conn struct {
 	local, remote net.Addr
 	stall         time.Duration
 	patience      time.Duration // how long nothing may move while the server works on what it got, else 0
+	until         time.Time     // when a read that nothing comes for ends, or zero: by the stall timer
 	bytes         int64         // that we have read and written
-	hasty         bool          // nothing is waited for any more
+	out           []byte        // what TLS and proxies have written and is not sent
 
 	// leave is the coroutine that waits for what comes, or nil: then the thread does.
 	leave *coroutine.Coroutine
@@ -47,8 +48,8 @@ const looks = 4
 
 var (
 	errStalled = &net.OpError{Op: "wait", Err: os.ErrDeadlineExceeded}
-	// errAnswered: the server has said something before it got all, and takes no more.
-	errAnswered = errors.New("the server has answered already")
+	// errHeard: there is no room for more, and something to be read.
+	errHeard = errors.New("the server says something")
 )
 
 // blocking takes over a connection of Go's.
@@ -83,7 +84,7 @@ type watch struct {
 
 // again tells whether a call that has waited for a look goes on.
 func (c *conn) again(w *watch) bool {
-	if c.hasty {
+	if !c.until.IsZero() {
 		return false
 	}
 	now, moved := time.Now(), c.moved()
@@ -106,10 +107,13 @@ func (c *conn) moved() int64 {
 	return int64(info.Bytes_acked + info.Bytes_received)
 }
 
-// Read implements net.Conn.
+// Read implements net.Conn. What was written is sent before.
 func (c *conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if err := c.flush(); err != nil && err != errHeard {
+		return 0, err
 	}
 	for w := (watch{}); ; {
 		n, err := c.read(p)
@@ -129,7 +133,12 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // read waits for bytes: EAGAIN when none came in time.
 func (c *conn) read(p []byte) (int, error) {
-	if c.leave != nil {
+	switch {
+	case !c.until.IsZero():
+		if ready, err := c.poll(unix.POLLIN, time.Until(c.until)); err == nil && ready == 0 {
+			return 0, unix.EAGAIN
+		}
+	case c.leave != nil:
 		c.leave.Wait(c.fd)
 		if c.idle() {
 			return 0, unix.EAGAIN
@@ -138,13 +147,25 @@ func (c *conn) read(p []byte) (int, error) {
 	return unix.Read(c.fd, p)
 }
 
-// Write implements net.Conn.
+// Write implements net.Conn. It sends nothing: flush does, so that TLS is not in the middle of a write while something can
+// be read.
 func (c *conn) Write(p []byte) (int, error) {
-	left, err := c.write([][]byte{p})
-	if len(left) > 0 {
-		return len(p) - len(left[0]), err
+	c.out = append(c.out, p...)
+	return len(p), nil
+}
+
+// flush sends what was written, or as much as it can before something is heard.
+func (c *conn) flush() error {
+	if len(c.out) == 0 {
+		return nil
 	}
-	return len(p), err
+	left, err := c.write([][]byte{c.out})
+	if len(left) > 0 {
+		c.out = append(c.out[:0], left[0]...)
+	} else {
+		c.out = c.out[:0]
+	}
+	return err
 }
 
 // atOnce bounds the pieces of one write.
@@ -182,11 +203,8 @@ func after(pieces [][]byte, n int) [][]byte {
 	return pieces
 }
 
-// room waits until more can be written. A server that says something instead does not mean to read the rest.
+// room waits until more can be written.
 func (c *conn) room(w *watch) error {
-	if c.hasty {
-		return errStalled
-	}
 	wait := c.look()
 	if c.leave != nil {
 		if err := c.leaveForRoom(); err != nil {
@@ -201,7 +219,7 @@ func (c *conn) room(w *watch) error {
 	case ready&unix.POLLOUT != 0:
 		return nil
 	case ready&unix.POLLIN != 0:
-		return errAnswered
+		return errHeard
 	case ready == 0 && !c.again(w):
 		return errStalled
 	default: // the next write tells what is wrong
@@ -265,6 +283,9 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.closed = true
+	if len(c.out) > 0 { // TLS says that it closes
+		_ = unix.Sendto(c.fd, c.out, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	}
 	if held, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err == nil && held > 0 {
 		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
@@ -284,8 +305,5 @@ func (c *conn) SetDeadline(time.Time) error { return nil }
 // SetReadDeadline implements net.Conn.
 func (c *conn) SetReadDeadline(time.Time) error { return nil }
 
-// SetWriteDeadline is what TLS does before it says that it closes: that must not take long.
-func (c *conn) SetWriteDeadline(time.Time) error {
-	c.hasty = true
-	return nil
-}
+// SetWriteDeadline implements net.Conn.
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -54,19 +55,19 @@ type lost struct{ error }
 
 func (l lost) Unwrap() error { return l.error }
 
+// errAnswered: the server has answered before it got all of the request.
+var errAnswered = errors.New("the server has answered already")
+
 // ask sends a request and reads its answer up to the body. done tells that the whole request was sent.
 func (l *line) ask(request *http.Request, body [][]byte) (response *http.Response, done bool, err error) {
 	l.head = l.appendHead(l.head[:0], request)
-	if request.Header.Get("Expect") != "" {
-		if err = l.send(l.head, nil); err == nil {
-			response, err = l.wanted(request)
-		}
-		if response != nil || err != nil {
+	if request.Header.Get("Expect") == "" {
+		err = l.send(l.head, body)
+	} else if err = l.send(l.head, nil); err == nil {
+		if response, err = l.wanted(request); response != nil || err != nil {
 			return response, false, err
 		}
 		err = l.send(nil, body)
-	} else {
-		err = l.send(l.head, body)
 	}
 	if errors.Is(err, errStalled) {
 		return nil, false, err
@@ -82,7 +83,8 @@ func (l *line) ask(request *http.Request, body [][]byte) (response *http.Respons
 	return response, err == nil, nil
 }
 
-// send writes headers and body, or one of them.
+// send writes headers and body, or one of them. A server that says something while there is no room for more does not
+// mean to read the rest.
 func (l *line) send(head []byte, body [][]byte) error {
 	if len(body) == 1 && len(body[0]) <= together {
 		head = append(head, body[0]...)
@@ -95,11 +97,9 @@ func (l *line) send(head []byte, body [][]byte) error {
 	pieces = append(pieces, body...)
 	var err error
 	if l.plain {
-		_, err = l.write(pieces)
+		err = l.put(func() error { pieces, err = l.write(pieces); return err })
 	} else {
-		for i := 0; i < len(pieces) && err == nil; i++ {
-			_, err = l.stream.Write(pieces[i])
-		}
+		err = l.sealed(pieces)
 	}
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return lost{err}
@@ -107,13 +107,52 @@ func (l *line) send(head []byte, body [][]byte) error {
 	return err
 }
 
+// sealedAtOnce in bytes is what TLS seals before it is sent.
+const sealedAtOnce = 64 << 10
+
+// sealed sends pieces by TLS.
+func (l *line) sealed(pieces [][]byte) error {
+	for _, piece := range pieces {
+		for chunk := range slices.Chunk(piece, sealedAtOnce) {
+			if _, err := l.stream.Write(chunk); err != nil {
+				return err
+			}
+			if err := l.put(l.flush); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// put writes until all is sent. What is heard meanwhile may be no answer, but a matter of TLS.
+func (l *line) put(write func() error) error {
+	for {
+		err := write()
+		if err != errHeard {
+			return err
+		}
+		if l.said(time.Now()) {
+			return errAnswered
+		}
+	}
+}
+
+// said waits for the server to say something, or to end the connection.
+func (l *line) said(until time.Time) bool {
+	l.limit.N, l.until = longestHead, until
+	_, err := l.reader.Peek(1)
+	l.until = time.Time{}
+	return !errors.Is(err, errStalled)
+}
+
 // wanted waits for the server to say that it wants the body: then, or if it says nothing, there is no answer.
 func (l *line) wanted(request *http.Request) (*http.Response, error) {
-	if ready, err := l.poll(unix.POLLIN, announcedWait); err != nil || ready == 0 {
-		return nil, err
+	if !l.said(time.Now().Add(announcedWait)) {
+		return nil, nil
 	}
 	response, err := l.part(request)
-	if err == nil && response.StatusCode == http.StatusContinue {
+	if err == nil && response.StatusCode < http.StatusOK {
 		return nil, nil
 	}
 	return response, err
@@ -177,6 +216,9 @@ type rest struct {
 // came tells whether all of it has come with the headers.
 func (r *rest) came() bool { return r.size >= 0 && int64(r.line.reader.Buffered()) >= r.size }
 
+// detach lets it be read outside of the coroutine that it came in.
+func (r *rest) detach() { r.line.leave = nil }
+
 // Read implements io.Reader.
 func (r *rest) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
@@ -199,9 +241,10 @@ func (l *line) exchange(
 	stop := context.AfterFunc(ctx, l.abort)
 	l.patience, l.leave = patience, coroutine.Of(ctx)
 	response, done, err := l.ask(request, body)
-	l.patience, l.leave = 0, nil
+	l.patience = 0
 	if err != nil {
 		stop()
+		l.leave = nil
 		over(l, false)
 		return nil, err
 	}
@@ -209,6 +252,7 @@ func (l *line) exchange(
 	end := func(whole bool) {
 		if !ended {
 			ended = true
+			l.leave = nil
 			free := stop() && whole && done && !response.Close && l.reader.Buffered() == 0
 			over(l, free)
 		}

@@ -164,6 +164,9 @@ func (r *reader) start(
 	s.blocks = append(s.blocks, block)
 	s.free <- block
 	came, _ := body.(*rest)
+	if came != nil {
+		came.detach()
+	}
 	switch {
 	case until-from > object.BlockSize:
 		go s.run(body)

@@ -225,7 +225,7 @@ func (t *transport) secured(stream net.Conn, to *url.URL) (net.Conn, error) {
 	config := t.secure.Clone()
 	config.ServerName = to.Hostname()
 	secured := tls.Client(stream, config)
-	return secured, secured.Handshake()
+	return secured, secured.Handshake() // its last words go with the first request
 }
 
 // tunnel asks a proxy for a connection to the server.
