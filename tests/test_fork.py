@@ -60,6 +60,13 @@ def test_memory_is_empty_in_a_child(run, tmp_path):
     assert run("fork", tmp_path, "memory_is_empty_in_a_child") == "well"
 
 
+def test_greenlets(place, run, tmp_path):
+    """Transfers of one thread that wait in turn, as under gunicorn's gevent workers: none keeps the others."""
+    found = run("greenlets", tmp_path, timeout=100, env=place.environment)
+    assert found.pop("beats") > 10
+    assert found == {"calls": 0, "readers": 0, "lent": 0}
+
+
 def environment(place, tmp_path):
     """Of the applications in tests/faults."""
     return {**place.environment, "TEST_ROOT": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
