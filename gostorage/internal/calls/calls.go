@@ -312,7 +312,7 @@ func (t *Table) Write(id int64, data []byte) (int, error) {
 }
 
 // Lend gives a put one block that stays where it is, and says how many bytes it took: 0 when there was no room in time,
-// -1 when it can be written only. The token is among the Returned when the memory is not needed any more, or was not
+// -1 when it has to be written. The token is among the Returned when the memory is not needed any more, or was not
 // taken.
 func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
 	lent := false
@@ -325,7 +325,7 @@ func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if c.pipe == nil || len(data) != buffers.Size || !c.pipe.Aligned() {
+	if c.pipe == nil || len(data) != buffers.Size || !c.pipe.Aligned() || !t.alone(c) {
 		return -1, nil
 	}
 	c.begin(false)
@@ -338,6 +338,19 @@ func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
 	default:
 		return 0, nil
 	}
+}
+
+// alone tells whether no other put runs. The memory of several would not be bounded by what is lent: each thread of Python
+// has a heap of its own, which keeps what it had at its peak.
+func (t *Table) alone(put *call) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for other := range t.running {
+		if other != put && other.pipe != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // Returned gives the token of memory that was lent and is not needed any more, or 0.

@@ -272,7 +272,7 @@ func TestShortCallsEndWithTheirContext(t *testing.T) {
 
 // The token of memory that is offered comes back, whatever becomes of it.
 func TestEveryTokenComesBack(t *testing.T) {
-	const number, put, get = 1, 2, 3
+	const number, put, other = 1, 2, 3
 	table := memoryTable(t, number)
 	if err := table.Start(number, put, "put", `{"key": "k"}`); err != nil {
 		t.Fatal(err)
@@ -292,6 +292,13 @@ func TestEveryTokenComesBack(t *testing.T) {
 	if n, err := table.Lend(put, 4, block); n != -1 || err != nil {
 		t.Errorf("where no block begins: %d, %v", n, err)
 	}
+	if err := table.Start(number, other, "put", `{"key": "other"}`); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := table.Lend(other, 6, block); n != -1 || err != nil {
+		t.Errorf("beside another put: %d, %v", n, err)
+	}
+	table.Cancel(other)
 	if err := table.Finish(put); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +312,7 @@ func TestEveryTokenComesBack(t *testing.T) {
 	for token := table.Returned(); token != 0; token = table.Returned() {
 		back[token] = true
 	}
-	if len(back) != 5 {
+	if len(back) != 6 {
 		t.Errorf("back came %v", back)
 	}
 	nothingLeft(t, table)
