@@ -1,7 +1,7 @@
 // Package buffers is the memory that transfers work in: blocks outside the Go heap, under one budget of the process.
 //
 // The peak is: one block for each transfer under way (two for an assembly), plus at most the budget. That is what a
-// process grows by: some of the budget is left for connections and the Go heap.
+// process grows by: some of the budget is left for connections and the heaps of Go and Python.
 package buffers
 
 import (

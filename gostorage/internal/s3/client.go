@@ -3,11 +3,9 @@ package s3
 import (
 	"context"
 	"encoding/json"
-	"net/url"
 	"sync"
 	"sync/atomic"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -17,14 +15,10 @@ import (
 // store and the last operation have let go of it.
 type client struct {
 	operations
-	transport   *transport
-	credentials aws.CredentialsProvider
-	region      string
-	endpoint    *url.URL
-	ahead       *atomic.Int64        // how far the server's clock was at its last answer, in nanoseconds
-	folders     atomic.Pointer[bool] // whether it lists unfinished uploads by a folder; known once there were some
-	key         string
-	users       int
+	*attempts
+	folders atomic.Pointer[bool] // whether it lists unfinished uploads by a folder; known once there were some
+	key     string
+	users   int
 }
 
 var clients = struct {
@@ -68,7 +62,7 @@ func (c *client) release() {
 		delete(clients.known, c.key)
 	}
 	clients.mu.Unlock()
-	if last && c.transport != nil {
+	if last {
 		c.transport.close()
 	}
 }
@@ -92,17 +86,13 @@ func connect(c connection) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	through := newTransport(endpoint, proxy, secure, seconds(c.ConnectTimeout), seconds(c.ReadTimeout), c.Idle)
 	by := &attempts{
-		transport: through, signer: v4.NewSigner(), credentials: credentials, region: region, endpoint: endpoint,
+		transport: newTransport(endpoint, proxy, secure, seconds(c.ConnectTimeout), seconds(c.ReadTimeout), c.Idle),
+		signer:    v4.NewSigner(), credentials: credentials, region: region, endpoint: endpoint,
 		retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = c.MaxAttempts
 			o.MaxBackoff = maxBackoff
 		}),
 	}
-	made := sdk.New(sdk.Options{Region: region})
-	return &client{
-		operations: prepare(made, by), transport: through,
-		credentials: credentials, region: region, endpoint: endpoint, ahead: &by.ahead,
-	}, nil
+	return &client{operations: prepare(sdk.New(sdk.Options{Region: region}), by), attempts: by}, nil
 }

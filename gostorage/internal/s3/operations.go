@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -57,7 +58,7 @@ func prepare(client *sdk.Client, by *attempts) operations {
 type operation[In, Out any] struct {
 	by    *attempts
 	brief func(*http.Response) (*Out, error) // understands a plain success, in place of the SDK; or nil
-	first steps
+	first func() steps                       // those whose base and serialize serve all calls; built when there is one
 	idle  chan steps
 	build func() steps
 }
@@ -118,7 +119,13 @@ func take[In, Out any](
 		})
 		return taken
 	}
-	return operation[In, Out]{by: by, brief: brief, first: build(), idle: make(chan steps, idleSteps), build: build}
+	idle := make(chan steps, idleSteps)
+	first := sync.OnceValue(func() steps {
+		taken := build()
+		idle <- taken
+		return taken
+	})
+	return operation[In, Out]{by: by, brief: brief, first: first, idle: idle, build: build}
 }
 
 // joined is the context of a call, and what the SDK tells its steps.
@@ -142,11 +149,12 @@ func perform[In, Out any](ctx context.Context, about *request, in *In, op operat
 		out, err = op.understand(ctx, response)
 		return err
 	}
-	send := serialized{about, func(ctx context.Context, prepared *smithyhttp.Request) error {
+	send := serialized(func(ctx context.Context, prepared *smithyhttp.Request) error {
 		return op.by.make(ctx, about, prepared, understand)
-	}}
-	_, _, err := op.first.serialize.HandleSerialize(
-		&joined{ctx, op.first.base}, middleware.SerializeInput{Parameters: in, Request: smithyhttp.NewStackRequest()}, send,
+	})
+	first := op.first()
+	_, _, err := first.serialize.HandleSerialize(
+		&joined{ctx, first.base}, middleware.SerializeInput{Parameters: in, Request: smithyhttp.NewStackRequest()}, send,
 	)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -158,16 +166,13 @@ func perform[In, Out any](ctx context.Context, about *request, in *In, op operat
 }
 
 // serialized is what comes after the SDK has given a request its form.
-type serialized struct {
-	about *request
-	send  func(context.Context, *smithyhttp.Request) error
-}
+type serialized func(context.Context, *smithyhttp.Request) error
 
 // HandleSerialize implements middleware.SerializeHandler.
-func (s serialized) HandleSerialize(
+func (send serialized) HandleSerialize(
 	ctx context.Context, in middleware.SerializeInput,
 ) (out middleware.SerializeOutput, metadata middleware.Metadata, err error) {
-	return out, metadata, s.send(ctx, in.Request.(*smithyhttp.Request))
+	return out, metadata, send(ctx, in.Request.(*smithyhttp.Request))
 }
 
 // understand gives what an answer says: of a plain success the few headers that we look at, not all that S3 knows.
