@@ -6,8 +6,9 @@
 package gostorage
 
 import (
+	"os"
+	"runtime"
 	"strings"
-	"time"
 	"unsafe"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/calls"
@@ -15,6 +16,14 @@ import (
 )
 
 var table = calls.NewTable()
+
+// Threads of Python count as processors of Go while they are inside, and for a while after. Without room for them a call
+// that comes back from the system has none, and others are woken to look for work that nobody has.
+func init() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
+	}
+}
 
 // guard turns a panic into an error, and any error into the form in which it crosses.
 func guard(op string, err *error) {
@@ -46,10 +55,12 @@ func Close(store int64) (done bool, err error) {
 	return true, table.Close(store)
 }
 
-// Start sets an operation going, with its arguments in JSON, under a number that the caller chooses.
-func Start(store int64, call int64, op string, args string) (done bool, err error) {
+// Start sets an operation going, on a key if there is one, under a number that the caller chooses. Other arguments than
+// the usual ones are in JSON. It gives what Signal would.
+func Start(store int64, call int64, op string, key string, args string) (fd int64, err error) {
 	defer guard(op, &err)
-	return true, table.Start(store, call, op, args)
+	news, err := table.Start(store, call, op, key, args)
+	return int64(news), err
 }
 
 // Write copies bytes into a put and gives how many it took within 100 ms.
@@ -90,16 +101,17 @@ func Pull(call int64, fd int64, n int64) (taken int64, err error) {
 	return int64(pulled), err
 }
 
-// Finish lets a put or an assembly commit: all bytes have come.
-func Finish(call int64) (done bool, err error) {
+// Finish lets a put or an assembly commit: all bytes have come. It gives what Signal would.
+func Finish(call int64) (fd int64, err error) {
 	defer guard("put", &err)
-	return true, table.Finish(call)
+	news, err := table.Finish(call)
+	return int64(news), err
 }
 
-// Wait gives the result of a call in JSON, or an empty string while it goes on.
-func Wait(call int64, milliseconds int64) (result string, err error) {
+// Wait gives the result of a call, or an empty string while it goes on: of an object its size and SHA-256, else JSON.
+func Wait(call int64) (result string, err error) {
 	defer guard("wait", &err)
-	return table.Wait(call, time.Duration(milliseconds)*time.Millisecond)
+	return table.Wait(call)
 }
 
 // Signal gives the descriptor that can be read once there is news of a call, or -1 when it has ended.

@@ -29,7 +29,7 @@ def digest(data):
 
 
 def xattr(path, name):
-    return os.getxattr(path, f"user.{name}").decode()
+    return os.getxattr(path, f"user.{name}")
 
 
 @pytest.fixture
@@ -48,10 +48,11 @@ def test_layout_modes_and_attributes(local, tmp_path, umask):
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [stat.S_IMODE(p.stat().st_mode) for p in (path.parent, path.parent.parent)] == [0o750] * 2
     modified = path.stat().st_mtime_ns
-    assert xattr(path, "gostorage.sha256").startswith(f"v1 {final.sha256} {final.size} {modified} ")
-    assert xattr(path, "mime_type") == "application/pdf"
-    assert xattr(path, "gostorage.metadata") == '{"k":"v"}'
-    assert xattr(tmp_path / "temp/s/00007", "gostorage.sha256").startswith(f"v1 {part.sha256} 4 ")
+    kept = b"\1" + bytes.fromhex(final.sha256) + final.size.to_bytes(8) + modified.to_bytes(8)
+    assert xattr(path, "gostorage.sha256") == kept + sha256(kept).digest()[:7]
+    assert xattr(path, "mime_type") == b"application/pdf"
+    assert xattr(path, "gostorage.metadata") == b'{"k":"v"}'
+    assert xattr(tmp_path / "temp/s/00007", "gostorage.sha256")[1:33].hex() == part.sha256
 
 
 def test_modes_are_options(tmp_path, umask):

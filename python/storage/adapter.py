@@ -109,7 +109,9 @@ class NativeAdapter(StorageAdapter):
     ) -> TempPart:
         number = check_part_number(part_number)
         key = f"{check_session_id(session_id)}/{number:05d}"
-        options = {"overwrite": bool(overwrite), "carry": self.carry_digest}
+        options: dict[str, Any] = {} if overwrite else {"overwrite": False}
+        if self.carry_digest:
+            options["carry"] = True
         stored = self._put("_temp", key, stream, size, sha256, progress, **options)
         return TempPart(stored["key"], number, stored["size"], stored["sha256"])
 
@@ -126,7 +128,7 @@ class NativeAdapter(StorageAdapter):
         progress: Progress | None = None,
     ) -> FinalObject:
         key = check_file_id(file_id)
-        options: dict[str, Any] = {"overwrite": bool(overwrite)}
+        options: dict[str, Any] = {} if overwrite else {"overwrite": False}
         if content_type := check_content_type(content_type):
             options["content_type"] = content_type
         if described := check_metadata(metadata):
@@ -174,7 +176,7 @@ class NativeAdapter(StorageAdapter):
         if not parts:
             raise ValueError("an object is assembled from at least one part")
         size = check_count("size", size)
-        arguments = {
+        arguments: dict[str, Any] = {
             "key": check_file_id(file_id),
             "temp_store": self._temp,
             "parts": parts,

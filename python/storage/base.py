@@ -283,7 +283,7 @@ def _invalid(key: str, why: str) -> InvalidKey:
 
 def check_file_id(file_id: object) -> str:
     """``str(file_id)``, which must be a key. Raises ``InvalidKey``, ``TypeError`` for None and bytes."""
-    if file_id is None or isinstance(file_id, bytes | bytearray | memoryview):
+    if file_id is None or isinstance(file_id, (bytes, bytearray, memoryview)):
         raise TypeError(f"an id is a str, an int or a UUID, not {type(file_id).__name__}")
     return check_key(str(file_id))
 

@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from types import ModuleType
@@ -35,6 +36,7 @@ TURN = 4 * 1024 * 1024
 
 _TURN_MS = 100  # a longer wait would keep Python from its signals
 _NAME = "storage._gostorage"
+_PREFIX = "gostorage_"
 _FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SUFFIXES[0])
 
 # Go's threads have the signal mask of the thread that loads them. Were they to take what Python's threads block, a
@@ -42,7 +44,7 @@ _FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SU
 _LEFT_TO_PYTHON = signal.valid_signals() - {signal.SIGURG}
 
 _lock = threading.RLock()
-_module: ModuleType | None = None
+_functions: dict[str, Callable[..., Any]] = {}
 _generation = 0
 _loader: int | None = None  # the generation that began to load the file itself
 
@@ -69,13 +71,13 @@ def lock() -> threading.RLock:
 
 def loaded() -> bool:
     """Whether this process has loaded the extension."""
-    return _module is not None
+    return bool(_functions)
 
 
 def _after_fork_in_child() -> None:
-    global _lock, _module, _generation
+    global _lock, _functions, _generation
     _lock = threading.RLock()  # another thread of the parent may have held it
-    _module = None
+    _functions = {}
     _generation += 1
     _owned.clear()
     _lent.clear()  # nobody uses them here
@@ -84,20 +86,21 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _load() -> ModuleType:
-    global _module, _loader
+def _load() -> dict[str, Callable[..., Any]]:
+    global _functions, _loader
     with _lock:
-        if _module is None:
+        if not _functions:
             try:
                 if not _FILE.exists():
                     raise ModuleNotFoundError(_NAME)
                 if _loader is None:
                     _loader = _generation  # before the loading: another thread may fork in the middle of it
-                _module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
+                module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
+                _functions = {name.removeprefix(_PREFIX): each for name, each in vars(module).items()}
                 _tell_multiprocessing()
             except ImportError as error:
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
-        return _module
+        return _functions
 
 
 def _load_from(path: str) -> ModuleType:
@@ -156,7 +159,7 @@ _check_signals = ctypes.pythonapi.PyErr_CheckSignals
 def _invoke(function: str, *arguments: object) -> Any:
     """Call a function of the extension; its errors become ours here and nowhere else."""
     try:
-        return getattr(_module or _load(), "gostorage_" + function)(*arguments)
+        return (_functions or _load())[function](*arguments)
     except RuntimeError as error:
         if not str(error).startswith(WIRE):  # what a signal handler raised
             raise
@@ -214,19 +217,20 @@ def close_store(store: int) -> None:
 class Call:
     """An operation that the Go side carries out in a ``with`` block. Leaving that by an exception undoes it."""
 
-    __slots__ = ("__weakref__", "_generation", "_start", "number")
+    __slots__ = ("__weakref__", "_generation", "_news", "_start", "number")
 
-    def __init__(self, store: int, op: str, **arguments: Any) -> None:
+    def __init__(self, store: int, op: str, key: str = "", **arguments: Any) -> None:
         self._generation = _generation
-        self._start = store, op, _encode(arguments)
+        self._start = store, op, key, _encode(arguments) if arguments else ""
+        self._news: int | None = None  # the descriptor that tells of news, or -1 for some; None: not known
         self.number = number()
 
     def __enter__(self) -> Call:
         _end_what_nobody_owns()
         own(self.number, self)
-        store, op, arguments = self._start
+        store, op, key, arguments = self._start
         try:
-            _invoke("Start", store, self.number, op, arguments)
+            self._news = _invoke("Start", store, self.number, op, key, arguments)
         except BaseException:
             _end(self.number)
             raise
@@ -242,9 +246,12 @@ class Call:
         elif (owner := _owned.get(self.number)) is not None and owner() is self:  # and not the reader that it gave
             del _owned[self.number]
 
-    def _check(self) -> None:
+    def _check_process(self) -> None:
         if self._generation != _generation:
             raise forked("transfer")
+
+    def _check(self) -> None:
+        self._check_process()
         _check_signals()
 
     def give(self, data: bytes) -> None:
@@ -280,18 +287,27 @@ class Call:
 
     def finish(self) -> None:
         """Say that all bytes have come: the commit begins."""
-        self._check()
-        _invoke("Finish", self.number)
+        self._check_process()
+        self._news = _invoke("Finish", self.number)
 
     def poll(self, milliseconds: int = _TURN_MS) -> dict[str, Any] | None:
         """The result, or None when it is not there in time."""
         self._check()
-        if (descriptor := _invoke("Signal", self.number)) >= 0:
+        descriptor = _invoke("Signal", self.number) if self._news is None else self._news
+        self._news = None  # it may be another after this
+        if descriptor >= 0:
             news = select.poll()  # Python waits, not Go: signals are seen at once
             news.register(descriptor, select.POLLIN)
             news.poll(min(milliseconds, _TURN_MS))
-        text = _invoke("Wait", self.number, 0)
-        return _decode(text)[0] if text else None
+        text = _invoke("Wait", self.number)
+        return self._result(text) if text else None
+
+    def _result(self, text: str) -> dict[str, Any]:
+        if text[0] == "{":
+            decoded: dict[str, Any] = _decode(text)[0]
+            return decoded
+        size, sha256 = text.split(" ")
+        return {"key": self._start[2], "size": int(size), "sha256": sha256}
 
     def wait(self, seconds: float | None = None) -> dict[str, Any]:
         """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""
@@ -325,11 +341,12 @@ def call_within(seconds: float, store: int, op: str, **arguments: Any) -> dict[s
         return running.wait(seconds)
 
 
-def read(reader: int, offset: int, address: int, size: int) -> int:
+def read(reader: int, offset: int, memory: ctypes.c_char, size: int) -> int:
     """Fill memory from a reader; gives the number of bytes, 0 at the end. Signals are seen while it waits."""
+    address = ctypes.addressof(memory)
     while True:
         _check_signals()
-        count = int(_invoke("Read", reader, offset, address, size))
+        count: int = _invoke("Read", reader, offset, address, size)
         if count >= 0:
             return count
 
@@ -345,7 +362,7 @@ _EXIT_SECONDS = 2.0
 @atexit.register
 def _undo_at_exit() -> None:
     """Undo what still runs, in daemon threads or after an interrupt: a store elsewhere has to be told."""
-    if _module is None:  # not loaded, or by the parent alone
+    if not _functions:  # not loaded, or by the parent alone
         return
     until = monotonic() + _EXIT_SECONDS
     while _invoke("CancelAll") and monotonic() < until:
@@ -390,9 +407,13 @@ def settle(seconds: float) -> None:
         sleep(0.02)
 
 
+pinned = ctypes.c_char.from_buffer
+"""The beginning of writable memory, which stays where it is as long as this is held."""
+
+
 def address_of(buffer: bytearray | memoryview) -> int:
     """The address of writable memory, which the caller keeps alive and unmoved."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    return ctypes.addressof(pinned(buffer))
 
 
 _address_of_bytes = ctypes.pythonapi.PyBytes_AsString

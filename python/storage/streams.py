@@ -213,12 +213,12 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         self._check()
-        with memoryview(buffer) as whole, whole.cast("B") as view, self._lock:
-            wanted = min(len(view), self.size - self._position, native.TURN)
+        with self._lock:
+            wanted = min(memoryview(buffer).nbytes, self.size - self._position, native.TURN)
             if wanted <= 0:
                 return 0
-            offset = self._start + self._position
-            count = native.read(self._number, offset, native.address_of(view), wanted)
+            memory = native.pinned(buffer)
+            count = native.read(self._number, self._start + self._position, memory, wanted)
             self._position += count
             return count
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/parts"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
 )
 
 const (
@@ -181,8 +183,8 @@ func (t *Table) find(id int64) (*call, error) {
 	return found, nil
 }
 
-// news gives a call whose state is looked at: whatever comes after that raises its signal again.
-func (t *Table) news(id int64) (*call, error) {
+// look gives a call whose state is looked at: whatever comes after that raises its signal again.
+func (t *Table) look(id int64) (*call, error) {
 	t.mu.Lock() // while the call is known its descriptor is its own
 	defer t.mu.Unlock()
 	c, err := t.find(id)
@@ -192,23 +194,25 @@ func (t *Table) news(id int64) (*call, error) {
 	return c, err
 }
 
-// Start sets an operation going on a store.
-func (t *Table) Start(id, number int64, op, args string) error {
+// Start sets an operation going on a store, and gives what Signal would; of a put -1, since its end is far.
+func (t *Table) Start(id, number int64, op, key, args string) (fd int, err error) {
 	on, err := t.store(id)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	var request Request
-	if err := json.Unmarshal([]byte(args), &request); err != nil {
-		return object.Errorf(object.Internal, "the arguments of %s are not understood", op)
+	request := Request{Key: key}
+	if args != "" {
+		if err := json.Unmarshal([]byte(args), &request); err != nil {
+			return 0, object.Errorf(object.Internal, "the arguments of %s are not understood", op)
+		}
 	}
 	work, err := t.plan(on, id, op, &request)
 	if err != nil {
-		return object.Wire(op, request.Key, err)
+		return 0, object.Wire(op, key, err)
 	}
 	ctx, cancel := context.WithCancelCause(on.ctx)
 	started := &call{
-		op: op, key: request.Key, cancel: cancel, pipe: request.pipe, progress: request.progress, commit: request.commit,
+		op: op, key: key, cancel: cancel, pipe: request.pipe, progress: request.progress, commit: request.commit,
 		done: make(chan struct{}), signal: newSignal(), here: request.short && on.yields,
 	}
 	if started.commit != nil {
@@ -220,10 +224,10 @@ func (t *Table) Start(id, number int64, op, args string) error {
 		once.Do(func() {
 			begun()
 			if !here {
-				go t.run(ctx, started, work)
+				standby.Go(func() { t.run(ctx, started, work) })
 				return
 			}
-			routine := coroutine.New(ctx, started.news, func(ctx context.Context) { t.run(ctx, started, work) })
+			routine := coroutine.New(ctx, started.notice, func(ctx context.Context) { t.run(ctx, started, work) })
 			started.routine.Store(routine)
 			routine.Resume()
 		})
@@ -234,17 +238,28 @@ func (t *Table) Start(id, number int64, op, args string) error {
 	t.mu.Unlock()
 	if started.pipe == nil {
 		started.begin(started.here)
-		return nil
+		return started.news()
 	}
 	// The work of a put begins when there is some: a small one has all its bytes then. If it is ended before, so is that.
 	begun = context.AfterFunc(ctx, func() { started.begin(false) })
-	return nil
+	return -1, nil
 }
 
-// news gives what tells of news, and what does so.
-func (c *call) news() (int, func(), error) {
+// notice gives what tells of news, and what does so.
+func (c *call) notice() (int, func(), error) {
 	fd, err := c.signal.descriptor()
 	return fd, c.signal.raise, err
+}
+
+// news gives the descriptor that tells of news, or -1 when the call has ended.
+func (c *call) news() (int, error) {
+	if closed(c.done) {
+		return -1, nil
+	}
+	if routine := c.routine.Load(); routine != nil {
+		return routine.Waits(), nil
+	}
+	return c.signal.descriptor()
 }
 
 // Signal gives the descriptor that can be read once there is news of a call, or -1 when it has ended. It may be another
@@ -254,13 +269,7 @@ func (t *Table) Signal(id int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if closed(c.done) {
-		return -1, nil
-	}
-	if routine := c.routine.Load(); routine != nil {
-		return routine.Waits(), nil
-	}
-	return c.signal.descriptor()
+	return c.news()
 }
 
 func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
@@ -395,11 +404,11 @@ func (t *Table) Pull(id int64, fd, most int) (int, error) {
 	}
 }
 
-// Finish lets a put or an assembly commit: no more bytes will come.
-func (t *Table) Finish(id int64) error {
+// Finish lets a put or an assembly commit, for no more bytes will come, and gives what Signal would.
+func (t *Table) Finish(id int64) (fd int, err error) {
 	c, err := t.call(id)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	switch {
 	case c.pipe != nil:
@@ -408,15 +417,15 @@ func (t *Table) Finish(id int64) error {
 	case c.commit != nil:
 		c.commit.agree()
 	default:
-		return object.Errorf(object.Internal, "%s takes no bytes", c.op)
+		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
 	}
-	return nil
+	return c.news()
 }
 
-// Wait gives the result of a call as JSON, or "" when it has not ended within the time. The call is then forgotten.
-// An assembly that has moved all bytes answers with its figures, and goes on when it is told to Finish.
-func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
-	c, err := t.news(id)
+// Wait gives the result of a call, and the call is then forgotten; or "" when it has not ended: there will be news
+// of it. An assembly that has moved all bytes answers with its figures, and goes on when it is told to Finish.
+func (t *Table) Wait(id int64) (string, error) {
+	c, err := t.look(id)
 	if err != nil {
 		return "", err
 	}
@@ -424,13 +433,12 @@ func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
 		routine.Resume()
 	}
 	if c.commit != nil && !closed(c.commit.agreed) {
-		if either(c.commit.ready, c.done, wait) && !closed(c.done) {
+		if closed(c.commit.ready) && !closed(c.done) {
 			text, err := json.Marshal(c.commit.figures())
 			return string(text), err
 		}
-		wait = 0
 	}
-	if !ended(c.done, wait) {
+	if !closed(c.done) {
 		return "", nil
 	}
 	t.mu.Lock()
@@ -447,27 +455,36 @@ func (t *Table) Wait(id int64, wait time.Duration) (string, error) {
 	if c.err != nil {
 		return "", object.Wire(c.op, c.key, c.err)
 	}
-	text, err := json.Marshal(c.result)
-	return string(text), err
+	return written(c.result)
 }
 
-// either waits for one of two channels to be closed; ended for one.
-func either(a, b <-chan struct{}, wait time.Duration) bool {
-	if closed(a) || closed(b) {
+// written is the form in which a result crosses: of one object its size and its SHA-256, which takes no decoder; else JSON.
+func written(result any) (string, error) {
+	switch result := result.(type) {
+	case object.Info:
+		return strconv.FormatInt(result.Size, 10) + " " + result.SHA256, nil
+	case *openedReader:
+		return written(result.Info)
+	default:
+		text, err := json.Marshal(result)
+		return string(text), err
+	}
+}
+
+// ended waits for a channel to be closed.
+func ended(done <-chan struct{}, wait time.Duration) bool {
+	if closed(done) {
 		return true
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case <-a:
-	case <-b:
+	case <-done:
+		return true
 	case <-timer.C:
 		return false
 	}
-	return true
 }
-
-func ended(done <-chan struct{}, wait time.Duration) bool { return either(done, nil, wait) }
 
 func closed(channel <-chan struct{}) bool {
 	select {
@@ -572,7 +589,7 @@ func (t *Table) Stats() string {
 	defer t.mu.Unlock()
 	return fmt.Sprintf(
 		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"connections":%d}`,
-		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine(),
+		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-standby.Waiting(),
 		buffers.Shared.Lent(), buffers.Shared.Mapped(), s3.Connections(),
 	)
 }

@@ -14,11 +14,11 @@ import (
 
 // Request holds the arguments of every operation; each uses some.
 type Request struct {
-	Key         string            `json:"key"`
+	Key         string            `json:"-"`
 	Prefix      string            `json:"prefix"`
 	Size        *int64            `json:"size"` // expected, in bytes; absent or -1: not known
 	SHA256      string            `json:"sha256"`
-	Overwrite   bool              `json:"overwrite"`
+	Overwrite   *bool             `json:"overwrite"` // absent: it may
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata"`
 	Start       int64             `json:"start"`  // of the range to be read
@@ -45,7 +45,7 @@ type part struct {
 
 type openedReader struct {
 	object.Info
-	reader *reader `json:"-"`
+	reader *reader
 }
 
 type listed struct {
@@ -73,7 +73,7 @@ func expected(size *int64, sha256 string) digest.Expect {
 }
 
 func (r *Request) options() object.PutOptions {
-	return object.PutOptions{Overwrite: r.Overwrite, ContentType: r.ContentType, Metadata: r.Metadata}
+	return object.PutOptions{Overwrite: r.Overwrite == nil || *r.Overwrite, ContentType: r.ContentType, Metadata: r.Metadata}
 }
 
 func (r *Request) hint() object.Range {

@@ -3,8 +3,7 @@ package calls
 import (
 	"sync"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/eventfd"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -25,7 +24,7 @@ func (s *signal) descriptor() (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fd < 0 {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		fd, err := eventfd.Open()
 		if err != nil {
 			failed := object.Errorf(object.IO, "no descriptor for a call: %v", err)
 			failed.Retryable = true
@@ -33,29 +32,30 @@ func (s *signal) descriptor() (int, error) {
 		}
 		s.fd = fd
 		if s.raised {
-			_, _ = unix.Write(fd, one)
+			eventfd.Raise(fd)
 		}
 	}
 	return s.fd, nil
 }
-
-var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 
 func (s *signal) raise() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.raised = true
 	if s.fd >= 0 {
-		_, _ = unix.Write(s.fd, one)
+		eventfd.Raise(s.fd)
 	}
 }
 
 func (s *signal) lower() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.clear()
+}
+
+func (s *signal) clear() {
 	if s.raised && s.fd >= 0 {
-		var count [8]byte
-		_, _ = unix.Read(s.fd, count[:])
+		eventfd.Lower(s.fd)
 	}
 	s.raised = false
 }
@@ -65,7 +65,8 @@ func (s *signal) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.owners--; s.owners == 0 && s.fd >= 0 {
-		_ = unix.Close(s.fd)
+		s.clear()
+		eventfd.Close(s.fd)
 		s.fd = -1
 	}
 }

@@ -1,20 +1,21 @@
 package local
 
 import (
+	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -29,11 +30,6 @@ const (
 // writeAttributes keeps digest, record, content type and metadata with the file, where the file system can. Elsewhere
 // the digest of a listing is unknown, info loses its record, and nothing else is lost.
 func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) error {
-	stat, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	info.Modified = stat.ModTime()
 	kept, err := set(file, digestAttribute, digestRecord(info))
 	if err != nil {
 		return err
@@ -87,21 +83,38 @@ func get(file *os.File, name string) string {
 	return string(value[:n])
 }
 
-// digestRecord is the digest with what tells whether the file was written to since, by somebody else.
+// digestRecord is the digest with what tells whether the file was written to since, by somebody else, and a checksum.
+// At 56 bytes ext4 still keeps it in an inode of the usual 256: a longer one would have a block of its own to be written.
 func digestRecord(info *object.Info) string {
-	return digest.Seal(fmt.Sprintf("v1 %s %d %d", info.SHA256, info.Size, info.Modified.UnixNano()))
+	sum, _ := hex.DecodeString(info.SHA256) // ours
+	record := append([]byte{recordVersion}, sum...)
+	record = binary.BigEndian.AppendUint64(record, uint64(info.Size))
+	record = binary.BigEndian.AppendUint64(record, uint64(info.Modified.UnixNano()))
+	return string(append(record, checksum(record)...))
+}
+
+const (
+	recordVersion = 1
+	recordSize    = 1 + sha256.Size + 8 + 8 + checksumSize
+	checksumSize  = 7
+)
+
+func checksum(record []byte) []byte {
+	sum := sha256.Sum256(record)
+	return sum[:checksumSize]
 }
 
 // readDigest gives the digest kept with the file, and whether the file was not changed since.
 func readDigest(file *os.File, info object.Info) (string, bool) {
 	kept := get(file, digestAttribute)
-	if _, whole := digest.Unseal(kept); !whole || len(kept) < 3+64 {
+	if len(kept) != recordSize || kept[0] != recordVersion {
 		return "", false
 	}
-	info.SHA256 = kept[3 : 3+64]
-	if !strings.HasPrefix(kept, fmt.Sprintf("v1 %s %d ", info.SHA256, info.Size)) {
-		return "", false // somebody has made another file of it
+	told := []byte(kept[:recordSize-checksumSize])
+	if !bytes.Equal(checksum(told), []byte(kept[len(told):])) || binary.BigEndian.Uint64(told[1+sha256.Size:]) != uint64(info.Size) {
+		return "", false // damaged, or somebody has made another file of it
 	}
+	info.SHA256 = hex.EncodeToString(told[1 : 1+sha256.Size])
 	return info.SHA256, kept == digestRecord(&info)
 }
 

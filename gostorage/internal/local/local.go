@@ -52,6 +52,8 @@ type place struct {
 	root    *os.Root
 	top     *os.File
 	staging *os.File
+	proc    bool   // a file without a name can be given one, by its path there
+	mode    uint32 // of new files: theirs, and what it takes to give them attributes
 }
 
 // Open makes a Store; directories are made and opened at the first operation.
@@ -122,7 +124,8 @@ func (s *Store) enter() (_ *place, err error) {
 		_, _ = root.Close(), top.Close()
 		return nil, err
 	}
-	return &place{root: root, top: top, staging: staging}, nil
+	mode := uint32(s.config.FileMode.Perm() | 0o600)
+	return &place{root: root, top: top, staging: staging, proc: linkable(int(staging.Fd())), mode: mode}, nil
 }
 
 // Put implements object.Store.
@@ -153,11 +156,18 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 
 // seal makes the file all that the object will be, before it has a name.
 func (s *Store) seal(file *staged, info *object.Info, opts object.PutOptions) error {
+	stat, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	info.Modified = stat.ModTime()
 	if err := writeAttributes(file.File, info, opts); err != nil { // while we may still write to it
 		return err
 	}
-	if err := file.Chmod(s.config.FileMode); err != nil {
-		return err
+	if stat.Mode() != s.config.FileMode { // by the umask, or while we had to write to it
+		if err := file.Chmod(s.config.FileMode); err != nil {
+			return err
+		}
 	}
 	if s.config.Durable {
 		return file.Sync() // a failed fsync is never tried again: the pages may be gone
@@ -194,7 +204,7 @@ func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) 
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = directory.Close() }()
+	defer at.leave(directory)
 	err = file.linkTo(directory, path.Base(key))
 	if errors.Is(err, fs.ErrExist) {
 		if !overwrite {
@@ -236,8 +246,11 @@ func (s *Store) isFolder(key string) bool {
 	return err == nil && stat.IsDir()
 }
 
-// directory opens a folder of the store, and makes it if need be.
+// directory opens a folder of the store, which is to be left, and makes it if need be.
 func (s *Store) directory(at *place, name string) (*os.File, error) {
+	if name == "." {
+		return at.top, nil
+	}
 	directory, err := at.root.OpenFile(name, unix.O_DIRECTORY, 0)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return directory, err
@@ -246,7 +259,7 @@ func (s *Store) directory(at *place, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = parent.Close() }()
+	defer at.leave(parent)
 	err = at.root.Mkdir(name, s.config.DirectoryMode)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
@@ -267,6 +280,12 @@ func (s *Store) directory(at *place, name string) (*os.File, error) {
 		return nil, err
 	}
 	return directory, nil
+}
+
+func (p *place) leave(directory *os.File) {
+	if directory != p.top {
+		_ = directory.Close() // it was opened for reading: nothing can be lost
+	}
 }
 
 // Get implements object.Store.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -46,20 +47,20 @@ func (f *staged) wrote(n int64) {
 }
 
 func (p *place) stage() (*staged, error) {
-	fd, err := retried(func() (int, error) {
-		return unix.Openat(int(p.staging.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	})
-	if err == nil && linkable(fd) {
-		return &staged{File: os.NewFile(uintptr(fd), "staged"), staging: p.staging}, nil
-	}
-	if err == nil {
-		_ = unix.Close(fd)
-	} else if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
-		return nil, err
+	if p.proc {
+		fd, err := retried(func() (int, error) {
+			return unix.Openat(int(p.staging.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, p.mode)
+		})
+		if err == nil {
+			return &staged{File: os.NewFile(uintptr(fd), "staged"), staging: p.staging}, nil
+		}
+		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
+			return nil, err
+		}
 	}
 	name := randomName()
-	fd, err = retried(func() (int, error) {
-		return unix.Openat(int(p.staging.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	fd, err := retried(func() (int, error) {
+		return unix.Openat(int(p.staging.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, p.mode)
 	})
 	if err != nil {
 		return nil, err
@@ -67,13 +68,13 @@ func (p *place) stage() (*staged, error) {
 	return &staged{File: os.NewFile(uintptr(fd), "staged"), staging: p.staging, name: name}, nil
 }
 
-// linkable tells whether /proc is there to give the file a name by.
+// linkable tells whether /proc is there to give a file a name by.
 func linkable(fd int) bool {
 	var stat unix.Stat_t
 	return unix.Lstat(procPath(fd), &stat) == nil
 }
 
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 func randomName() string {
 	var random [16]byte

@@ -1,0 +1,39 @@
+// Package eventfd wakes those who wait in the kernel. What makes a small call cheap is that nobody waits inside of Go: to
+// wake one who does, threads have to be woken that look for him.
+package eventfd
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+var one = binary.NativeEndian.AppendUint64(nil, 1)
+
+// spare is a descriptor for the next one who wants it, plus one: to make and to close one takes longer than to use it.
+var spare atomic.Int64
+
+// Open gives a descriptor that does not block, and cannot be read yet.
+func Open() (int, error) {
+	if kept := spare.Swap(0); kept > 0 {
+		return int(kept - 1), nil
+	}
+	return unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+}
+
+// Close takes one back that nobody waits on any more, and that is not raised.
+func Close(fd int) {
+	if !spare.CompareAndSwap(0, int64(fd)+1) {
+		_ = unix.Close(fd)
+	}
+}
+
+// Raise makes a descriptor readable.
+func Raise(fd int) { _, _ = unix.Write(fd, one) } // it would have to be raised 2^64 times to refuse
+
+// Lower makes it not readable; one that blocks is waited for.
+func Lower(fd int) {
+	var count [8]byte
+	_, _ = unix.Read(fd, count[:])
+}

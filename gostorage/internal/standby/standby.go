@@ -1,0 +1,62 @@
+// Package standby starts work on a thread that is there already.
+//
+// Go wakes a thread for a new goroutine, and that one another, to look for more; in a process that does nothing between
+// two small calls, this costs more than the calls. So one goroutine waits in the kernel, and the work that comes first is
+// its own.
+package standby
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/eventfd"
+)
+
+// waiting is who waits in the kernel for work, or nil.
+var waiting atomic.Pointer[waiter]
+
+type waiter struct {
+	fd   int
+	work atomic.Pointer[func()]
+}
+
+// Go does work in the background, as a go statement does. The work must not panic.
+func Go(work func()) {
+	if w := waiting.Swap(nil); w != nil {
+		w.work.Store(&work)
+		eventfd.Raise(w.fd)
+		return
+	}
+	go func() {
+		work()
+		wait()
+	}()
+}
+
+// Waiting counts the goroutines that wait for work: none or one.
+func Waiting() int {
+	if waiting.Load() == nil {
+		return 0
+	}
+	return 1
+}
+
+// wait does what work comes, unless another waits for it.
+func wait() {
+	if waiting.Load() != nil {
+		return
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC) // it blocks
+	if err != nil {
+		return // there are go statements
+	}
+	defer func() { _ = unix.Close(fd) }()
+	w := &waiter{fd: fd}
+	for waiting.CompareAndSwap(nil, w) {
+		for w.work.Load() == nil {
+			eventfd.Lower(fd)
+		}
+		(*w.work.Swap(nil))()
+	}
+}
