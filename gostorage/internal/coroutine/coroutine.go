@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
 )
 
 // Coroutine is work that can be left and gone on with.
@@ -101,13 +102,13 @@ func Aside[T any](ctx context.Context, work func(context.Context) (T, error), la
 		err   error
 	}
 	done := make(chan results, 1)
-	go func() {
+	standby.Go(func() {
 		var r results
 		defer raise()
 		defer func() { done <- r }()
 		defer object.Rescue(&r.err)
 		r.value, r.err = work(context.WithValue(ctx, key{}, nil))
-	}()
+	})
 	stop := context.AfterFunc(ctx, raise)
 	defer stop()
 	for {

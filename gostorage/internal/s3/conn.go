@@ -1,9 +1,12 @@
 package s3
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -59,19 +62,78 @@ func blocking(opened net.Conn, stall time.Duration) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{fd: -1, local: opened.LocalAddr(), remote: opened.RemoteAddr(), stall: stall}
-	failed := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	fd := -1
+	failed := raw.Control(func(of uintptr) { fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) })
 	if err = errors.Join(failed, err); err != nil {
 		return nil, err
 	}
 	connections.Add(1)
-	wait := unix.NsecToTimeval(int64(c.look()))
-	if err = errors.Join(unix.SetNonblock(c.fd, false),
-		unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)); err != nil {
+	return &conn{fd: fd, local: opened.LocalAddr(), remote: opened.RemoteAddr(), stall: stall}, nil
+}
+
+// keepAlive is how long a connection is idle before the system asks whether the other end is there.
+const keepAlive = 30 * time.Second
+
+// connecting begins a connection to an address: without a lookup it takes neither Go's poller nor another thread.
+func connecting(to netip.AddrPort, stall time.Duration) (*conn, error) {
+	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+	if ip := to.Addr().Unmap(); ip.Is4() {
+		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: ip.As4()}
+	}
+	c := &conn{local: &net.TCPAddr{}, remote: net.TCPAddrFromAddrPort(to), stall: stall}
+	var err error
+	if c.fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, c.failed(err)
+	}
+	connections.Add(1)
+	seconds := int(keepAlive / time.Second)
+	err = errors.Join(
+		unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+		unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+		unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds),
+		unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds/2),
+	)
+	if err == nil {
+		err = unix.Connect(c.fd, address)
+	}
+	if err != nil && err != unix.EINPROGRESS && err != unix.EINTR {
 		_ = c.Close()
-		return nil, err
+		return nil, c.failed(err)
 	}
 	return c, nil
+}
+
+// connected waits until the connection is made, and makes its calls blocking ones.
+func (c *conn) connected(ctx context.Context) error {
+	for {
+		ready, err := c.poll(unix.POLLOUT, 0)
+		if err != nil || ready != 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if c.leave != nil {
+			err = c.leaveForRoom()
+		} else {
+			_, err = c.poll(unix.POLLOUT, time.Second) // when ctx ends the connection does
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if number, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || number != 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return c.failed(cmp.Or(err, error(unix.Errno(number))))
+	}
+	wait := unix.NsecToTimeval(int64(c.look()))
+	return errors.Join(unix.SetNonblock(c.fd, false), unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))
+}
+
+func (c *conn) failed(err error) error {
+	return &net.OpError{Op: "dial", Net: "tcp", Addr: c.remote, Err: err}
 }
 
 func (c *conn) look() time.Duration { return max(c.stall/looks, time.Millisecond) }

@@ -216,6 +216,15 @@ type rest struct {
 // came tells whether all of it has come with the headers.
 func (r *rest) came() bool { return r.size >= 0 && int64(r.line.reader.Buffered()) >= r.size }
 
+// ready waits for some of it to come, or for its end.
+func (r *rest) ready(wait time.Duration) bool {
+	if r.line.reader.Buffered() > 0 {
+		return true
+	}
+	ready, err := r.line.poll(unix.POLLIN, wait)
+	return err != nil || ready != 0
+}
+
 // detach lets it be read outside of the coroutine that it came in.
 func (r *rest) detach() { r.line.leave = nil }
 

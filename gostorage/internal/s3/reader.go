@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,6 +28,8 @@ const (
 	afterSeek = 1 << 20
 	// readWait is how long a ReadAt waits for the first byte.
 	readWait = 100 * time.Millisecond
+	// awayAfter is how long nobody must have read before bytes that come in the clear are fetched ahead.
+	awayAfter = 250 * time.Millisecond
 )
 
 // reader reads one object by requests for ranges of it, all of one ETag.
@@ -154,6 +157,7 @@ func (r *reader) start(
 	s := &stream{
 		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, until: until,
 		filled: make(chan chunk, ahead+1), free: make(chan *buffers.Block, ahead+1), done: make(chan struct{}),
+		asked: make(chan struct{}, 1),
 	}
 	block, err := buffers.Shared.Get()
 	if err != nil {
@@ -169,6 +173,9 @@ func (r *reader) start(
 	}
 	switch {
 	case until-from > object.BlockSize:
+		s.direct = true
+		s.here.Store(clock())
+		s.adopt(body)
 		go s.run(body)
 	case came != nil && came.came():
 		s.run(body)
@@ -197,9 +204,7 @@ func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
 			return 0, err
 		}
 	}
-	timer := time.NewTimer(readWait)
-	defer timer.Stop()
-	n, err := r.stream.read(p, offset, timer.C)
+	n, err := r.stream.read(p, offset)
 	switch {
 	case err != nil:
 		r.leave()
@@ -252,21 +257,39 @@ func (r *reader) Close() error {
 }
 
 // stream fetches a range in the background, some blocks ahead of who reads it.
+//
+// Bytes that come in the clear it leaves to the reader, who takes them from the connection without a copy in between;
+// meanwhile more of them come into the system's own buffer. It fetches those ahead when the reader is away for a while, or
+// asks for what does not come by itself.
 type stream struct {
 	reader *reader
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	until  int64
-	next   int64 // the next byte to be fetched
 	blocks []*buffers.Block
 	filled chan chunk
 	free   chan *buffers.Block
 	done   chan struct{}
+	asked  chan struct{} // the reader waits
+	here   atomic.Int64  // when it has read last, by the clock
+	direct bool          // it may take bytes itself
+
+	turn   sync.Mutex // held by who takes bytes from the body
+	next   int64      // the next byte to be fetched
+	body   *rest      // what the reader may take bytes from, or nil
+	broken error      // what came of that
 
 	at      int64 // the next byte to be read
 	current chunk
 	err     error
 }
+
+var birth = time.Now()
+
+// clock gives nanoseconds since the process began.
+func clock() int64 { return int64(time.Since(birth)) }
+
+func since(clocked int64) time.Duration { return time.Duration(clock() - clocked) }
 
 // chunk is a block with bytes, or the error that stands in their place.
 type chunk struct {
@@ -280,27 +303,47 @@ func (s *stream) reaches(offset int64) bool {
 	return offset >= s.at && offset < s.until && offset-s.at <= ahead*object.BlockSize
 }
 
-func (s *stream) read(p []byte, offset int64, timeout <-chan time.Time) (int, error) {
-	total := 0
+func (s *stream) read(p []byte, offset int64) (int, error) {
+	total, begun := 0, clock()
+	s.here.Store(begun)
 	for len(p) > 0 && s.at < s.until {
-		if len(s.current.data) == 0 {
-			if !s.advance(total == 0, timeout) {
+		n := 0
+		switch {
+		case len(s.current.data) > 0:
+			if skip := min(offset-s.at, int64(len(s.current.data))); skip > 0 {
+				s.current.data = s.current.data[skip:]
+				s.at += skip
+				continue
+			}
+			n = copy(p, s.current.data)
+			s.current.data = s.current.data[n:]
+		case s.err != nil:
+			if total > 0 {
+				return total, nil // first what came before it
+			}
+			return 0, s.err
+		case s.advance(0):
+			continue
+		default:
+			var wait time.Duration
+			if total == 0 {
+				wait = readWait
+			}
+			if offset == s.at {
+				n = s.take(p, wait)
+			}
+			if n > 0 {
 				break
 			}
-			if s.err != nil {
-				if total > 0 {
-					break // first what came before it
-				}
-				return 0, s.err
+			if total > 0 {
+				return total, nil
 			}
-		}
-		if skip := min(offset-s.at, int64(len(s.current.data))); skip > 0 {
-			s.current.data = s.current.data[skip:]
-			s.at += skip
+			s.ask()
+			if !s.advance(wait - since(begun)) {
+				return 0, nil
+			}
 			continue
 		}
-		n := copy(p, s.current.data)
-		s.current.data = s.current.data[n:]
 		p = p[n:]
 		s.at += int64(n)
 		offset += int64(n)
@@ -309,11 +352,8 @@ func (s *stream) read(p []byte, offset int64, timeout <-chan time.Time) (int, er
 	return total, nil
 }
 
-// advance makes the next chunk the current one, and tells whether there is one.
-func (s *stream) advance(wait bool, timeout <-chan time.Time) bool {
-	if s.err != nil {
-		return true
-	}
+// advance makes the next chunk the current one, and tells whether there is one in time.
+func (s *stream) advance(wait time.Duration) bool {
 	if s.current.block != nil {
 		s.free <- s.current.block
 		s.current = chunk{}
@@ -321,17 +361,66 @@ func (s *stream) advance(wait bool, timeout <-chan time.Time) bool {
 	select {
 	case s.current = <-s.filled:
 	default:
-		if !wait {
+		if wait <= 0 {
 			return false
 		}
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
 		select {
 		case s.current = <-s.filled:
-		case <-timeout:
+		case <-timer.C:
 			return false
 		}
 	}
 	s.err = s.current.err
 	return true
+}
+
+// ask has bytes fetched although the reader is here.
+func (s *stream) ask() {
+	select {
+	case s.asked <- struct{}{}:
+	default:
+	}
+}
+
+// adopt lets the reader take bytes from a body, if it is in the clear; nil ends that.
+func (s *stream) adopt(body io.Reader) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.body = nil
+	if came, ok := body.(*rest); ok && s.direct && came.line.plain {
+		s.body = came
+	}
+}
+
+// take reads from the body what has come, if nobody else does. It waits for the first byte only.
+func (s *stream) take(p []byte, wait time.Duration) (n int) {
+	if !s.turn.TryLock() {
+		return 0
+	}
+	defer s.turn.Unlock()
+	if s.body == nil || s.broken != nil || len(s.filled) > 0 {
+		return 0
+	}
+	select {
+	case <-s.asked:
+	default:
+	}
+	p = p[:min(int64(len(p)), s.until-s.next)]
+	for n < len(p) && s.broken == nil && s.body.ready(wait) {
+		var more int
+		more, s.broken = s.body.Read(p[n:])
+		n, wait = n+more, 0
+	}
+	s.next += int64(n)
+	if s.next == s.until {
+		finish(s.body)
+	}
+	if s.next == s.until || s.broken != nil {
+		s.ask()
+	}
+	return n
 }
 
 // close ends the fetching and gives the blocks back.
@@ -349,7 +438,9 @@ func (s *stream) run(body io.ReadCloser) {
 	defer s.cancel(nil)
 	fruitless := 0
 	for {
+		s.turn.Lock()
 		before := s.next
+		s.turn.Unlock()
 		var err error
 		if body == nil {
 			body, err = s.reopen()
@@ -400,29 +491,72 @@ func (s *stream) reopen() (io.ReadCloser, error) {
 	return out.Body, nil
 }
 
-// fetch fills blocks from a body until the range ends.
+// fetch fills blocks from a body until the range ends, unless the reader takes the bytes itself.
 func (s *stream) fetch(body io.Reader) (err error) {
 	defer object.Rescue(&err)
-	for s.next < s.until {
+	s.adopt(body)
+	defer s.adopt(nil)
+	for more := true; more; {
 		block, err := s.block()
 		if err != nil {
 			return err
 		}
-		want := block.Bytes[:min(int64(len(block.Bytes)), s.until-s.next)]
-		n, err := io.ReadFull(body, want)
-		if n == 0 {
-			s.free <- block
-			return err
-		}
-		s.next += int64(n)
-		s.filled <- chunk{block: block, data: want[:n]}
-		if err != nil && s.next < s.until {
+		s.leaveToReader()
+		if more, err = s.fill(block, body); err != nil {
 			return err
 		}
 	}
-	var end [1]byte
-	_, _ = body.Read(end[:]) // past the end of the body, so that its connection can be used again
 	return nil
+}
+
+// leaveToReader waits until the reader is away, or asks.
+func (s *stream) leaveToReader() {
+	for {
+		s.turn.Lock()
+		all := s.body == nil
+		s.turn.Unlock()
+		left := awayAfter - since(s.here.Load())
+		if all || left <= 0 {
+			return
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+			continue
+		case <-s.asked:
+		case <-s.ctx.Done():
+		}
+		timer.Stop()
+		return
+	}
+}
+
+// fill fills one block, and tells whether there are more to come.
+func (s *stream) fill(block *buffers.Block, body io.Reader) (more bool, err error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	want := block.Bytes[:min(int64(len(block.Bytes)), s.until-s.next)]
+	n := 0
+	if err, s.broken = s.broken, nil; err == nil {
+		n, err = io.ReadFull(body, want)
+	}
+	if n == 0 {
+		s.free <- block
+	} else {
+		s.next += int64(n)
+		s.filled <- chunk{block: block, data: want[:n]}
+	}
+	if s.next < s.until {
+		return err == nil, err
+	}
+	finish(body)
+	return false, nil
+}
+
+// finish reads past the end of a body, so that its connection can be used again.
+func finish(body io.Reader) {
+	var end [1]byte
+	_, _ = body.Read(end[:])
 }
 
 // block gives one that came back, a new one while there is budget, or waits.

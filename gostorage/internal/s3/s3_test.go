@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -351,6 +352,53 @@ func TestRangesOfAReader(t *testing.T) {
 	want := []string{"bytes=5-14", fmt.Sprintf("bytes=%d-%d", 9<<20, 10<<20-1), fmt.Sprintf("bytes=%d-%d", 10<<20, 12<<20-1), "bytes=3-14"}
 	if fmt.Sprint(asked) != fmt.Sprint(want) {
 		t.Errorf("asked for %v, not %v", asked, want)
+	}
+}
+
+// TestWhoReadsTakesTheBytes reads from a connection that is cut now and then, at once and after pauses.
+func TestWhoReadsTakesTheBytes(t *testing.T) {
+	data := storetest.Bytes(16<<20, 7)
+	const cut = 5<<20 + 123
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var from int
+		_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+		w.Header().Set("ETag", `"e"`)
+		w.Header().Set("Content-Length", fmt.Sprint(len(data)-from))
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(data)-1, len(data)))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(data[from:min(from+cut, len(data))]) // less than was announced ends the connection
+	}))
+	defer server.Close()
+	store := open(t, server.URL, nil)
+	defer func() { _ = store.Close() }()
+	before := buffers.Shared.Lent()
+	reader, err := store.Get(t.Context(), "k", object.Whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reader.Close() }()
+	random, into := rand.New(rand.NewPCG(1, 2)), make([]byte, 2<<20)
+	for at := 0; at < len(data); {
+		n, err := reader.ReadAt(into[:1+random.IntN(len(into))], int64(at))
+		if err != nil && err != io.EOF && err != object.ErrNotYet {
+			t.Fatalf("at %d: %v", at, err)
+		}
+		if string(into[:n]) != string(data[at:at+n]) {
+			t.Fatalf("other bytes in the %d from %d", n, at)
+		}
+		at += n
+		switch lent := buffers.Shared.Lent() - before; {
+		case at == n && lent != 1:
+			t.Errorf("%d blocks to read at once", lent)
+		case random.IntN(4) == 0 && at < len(data):
+			time.Sleep(awayAfter + 100*time.Millisecond)
+			if lent := buffers.Shared.Lent() - before; lent < 2 {
+				t.Errorf("at %d nothing was fetched ahead", at)
+			}
+		}
+	}
+	if n, err := reader.ReadAt(into, int64(len(data))); n != 0 || err != io.EOF {
+		t.Errorf("after the end: %d, %v", n, err)
 	}
 }
 

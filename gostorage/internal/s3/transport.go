@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -84,7 +85,10 @@ func (t *transport) take(ctx context.Context) (*line, error) {
 		last := len(t.idle) - 1
 		if last < 0 {
 			t.mu.Unlock()
-			return coroutine.Aside(ctx, t.dial, func(l *line) { _ = l.stream.Close() })
+			if _, known := literal(t.to()); known {
+				return t.dial(ctx)
+			}
+			return coroutine.Aside(ctx, t.dial, func(l *line) { _ = l.stream.Close() }) // for the lookup of the name
 		}
 		l := t.idle[last]
 		t.idle[last] = nil
@@ -148,23 +152,35 @@ func (t *transport) close() {
 	}
 }
 
+// to is what is connected to.
+func (t *transport) to() *url.URL {
+	if t.proxy != nil {
+		return t.proxy
+	}
+	return t.host
+}
+
+// literal gives the address that needs no lookup.
+func literal(to *url.URL) (netip.AddrPort, bool) {
+	address, err := netip.ParseAddrPort(addressOf(to))
+	return address, err == nil && address.Addr().Zone() == ""
+}
+
 // dial makes a connection, through the proxy if there is one.
 func (t *transport) dial(ctx context.Context) (*line, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.connect)
 	defer cancel()
-	to := t.host
-	if t.proxy != nil {
-		to = t.proxy
-	}
-	opened, err := (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext(ctx, "tcp", addressOf(to))
+	c, err := t.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := blocking(opened, t.stall)
-	if err != nil {
-		return nil, err
-	}
+	c.leave = coroutine.Of(ctx)
+	defer func() { c.leave = nil }()
 	stop := context.AfterFunc(ctx, c.abort)
+	if err = c.connected(ctx); err != nil {
+		_, _ = stop(), c.Close()
+		return nil, err
+	}
 	stream, err := t.dress(ctx, c)
 	if !stop() {
 		err = context.Cause(ctx)
@@ -178,6 +194,18 @@ func (t *transport) dial(ctx context.Context) (*line, error) {
 		made.via = t.proxy
 	}
 	return made, nil
+}
+
+// reach begins a connection, or makes one.
+func (t *transport) reach(ctx context.Context) (*conn, error) {
+	if address, known := literal(t.to()); known {
+		return connecting(address, t.stall)
+	}
+	opened, err := (&net.Dialer{KeepAlive: keepAlive}).DialContext(ctx, "tcp", addressOf(t.to()))
+	if err != nil {
+		return nil, err
+	}
+	return blocking(opened, t.stall)
 }
 
 func socks(proxy *url.URL) bool { return strings.HasPrefix(proxy.Scheme, "socks5") }
