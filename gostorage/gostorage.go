@@ -56,10 +56,19 @@ func Close(store int64) (done bool, err error) {
 }
 
 // Start sets an operation going, on a key if there is one, under a number that the caller chooses. Other arguments than
-// the usual ones are in JSON. It gives what Signal would.
-func Start(store int64, call int64, op string, key string, args string) (fd int64, err error) {
+// the usual ones are in JSON. A short put may get all its n bytes with it, which are copied; else n is -1. It gives what
+// Signal would.
+func Start(
+	store int64, call int64, op string, key string, args string, address uintptr, n int64,
+) (fd int64, err error) {
 	defer guard(op, &err)
-	news, err := table.Start(store, call, op, key, args)
+	var whole []byte
+	if n >= 0 {
+		if whole, err = memory(address, n); err != nil {
+			return 0, err
+		}
+	}
+	news, err := table.Start(store, call, op, key, args, whole)
 	return int64(news), err
 }
 

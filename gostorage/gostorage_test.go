@@ -102,7 +102,7 @@ func TestPutAndGetThroughTheFacade(t *testing.T) {
 	if _, err := Open(store, `{"backend": "memory"}`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Start(store, put, "put", "a/b", ""); err != nil {
+	if _, err := Start(store, put, "put", "a/b", "", 0, -1); err != nil {
 		t.Fatal(err)
 	}
 	data := []byte("some bytes")
@@ -115,7 +115,7 @@ func TestPutAndGetThroughTheFacade(t *testing.T) {
 	if _, err := end(put); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Start(store, get, "get", "a/b", ""); err != nil {
+	if _, err := Start(store, get, "get", "a/b", "", 0, -1); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := end(get); err != nil || !strings.HasPrefix(text, "10 ") {
@@ -134,7 +134,7 @@ func TestPutAndGetThroughTheFacade(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := Start(store, 4, "stat", "a/b", ""); err == nil || !strings.HasPrefix(err.Error(), "E1|closed|") {
+	if _, err := Start(store, 4, "stat", "a/b", "", 0, -1); err == nil || !strings.HasPrefix(err.Error(), "E1|closed|") {
 		t.Errorf("a closed store gives %v", err)
 	}
 }

@@ -147,12 +147,14 @@ class NativeAdapter(StorageAdapter):
         **options: Any,
     ) -> dict[str, Any]:
         size, sha256 = check_count("size", size), check_sha256(sha256)
-        check_source(stream)
-        meter = Meter(progress, size)
         if size is not None:
             options["size"] = size
         if sha256:
             options["sha256"] = sha256
+        if type(stream) is bytes and len(stream) <= native.SHORT and progress is None:
+            return native.call(getattr(self, area), "put", key=key, whole=stream, **options)
+        check_source(stream)
+        meter = Meter(progress, size)
         with native.Call(getattr(self, area), "put", key=key, **options) as call:
             meter.final(pump(stream, call, meter))
             call.finish()

@@ -31,6 +31,9 @@ from .exceptions import WIRE, StorageError, StorageTimeout, from_wire
 CHUNK = 256 * 1024
 """Bytes that cross at once: a block of the Go side."""
 
+SHORT = 64 * 1024
+"""Bytes that a put may be given as it starts."""
+
 TURN = 4 * 1024 * 1024
 """Bytes that one call moves at most, so that Python sees its signals."""
 
@@ -217,10 +220,11 @@ def close_store(store: int) -> None:
 class Call:
     """An operation that the Go side carries out in a ``with`` block. Leaving that by an exception undoes it."""
 
-    __slots__ = ("__weakref__", "_generation", "_news", "_start", "number")
+    __slots__ = ("__weakref__", "_generation", "_news", "_start", "_whole", "number")
 
-    def __init__(self, store: int, op: str, key: str = "", **arguments: Any) -> None:
+    def __init__(self, store: int, op: str, key: str = "", *, whole: bytes | None = None, **arguments: Any) -> None:
         self._generation = _generation
+        self._whole = whole
         self._start = store, op, key, _encode(arguments) if arguments else ""
         self._news: int | None = None  # the descriptor that tells of news, or -1 for some; None: not known
         self.number = number()
@@ -228,9 +232,10 @@ class Call:
     def __enter__(self) -> Call:
         _end_what_nobody_owns()
         own(self.number, self)
+        address, size = (0, -1) if (whole := self._whole) is None else (address_of_bytes(whole), len(whole))
         store, op, key, arguments = self._start
         try:
-            self._news = _invoke("Start", store, self.number, op, key, arguments)
+            self._news = _invoke("Start", store, self.number, op, key, arguments, address, size)
         except BaseException:
             _end(self.number)
             raise

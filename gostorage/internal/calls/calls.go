@@ -194,8 +194,9 @@ func (t *Table) look(id int64) (*call, error) {
 	return c, err
 }
 
-// Start sets an operation going on a store, and gives what Signal would; of a put -1, since its end is far.
-func (t *Table) Start(id, number int64, op, key, args string) (fd int, err error) {
+// Start sets an operation going on a store. Of a put whole is all that it gets, or nil when its bytes are still to come. It
+// gives what Signal would, and -1 for as long as bytes are to come.
+func (t *Table) Start(id, number int64, op, key, args string, whole []byte) (fd int, err error) {
 	on, err := t.store(id)
 	if err != nil {
 		return 0, err
@@ -242,7 +243,13 @@ func (t *Table) Start(id, number int64, op, key, args string) (fd int, err error
 	}
 	// The work of a put begins when there is some: a small one has all its bytes then. If it is ended before, so is that.
 	begun = context.AfterFunc(ctx, func() { started.begin(false) })
-	return -1, nil
+	if whole == nil {
+		return -1, nil
+	}
+	if _, err := started.write(whole); err != nil {
+		return 0, err
+	}
+	return started.finish()
 }
 
 // notice gives what tells of news, and what does so.
@@ -307,6 +314,10 @@ func (t *Table) Write(id int64, data []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	return c.write(data)
+}
+
+func (c *call) write(data []byte) (int, error) {
 	if c.pipe == nil {
 		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
 	}
@@ -410,6 +421,10 @@ func (t *Table) Finish(id int64) (fd int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	return c.finish()
+}
+
+func (c *call) finish() (fd int, err error) {
 	switch {
 	case c.pipe != nil:
 		c.pipe.CloseWrite()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ func TestPanicInTheBackgroundIsAnError(t *testing.T) {
 	table.stores[1] = &store{Store: panicking{}, ctx: ctx, cancel: cancel}
 	for call, op := range []string{"put", "get", "stat", "delete", "check"} {
 		call := int64(call)
-		if _, err := table.Start(1, call, op, "a/b", ""); err != nil {
+		if _, err := table.Start(1, call, op, "a/b", "", nil); err != nil {
 			t.Fatal(err)
 		}
 		if op == "put" {
@@ -55,7 +56,7 @@ func TestPanicInTheBackgroundIsAnError(t *testing.T) {
 func TestCancelAllUndoesWhatRuns(t *testing.T) {
 	const number, put, list = 1, 2, 3
 	table := memoryTable(t, number)
-	if _, err := table.Start(number, put, "put", "k", ""); err != nil {
+	if _, err := table.Start(number, put, "put", "k", "", nil); err != nil {
 		t.Fatal(err)
 	}
 	for until := time.Now().Add(time.Minute); table.CancelAll() > 0; time.Sleep(time.Millisecond) {
@@ -66,7 +67,7 @@ func TestCancelAllUndoesWhatRuns(t *testing.T) {
 	if _, err := wait(table, put); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
 		t.Errorf("a put that was cancelled gives %v", err)
 	}
-	if _, err := table.Start(number, list, "list", "", `{"prefix": "k/"}`); err != nil {
+	if _, err := table.Start(number, list, "list", "", `{"prefix": "k/"}`, nil); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := wait(table, list); err != nil || text == "" {
@@ -78,7 +79,7 @@ func TestCancelAllUndoesWhatRuns(t *testing.T) {
 func TestClosedStoreCancelsWhatRuns(t *testing.T) {
 	const number, call = 1, 2
 	table := memoryTable(t, number)
-	if _, err := table.Start(number, call, "put", "k", ""); err != nil {
+	if _, err := table.Start(number, call, "put", "k", "", nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := table.Write(call, []byte("some")); err != nil {
@@ -99,7 +100,7 @@ func TestClosedStoreCancelsWhatRuns(t *testing.T) {
 func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 	const number, put, get, read = 1, 2, 3, 4
 	table := memoryTable(t, number)
-	if _, err := table.Start(number, put, "put", "k", ""); err != nil {
+	if _, err := table.Start(number, put, "put", "k", "", nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := table.Finish(put); err != nil {
@@ -109,7 +110,7 @@ func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, call := range []int64{get, read} {
-		if _, err := table.Start(number, call, "get", "k", ""); err != nil {
+		if _, err := table.Start(number, call, "get", "k", "", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -135,7 +136,7 @@ func TestSweepThroughTheTable(t *testing.T) {
 	const number = 1
 	table := memoryTable(t, number)
 	for call, op := range []string{"survey", "sweep"} {
-		if _, err := table.Start(number, int64(call), op, "", `{"sweep": {"parts": true, "older_than": 1.5}}`); err != nil {
+		if _, err := table.Start(number, int64(call), op, "", `{"sweep": {"parts": true, "older_than": 1.5}}`, nil); err != nil {
 			t.Fatal(err)
 		}
 		text, err := wait(table, int64(call))
@@ -234,7 +235,7 @@ func TestShortCallsAreMadeOnTheThreadThatAsks(t *testing.T) {
 	table, store := newWaiting(t)
 	before := runtime.NumGoroutine()
 	for call := int64(1); call < 4; call++ {
-		if _, err := table.Start(1, call, "stat", "k", ""); err != nil {
+		if _, err := table.Start(1, call, "stat", "k", "", nil); err != nil {
 			t.Fatal(err)
 		}
 		if fd, err := table.Signal(call); fd != store.ends[0] || err != nil {
@@ -259,7 +260,7 @@ func TestShortCallsEndWithTheirContext(t *testing.T) {
 	} {
 		for _, elsewhere := range []bool{false, true} {
 			table, _ := newWaiting(t)
-			if _, err := table.Start(1, 1, "stat", "k", ""); err != nil {
+			if _, err := table.Start(1, 1, "stat", "k", "", nil); err != nil {
 				t.Fatal(err)
 			}
 			if elsewhere {
@@ -281,11 +282,36 @@ func TestShortCallsEndWithTheirContext(t *testing.T) {
 	}
 }
 
+func TestAPutThatGetsAllAtOnce(t *testing.T) {
+	const number = 1
+	table := memoryTable(t, number)
+	for call, size := range []int{0, 1, short, short + 1} {
+		if _, err := table.Start(number, int64(call), "put", "k", "", make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := wait(table, int64(call)); !strings.HasPrefix(text, strconv.Itoa(size)+" ") || err != nil {
+			t.Errorf("a put of %d bytes gives %q, %v", size, text, err)
+		}
+	}
+	if _, err := table.Start(number, 10, "put", "k", `{"size": 1}`, make([]byte, 2)); err == nil ||
+		!strings.HasPrefix(err.Error(), "E1|mismatch|put|k|") {
+		t.Errorf("more bytes than were expected give %v", err)
+	}
+	table.Cancel(10)
+	if _, err := table.Start(number, 11, "put", "k", `{"size": 3}`, make([]byte, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wait(table, 11); err == nil || !strings.HasPrefix(err.Error(), "E1|mismatch|put|k|") {
+		t.Errorf("fewer bytes than were expected give %v", err)
+	}
+	nothingLeft(t, table)
+}
+
 // The token of memory that is offered comes back, whatever becomes of it.
 func TestEveryTokenComesBack(t *testing.T) {
 	const number, put, other = 1, 2, 3
 	table := memoryTable(t, number)
-	if _, err := table.Start(number, put, "put", "k", ""); err != nil {
+	if _, err := table.Start(number, put, "put", "k", "", nil); err != nil {
 		t.Fatal(err)
 	}
 	block := make([]byte, object.BlockSize)
@@ -303,7 +329,7 @@ func TestEveryTokenComesBack(t *testing.T) {
 	if n, err := table.Lend(put, 4, block); n != -1 || err != nil {
 		t.Errorf("where no block begins: %d, %v", n, err)
 	}
-	if _, err := table.Start(number, other, "put", "other", ""); err != nil {
+	if _, err := table.Start(number, other, "put", "other", "", nil); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := table.Lend(other, 6, block); n != -1 || err != nil {

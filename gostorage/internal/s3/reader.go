@@ -384,12 +384,13 @@ func (s *stream) ask() {
 	}
 }
 
-// adopt lets the reader take bytes from a body, if it is in the clear; nil ends that.
+// adopt lets the reader take bytes from a body, if it is in the clear and in one piece, so that what can be read can be
+// had at once; nil ends that.
 func (s *stream) adopt(body io.Reader) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	s.body = nil
-	if came, ok := body.(*rest); ok && s.direct && came.line.plain {
+	if came, ok := body.(*rest); ok && s.direct && came.line.plain && came.size >= 0 {
 		s.body = came
 	}
 }
