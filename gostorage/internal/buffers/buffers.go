@@ -23,7 +23,7 @@ const DefaultBudget = 64 << 20
 
 // overhead in bytes is the part of the budget that is no memory of blocks: what else a process grows by, as measured
 // with eight uploads to S3 at once. The rest is what one of them can use.
-const overhead = 28 << 20
+const overhead = 30 << 20
 
 // ballast is never touched and so costs no memory. It makes the collector of an otherwise tiny heap run once for some
 // hundred small requests, not for each few dozen; the heap may hold as much garbage meanwhile.
