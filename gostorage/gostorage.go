@@ -17,11 +17,12 @@ import (
 
 var table = calls.NewTable()
 
-// Threads of Python count as processors of Go while they are inside, and for a while after. Without room for them a call
-// that comes back from the system has none, and others are woken to look for work that nobody has.
+// A thread of Python counts as a processor of Go while it is inside, and for a while after. Without room for one a call that
+// comes back from the system has none, and others are woken to look for work that nobody has. Each more makes Go look
+// longer for what large transfers have not ready yet.
 func init() {
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	}
 }
 
