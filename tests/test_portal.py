@@ -220,6 +220,7 @@ def test_celery_prefork(manage, environment, tmp_path):
 def test_demo(manage):
     done = manage("demo", "--make-size", str(2 * CHUNK + 1))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Exception ignored" not in done.stderr
     storage, hashlib_ = re.findall(r"(?:storage|hashlib) +([0-9a-f]{64})", done.stdout)
     assert storage == hashlib_
     for word in ("MB/s", "CPU ns/byte", "peak memory", "4 parts"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -92,8 +93,8 @@ class NativeAdapter(StorageAdapter):
             for store in self._stores:
                 native.close_store(store)
 
-    def __del__(self) -> None:
-        if hasattr(self, "_closed"):
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:  # globals may be gone by then
+        if hasattr(self, "_closed") and not ending():
             self.close()
 
     def put_temp_part(
