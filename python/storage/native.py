@@ -220,20 +220,19 @@ def close_store(store: int) -> None:
 class Call:
     """An operation that the Go side carries out in a ``with`` block. Leaving that by an exception undoes it."""
 
-    __slots__ = ("__weakref__", "_generation", "_news", "_start", "_whole", "number")
+    __slots__ = ("__weakref__", "_generation", "_news", "_start", "number")
 
     def __init__(self, store: int, op: str, key: str = "", *, whole: bytes | None = None, **arguments: Any) -> None:
         self._generation = _generation
-        self._whole = whole
-        self._start = store, op, key, _encode(arguments) if arguments else ""
+        self._start = store, op, key, _encode(arguments) if arguments else "", whole
         self._news: int | None = None  # the descriptor that tells of news, or -1 for some; None: not known
         self.number = number()
 
     def __enter__(self) -> Call:
         _end_what_nobody_owns()
         own(self.number, self)
-        address, size = (0, -1) if (whole := self._whole) is None else (address_of_bytes(whole), len(whole))
-        store, op, key, arguments = self._start
+        store, op, key, arguments, whole = self._start
+        address, size = (0, -1) if whole is None else (address_of_bytes(whole), len(whole))
         try:
             self._news = _invoke("Start", store, self.number, op, key, arguments, address, size)
         except BaseException:

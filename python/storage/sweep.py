@@ -178,10 +178,7 @@ class Sweep:
         if not finished:
             kept = {"area": self._area, "after": self._after, "older_than": self._seconds}
             data = json.dumps(kept).encode()
-            with native.Call(temp, "put", key=PLACE) as call:
-                call.write(native.address_of_bytes(data), len(data))
-                call.finish()
-                call.wait(self._left())
+            native.call_within(self._left(), temp, "put", key=PLACE, whole=data)
         elif self._resumed:
             native.call_within(self._left(), temp, "delete", key=PLACE)
 

@@ -246,7 +246,11 @@ func (t *Table) Start(id, number int64, op, key, args string, whole []byte) (fd 
 	if whole == nil {
 		return -1, nil
 	}
-	if _, err := started.write(whole); err != nil {
+	taken, err := started.write(whole)
+	if err == nil && taken < len(whole) {
+		err = object.Errorf(object.Internal, "a put cannot start with %d bytes", len(whole))
+	}
+	if err != nil {
 		return 0, err
 	}
 	return started.finish()

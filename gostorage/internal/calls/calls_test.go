@@ -15,17 +15,6 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// wait gives what Wait gives in the end.
-func wait(table *Table, call int64) (text string, err error) {
-	for text == "" && err == nil {
-		if fd, err := table.Signal(call); err == nil && fd >= 0 {
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
-		}
-		text, err = table.Wait(call)
-	}
-	return text, err
-}
-
 // panicking is a Store with a defect: whatever is asked of it panics.
 type panicking struct{ object.Store }
 
@@ -45,7 +34,7 @@ func TestPanicInTheBackgroundIsAnError(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_, err := wait(table, call)
+		_, err := answer(t, table, call)
 		if err == nil || !strings.HasPrefix(err.Error(), "E1|internal|"+op+"|a%2Fb|") {
 			t.Errorf("a panic in %s gives %v", op, err)
 		}
@@ -64,13 +53,13 @@ func TestCancelAllUndoesWhatRuns(t *testing.T) {
 			t.Fatal("a cancelled put goes on")
 		}
 	}
-	if _, err := wait(table, put); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
+	if _, err := answer(t, table, put); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
 		t.Errorf("a put that was cancelled gives %v", err)
 	}
 	if _, err := table.Start(number, list, "list", "", `{"prefix": "k/"}`, nil); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := wait(table, list); err != nil || text == "" {
+	if text, err := answer(t, table, list); err != nil || text == "" {
 		t.Errorf("the store does not work afterwards: %q %v", text, err)
 	}
 	nothingLeft(t, table)
@@ -91,7 +80,7 @@ func TestClosedStoreCancelsWhatRuns(t *testing.T) {
 	if err := table.Close(number); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := wait(table, call); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
+	if _, err := answer(t, table, call); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
 		t.Errorf("a put on a closed store gives %v", err)
 	}
 	nothingLeft(t, table)
@@ -106,7 +95,7 @@ func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 	if _, err := table.Finish(put); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := wait(table, put); err != nil {
+	if _, err := answer(t, table, put); err != nil {
 		t.Fatal(err)
 	}
 	for _, call := range []int64{get, read} {
@@ -114,7 +103,7 @@ func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := wait(table, read); err != nil {
+	if _, err := answer(t, table, read); err != nil {
 		t.Fatal(err)
 	}
 	for _, call := range []int64{get, get, read, read} {
@@ -139,7 +128,7 @@ func TestSweepThroughTheTable(t *testing.T) {
 		if _, err := table.Start(number, int64(call), op, "", `{"sweep": {"parts": true, "older_than": 1.5}}`, nil); err != nil {
 			t.Fatal(err)
 		}
-		text, err := wait(table, int64(call))
+		text, err := answer(t, table, int64(call))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +278,7 @@ func TestAPutThatGetsAllAtOnce(t *testing.T) {
 		if _, err := table.Start(number, int64(call), "put", "k", "", make([]byte, size)); err != nil {
 			t.Fatal(err)
 		}
-		if text, err := wait(table, int64(call)); !strings.HasPrefix(text, strconv.Itoa(size)+" ") || err != nil {
+		if text, err := answer(t, table, int64(call)); !strings.HasPrefix(text, strconv.Itoa(size)+" ") || err != nil {
 			t.Errorf("a put of %d bytes gives %q, %v", size, text, err)
 		}
 	}
@@ -301,7 +290,7 @@ func TestAPutThatGetsAllAtOnce(t *testing.T) {
 	if _, err := table.Start(number, 11, "put", "k", `{"size": 3}`, make([]byte, 2)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := wait(table, 11); err == nil || !strings.HasPrefix(err.Error(), "E1|mismatch|put|k|") {
+	if _, err := answer(t, table, 11); err == nil || !strings.HasPrefix(err.Error(), "E1|mismatch|put|k|") {
 		t.Errorf("fewer bytes than were expected give %v", err)
 	}
 	nothingLeft(t, table)
@@ -339,7 +328,7 @@ func TestEveryTokenComesBack(t *testing.T) {
 	if _, err := table.Finish(put); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := wait(table, put); !strings.HasPrefix(text, "524388 ") {
+	if text, err := answer(t, table, put); !strings.HasPrefix(text, "524388 ") {
 		t.Errorf("the put gives %s, %v", text, err)
 	}
 	if n, err := table.Lend(put, 5, block); n != 0 || err == nil {

@@ -415,9 +415,6 @@ func (s *stream) take(p []byte, wait time.Duration) (n int) {
 		n, wait = n+more, 0
 	}
 	s.next += int64(n)
-	if s.next == s.until {
-		finish(s.body)
-	}
 	if s.next == s.until || s.broken != nil {
 		s.ask()
 	}
@@ -550,14 +547,9 @@ func (s *stream) fill(block *buffers.Block, body io.Reader) (more bool, err erro
 	if s.next < s.until {
 		return err == nil, err
 	}
-	finish(body)
-	return false, nil
-}
-
-// finish reads past the end of a body, so that its connection can be used again.
-func finish(body io.Reader) {
 	var end [1]byte
-	_, _ = body.Read(end[:])
+	_, _ = body.Read(end[:]) // past the end of the body, so that its connection can be used again
+	return false, nil
 }
 
 // block gives one that came back, a new one while there is budget, or waits.

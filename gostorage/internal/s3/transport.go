@@ -28,8 +28,9 @@ type transport struct {
 	secure  *tls.Config
 	connect time.Duration
 	stall   time.Duration
-	keep    time.Duration // how long an idle connection is kept
-	most    int           // idle connections
+	keep    time.Duration  // how long an idle connection is kept
+	most    int            // idle connections
+	literal netip.AddrPort // of what is connected to, if that needs no lookup
 
 	mu     sync.Mutex
 	idle   []*line // the newest last
@@ -38,9 +39,13 @@ type transport struct {
 }
 
 func newTransport(host, proxy *url.URL, secure *tls.Config, connect, stall time.Duration, idle int) *transport {
-	return &transport{
+	t := &transport{
 		host: host, proxy: proxy, secure: secure, connect: connect, stall: stall, keep: min(30*time.Second, stall/2), most: idle,
 	}
+	if address, err := netip.ParseAddrPort(addressOf(t.to())); err == nil && address.Addr().Zone() == "" {
+		t.literal = address
+	}
+	return t
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -85,7 +90,7 @@ func (t *transport) take(ctx context.Context) (*line, error) {
 		last := len(t.idle) - 1
 		if last < 0 {
 			t.mu.Unlock()
-			if _, known := literal(t.to()); known {
+			if t.literal.IsValid() {
 				return t.dial(ctx)
 			}
 			return coroutine.Aside(ctx, t.dial, func(l *line) { _ = l.stream.Close() }) // for the lookup of the name
@@ -160,12 +165,6 @@ func (t *transport) to() *url.URL {
 	return t.host
 }
 
-// literal gives the address that needs no lookup.
-func literal(to *url.URL) (netip.AddrPort, bool) {
-	address, err := netip.ParseAddrPort(addressOf(to))
-	return address, err == nil && address.Addr().Zone() == ""
-}
-
 // dial makes a connection, through the proxy if there is one.
 func (t *transport) dial(ctx context.Context) (*line, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.connect)
@@ -198,8 +197,8 @@ func (t *transport) dial(ctx context.Context) (*line, error) {
 
 // reach begins a connection, or makes one.
 func (t *transport) reach(ctx context.Context) (*conn, error) {
-	if address, known := literal(t.to()); known {
-		return connecting(address, t.stall)
+	if t.literal.IsValid() {
+		return connecting(t.literal, t.stall)
 	}
 	opened, err := (&net.Dialer{KeepAlive: keepAlive}).DialContext(ctx, "tcp", addressOf(t.to()))
 	if err != nil {
