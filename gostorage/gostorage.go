@@ -1,8 +1,8 @@
 // Package gostorage is what Python sees of the Go side: flat functions over numbers, strings and addresses.
 //
 // Every function answers within 250 ms, so that Python sees its signals; long work goes on behind Start and Wait.
-// Errors cross in one form (object.Wire). No function keeps an address after it has returned, but Lend, which says when
-// it is done with it.
+// Errors cross in one form (object.Wire). No function keeps an address after it has returned, but Lend and Read, which say
+// by Returned when they are done with it.
 package gostorage
 
 import (
@@ -151,14 +151,21 @@ func CancelAll() (running int64, err error) {
 }
 
 // Read fills memory from an open reader at an offset and gives the number of bytes, 0 at the end,
-// and -1 when none have come yet.
-func Read(reader int64, offset int64, address uintptr, n int64) (taken int64, err error) {
+// and -1 when none have come yet. Unless token is 0, the m bytes at next are for what follows: they may be written to
+// until the token is Returned.
+func Read(reader, offset int64, address uintptr, n int64, next uintptr, m, token int64) (taken int64, err error) {
 	defer guard("read", &err)
 	into, err := memory(address, n)
 	if err != nil {
 		return 0, err
 	}
-	read, err := table.Read(reader, offset, into)
+	var ahead []byte
+	if token != 0 {
+		if ahead, err = memory(next, m); err != nil {
+			return 0, err
+		}
+	}
+	read, err := table.Read(reader, offset, into, ahead, token)
 	return int64(read), err
 }
 

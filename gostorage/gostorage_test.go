@@ -122,7 +122,7 @@ func TestPutAndGetThroughTheFacade(t *testing.T) {
 		t.Fatal(text, err)
 	}
 	into := make([]byte, 100)
-	n, err := Read(get, 0, uintptr(unsafe.Pointer(&into[0])), 100)
+	n, err := Read(get, 0, uintptr(unsafe.Pointer(&into[0])), 100, 0, 0, 0)
 	if err != nil || string(into[:n]) != "some bytes" {
 		t.Error(n, err)
 	}

@@ -773,6 +773,55 @@ def test_reader(adapter):
     del dropped
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reader_is_like_a_file(adapter, seed):
+    """Reads of all sizes and seeks, in any order, give what a file would."""
+    chance, data = random.Random(seed), BYTES[: 5 * MiB + seed]
+    final = adapter.put_final("a", data)
+    file, kept = io.BufferedReader(io.BytesIO(data)), []
+    sizes = *[0, 1, 7, 9] * 3, 100 * KiB, *[256 * KiB, 256 * KiB + 1, MiB, 2 * MiB] * 2, 4 * MiB, 4 * MiB + 1
+    with adapter.get_final_stream(*final) as reader:
+        for step in range(500):
+            method = chance.choice(["read"] * 10 + ["seek"] * 8 + ["readinto", "peek", "readline", "pause"])
+            size = chance.choice(sizes)
+            if method == "seek":
+                back = -min(size, file.tell())
+                to = chance.choice([(size, 0), (-size, 2), (size, 1), (back, 1), (0, 1), (file.tell(), 0)])
+                assert reader.seek(*to) == file.seek(*to), (step, to)
+            elif method == "readinto":
+                buffers = bytearray(size), bytearray(size)
+                assert reader.readinto(buffers[0]) == file.readinto(buffers[1]), step
+                assert buffers[0] == buffers[1], step
+            elif method == "peek":
+                assert reader.peek(1)[:1] == file.peek(1)[:1], step
+            elif method == "pause":
+                time.sleep(chance.choice([0, 0, 0, 0, 0.3]))
+            elif method == "readline":
+                assert reader.readline(size) == file.readline(size), step
+            else:
+                for _ in range(chance.choice([1, 1, 3])):
+                    kept.append((reader.read(size), file.read(size)))
+                    assert kept[-1][0] == kept[-1][1], (step, size)
+            assert chance.random() < 0.8 or reader.tell() == file.tell(), (step, method)
+    assert all(one == other for one, other in kept)  # nothing is written to what was given away
+
+
+def test_threads_share_a_reader(adapter):
+    """Each byte is given once, and what one read gives is of one piece."""
+    data = b"".join(number.to_bytes(4) for number in range(2 * MiB))
+    final = adapter.put_final("a", data)
+    with adapter.get_final_stream(*final) as reader:
+
+        def reads(sizes):
+            return [piece for size in sizes if (piece := reader.read(size))]
+
+        with ThreadPoolExecutor(3) as pool:
+            sizes = [MiB] * 20, [256 * KiB, 12, 2 * MiB] * 9, [100 * KiB] * 90
+            pieces = sorted(piece for some in pool.map(reads, sizes) for piece in some)
+        rest = reader.read()
+    assert b"".join([*pieces, rest]) == data
+
+
 def test_reader_survives_overwrite_and_delete(adapter):
     final = adapter.put_final("a", BYTES[: 5 * MiB])
     part = adapter.put_temp_part("s", 1, DATA)

@@ -310,8 +310,8 @@ class Call:
         if text[0] == "{":
             decoded: dict[str, Any] = _decode(text)[0]
             return decoded
-        size, sha256 = text.split(" ")
-        return {"key": self._start[2], "size": int(size), "sha256": sha256}
+        size, sha256, *more = text.split(" ")
+        return {"key": self._start[2], "size": int(size), "sha256": sha256, "borrows": bool(more)}
 
     def wait(self, seconds: float | None = None) -> dict[str, Any]:
         """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""
@@ -345,12 +345,21 @@ def call_within(seconds: float, store: int, op: str, **arguments: Any) -> dict[s
         return running.wait(seconds)
 
 
-def read(reader: int, offset: int, memory: ctypes.c_char, size: int) -> int:
-    """Fill memory from a reader; gives the number of bytes, 0 at the end. Signals are seen while it waits."""
-    address = ctypes.addressof(memory)
+def read(reader: int, offset: int, address: int, size: int, ahead: bytes = b"") -> int:
+    """Fill memory from a reader; gives the number of bytes, 0 at the end. Signals are seen while it waits.
+
+    What follows may be written into ``ahead``, of `new_bytes`, before it is asked for: a read into that very memory has
+    it at once.
+    """
+    token, next_address = 0, address_of_bytes(ahead) if ahead else 0
     while True:
         _check_signals()
-        count: int = _invoke("Read", reader, offset, address, size)
+        if ahead:
+            token = number()
+            _lent[token] = ahead
+        count: int = _invoke("Read", reader, offset, address, size, next_address, len(ahead), token)
+        if ahead:
+            _forget_returned()
         if count >= 0:
             return count
 
@@ -358,6 +367,8 @@ def read(reader: int, offset: int, memory: ctypes.c_char, size: int) -> int:
 def release(reader: int) -> None:
     """Close a reader."""
     _end(reader)
+    if _lent:
+        _forget_returned()
 
 
 _EXIT_SECONDS = 2.0
@@ -419,6 +430,10 @@ def address_of(buffer: bytearray | memoryview) -> int:
     """The address of writable memory, which the caller keeps alive and unmoved."""
     return ctypes.addressof(pinned(buffer))
 
+
+new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+"""``new_bytes(None, size)`` gives bytes to be filled before anybody else sees them."""
+new_bytes.argtypes, new_bytes.restype = [ctypes.c_void_p, ctypes.c_ssize_t], ctypes.py_object
 
 _address_of_bytes = ctypes.pythonapi.PyBytes_AsString
 _address_of_bytes.argtypes, _address_of_bytes.restype = [ctypes.py_object], ctypes.c_void_p

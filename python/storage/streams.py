@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import stat
@@ -189,6 +190,8 @@ class _Raw(io.RawIOBase):
         self._start = min(start, whole)
         self.size = whole - self._start if length is None else min(length, whole - self._start)
         self._position = 0
+        self.borrows: bool = opened["borrows"]
+        self._ahead, self._ahead_at = b"", 0  # what is read there next may be in this memory already
         self._lock = threading.Lock()
 
     def readable(self) -> bool:
@@ -218,9 +221,27 @@ class _Raw(io.RawIOBase):
             if wanted <= 0:
                 return 0
             memory = native.pinned(buffer)
-            count = native.read(self._number, self._start + self._position, memory, wanted)
+            count = native.read(self._number, self._start + self._position, ctypes.addressof(memory), wanted)
             self._position += count
             return count
+
+    def take(self, position: int, size: int) -> bytes | None:
+        """So many bytes, or what is left, if the stream stands there. The next as many come meanwhile."""
+        with self._lock:
+            left = self.size - position
+            if self._position != position or left <= 0:
+                return None
+            size = min(size, left)
+            data = self._ahead
+            if position != self._ahead_at or len(data) != size:
+                data = native.new_bytes(None, size)
+            address, done = native.address_of_bytes(data), 0
+            ahead = native.new_bytes(None, min(size, left - size))
+            while done < size:
+                done += native.read(self._number, self._start + position + done, address + done, size - done, ahead)
+            self._position = self._ahead_at = position + size
+            self._ahead = ahead
+            return data
 
     def readall(self) -> bytes:
         pieces = []
@@ -273,6 +294,15 @@ class ObjectReader(io.BufferedReader):
     def name(self) -> str:
         """The key of the object."""
         return self._key
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end; all that is left when ``size`` is negative or None."""
+        if self._window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
+            data = self._window.take(self.tell(), size)
+            if data is not None:
+                self.tell()  # BufferedReader counts what it reads: so it asks where the stream stands
+                return data
+        return super().read(size)
 
     def __repr__(self) -> str:
         return f"<ObjectReader {self._key!r}, {self.size} bytes>"

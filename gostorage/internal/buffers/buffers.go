@@ -34,7 +34,7 @@ func init() { runtime.KeepAlive(ballast) }
 // Block is memory of Size bytes.
 type Block struct {
 	Bytes    []byte
-	budgeted bool
+	budgeted int64 // what it takes of the budget, in blocks
 	token    int64 // of memory that was lent to the pool, else 0
 }
 
@@ -61,14 +61,14 @@ func NewPool(budget int64) *Pool { return &Pool{budget: budget / Size} }
 var Shared = NewPool(DefaultBudget - overhead)
 
 // Get gives the one block that a transfer always has of its own, outside the budget: it never waits.
-func (p *Pool) Get() (*Block, error) { return p.take(false) }
+func (p *Pool) Get() (*Block, error) { return p.take(0) }
 
 // TryGet gives a block for read-ahead, or nil when the budget is spent.
 func (p *Pool) TryGet() *Block {
-	if !p.spend() {
+	if !p.spend(1) {
 		return nil
 	}
-	block, err := p.take(true)
+	block, err := p.take(1)
 	if err != nil {
 		p.mu.Lock()
 		p.budget++
@@ -78,25 +78,29 @@ func (p *Pool) TryGet() *Block {
 	return block
 }
 
-// spend takes a block off the budget, if there is one.
-func (p *Pool) spend() bool {
+// spend takes so many blocks off the budget, if there are as many.
+func (p *Pool) spend(blocks int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.budget == 0 {
+	if p.budget < blocks {
 		return false
 	}
-	p.budget--
+	p.budget -= blocks
 	return true
 }
 
 // Lend makes a block of memory that stays where it is, in place of one that Get would give or, with ahead, TryGet: then
 // it is nil when the budget is spent. Once the block is put back its token is among the Returned.
 func (p *Pool) Lend(memory []byte, token int64, ahead bool) *Block {
-	if ahead && !p.spend() {
+	var cost int64
+	if ahead {
+		cost = (int64(len(memory)) + Size - 1) / Size
+	}
+	if !p.spend(cost) {
 		return nil
 	}
 	p.lent.Add(1)
-	return &Block{Bytes: memory, token: token, budgeted: ahead}
+	return &Block{Bytes: memory, token: token, budgeted: cost}
 }
 
 // Return tells that memory was not made a block of.
@@ -119,7 +123,7 @@ func (p *Pool) Returned() int64 {
 	return token
 }
 
-func (p *Pool) take(budgeted bool) (*Block, error) {
+func (p *Pool) take(budgeted int64) (*Block, error) {
 	p.mu.Lock()
 	var block *Block
 	if n := len(p.idle); n > 0 {
@@ -151,9 +155,7 @@ func (p *Pool) Put(block *Block) {
 	p.lent.Add(-1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if block.budgeted {
-		p.budget++
-	}
+	p.budget += block.budgeted
 	if block.Lent() {
 		p.returned = append(p.returned, block.token)
 		return

@@ -477,13 +477,18 @@ func (t *Table) Wait(id int64) (string, error) {
 	return written(c.result)
 }
 
-// written is the form in which a result crosses: of one object its size and its SHA-256, which takes no decoder; else JSON.
+// written is the form in which a result crosses: of one object its size and its SHA-256, which takes no decoder, and a word
+// more for a reader that borrows; else JSON.
 func written(result any) (string, error) {
 	switch result := result.(type) {
 	case object.Info:
 		return strconv.FormatInt(result.Size, 10) + " " + result.SHA256, nil
 	case *openedReader:
-		return written(result.Info)
+		text, err := written(result.Info)
+		if result.borrows {
+			text += " borrows"
+		}
+		return text, err
 	default:
 		text, err := json.Marshal(result)
 		return string(text), err
@@ -581,15 +586,23 @@ func (t *Table) CancelAll() int {
 	return len(t.running)
 }
 
-// Read reads from an open reader: as many bytes as there are now, 0 at the end, -1 when none have come yet.
-func (t *Table) Read(id, offset int64, into []byte) (int, error) {
+// Read reads from an open reader: as many bytes as there are now, 0 at the end, -1 when none have come yet. Unless its
+// token is 0, next is memory for the bytes behind them.
+func (t *Table) Read(id, offset int64, into, next []byte, token int64) (int, error) {
 	t.mu.Lock()
 	found, ok := t.readers[id]
 	t.mu.Unlock()
 	if !ok {
+		buffers.Shared.Return(token)
 		return 0, object.Errorf(object.Closed, "the stream is closed, or its adapter was")
 	}
-	n, err := found.ReadAt(into, offset)
+	var n int
+	var err error
+	if token == 0 {
+		n, err = found.ReadAt(into, offset)
+	} else {
+		n, err = found.ReadAhead(into, offset, next, token)
+	}
 	if err == object.ErrNotYet {
 		if n == 0 {
 			return -1, nil

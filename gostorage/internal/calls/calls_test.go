@@ -112,7 +112,7 @@ func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 			t.Errorf("a forgotten call gives %v", err)
 		}
 	}
-	if _, err := table.Read(read, 0, nil); object.CodeOf(err) != object.Closed {
+	if _, err := table.Read(read, 0, nil, nil, 0); object.CodeOf(err) != object.Closed {
 		t.Errorf("a reader of a cancelled call gives %v", err)
 	}
 	if err := table.Close(number); err != nil {

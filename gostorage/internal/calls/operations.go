@@ -45,7 +45,8 @@ type part struct {
 
 type openedReader struct {
 	object.Info
-	reader *reader
+	borrows bool // Read has use for memory for what follows
+	reader  *reader
 }
 
 type listed struct {
@@ -118,7 +119,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			if err != nil {
 				return nil, err
 			}
-			return &openedReader{Info: opened.Info(), reader: &reader{opened, id}}, nil
+			return &openedReader{opened.Info(), opened.Borrows(), &reader{opened, id}}, nil
 		}, nil
 	case "stat":
 		r.short = true

@@ -53,8 +53,30 @@ func (r *Reader) Info() object.Info { return r.known }
 
 // ReadAt implements io.ReaderAt.
 func (r *Reader) ReadAt(p []byte, offset int64) (int, error) {
-	info := r.known
 	n, err := r.Reader.ReadAt(p, offset)
+	return r.verified(p, offset, n, err)
+}
+
+// Borrows implements object.Borrower.
+func (r *Reader) Borrows() bool {
+	inner, ok := r.Reader.(object.Borrower)
+	return ok && inner.Borrows()
+}
+
+// ReadAhead implements object.Borrower: what follows comes while p is hashed.
+func (r *Reader) ReadAhead(p []byte, offset int64, next []byte, token int64) (int, error) {
+	inner, ok := r.Reader.(object.Borrower)
+	if !ok {
+		buffers.Shared.Return(token)
+		return r.ReadAt(p, offset)
+	}
+	n, err := inner.ReadAhead(p, offset, next, token)
+	return r.verified(p, offset, n, err)
+}
+
+// verified gives what a read gave, once it has gone through the hash.
+func (r *Reader) verified(p []byte, offset int64, n int, err error) (int, error) {
+	info := r.known
 	if err != nil && err != io.EOF && err != object.ErrNotYet {
 		return n, err
 	}

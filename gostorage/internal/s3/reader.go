@@ -156,8 +156,8 @@ func (r *reader) start(
 ) (*stream, error) {
 	s := &stream{
 		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, until: until,
-		filled: make(chan chunk, ahead+1), free: make(chan *buffers.Block, ahead+1), done: make(chan struct{}),
-		asked: make(chan struct{}, 1),
+		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1), done: make(chan struct{}),
+		asked: make(chan struct{}, 1), lent: make(chan loan, 1),
 	}
 	block, err := buffers.Shared.Get()
 	if err != nil {
@@ -190,7 +190,28 @@ func (r *reader) start(
 }
 
 // ReadAt implements object.Reader. It gives what is there, and waits for the first byte only.
-func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
+func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.ReadAhead(p, offset, nil, 0) }
+
+// Borrows implements object.Borrower: of what is fetched ahead anyway, only the copy would be spared.
+func (r *reader) Borrows() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stream == nil {
+		return false
+	}
+	r.stream.turn.Lock()
+	defer r.stream.turn.Unlock()
+	return r.stream.leaves()
+}
+
+// ReadAhead implements object.Borrower.
+func (r *reader) ReadAhead(p []byte, offset int64, next []byte, token int64) (int, error) {
+	lent := false
+	defer func() {
+		if !lent && token != 0 {
+			buffers.Shared.Return(token)
+		}
+	}()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -210,6 +231,7 @@ func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
 		r.leave()
 		return 0, err
 	case n == len(p):
+		lent = token != 0 && r.stream.lend(next, token)
 		return n, nil
 	case offset+int64(n) == r.info.Size:
 		return n, io.EOF
@@ -259,8 +281,8 @@ func (r *reader) Close() error {
 // stream fetches a range in the background, some blocks ahead of who reads it.
 //
 // Bytes that come in the clear it leaves to the reader, who takes them from the connection without a copy in between;
-// meanwhile more of them come into the system's own buffer. It fetches those ahead when the reader is away for a while, or
-// asks for what does not come by itself.
+// meanwhile more of them come into the system's own buffer, or into memory that the reader lends for them. It fetches
+// those ahead when the reader is away for a while, or asks for what does not come by itself.
 type stream struct {
 	reader *reader
 	ctx    context.Context
@@ -271,6 +293,7 @@ type stream struct {
 	free   chan *buffers.Block
 	done   chan struct{}
 	asked  chan struct{} // the reader waits
+	lent   chan loan     // what is not being filled yet
 	here   atomic.Int64  // when it has read last, by the clock
 	direct bool          // it may take bytes itself
 
@@ -279,9 +302,10 @@ type stream struct {
 	body   *rest      // what the reader may take bytes from, or nil
 	broken error      // what came of that
 
-	at      int64 // the next byte to be read
-	current chunk
-	err     error
+	at       int64 // the next byte to be read
+	current  chunk
+	borrowed *buffers.Block // what was lent and is not given back: it is in lent, being filled, in filled or current
+	err      error
 }
 
 var birth = time.Now()
@@ -298,6 +322,16 @@ type chunk struct {
 	err   error
 }
 
+// loan is memory of the reader for the bytes from an offset on. It is filled with no others: for those before them he may
+// be using it himself.
+type loan struct {
+	block *buffers.Block
+	from  int64
+}
+
+// anywhere is where a block of our own is filled from.
+const anywhere = -1
+
 // reaches tells whether an offset is here or so near that reading on is cheaper than another request.
 func (s *stream) reaches(offset int64) bool {
 	return offset >= s.at && offset < s.until && offset-s.at <= ahead*object.BlockSize
@@ -311,12 +345,14 @@ func (s *stream) read(p []byte, offset int64) (int, error) {
 		switch {
 		case len(s.current.data) > 0:
 			if skip := min(offset-s.at, int64(len(s.current.data))); skip > 0 {
-				s.current.data = s.current.data[skip:]
+				s.consume(int(skip))
 				s.at += skip
 				continue
 			}
-			n = copy(p, s.current.data)
-			s.current.data = s.current.data[n:]
+			if n = min(len(p), len(s.current.data)); &p[0] != &s.current.data[0] {
+				copy(p, s.current.data)
+			}
+			s.consume(n)
 		case s.err != nil:
 			if total > 0 {
 				return total, nil // first what came before it
@@ -338,7 +374,9 @@ func (s *stream) read(p []byte, offset int64) (int, error) {
 			if total > 0 {
 				return total, nil
 			}
-			s.ask()
+			if s.borrowed == nil {
+				s.ask()
+			}
 			if !s.advance(wait - since(begun)) {
 				return 0, nil
 			}
@@ -354,10 +392,6 @@ func (s *stream) read(p []byte, offset int64) (int, error) {
 
 // advance makes the next chunk the current one, and tells whether there is one in time.
 func (s *stream) advance(wait time.Duration) bool {
-	if s.current.block != nil {
-		s.free <- s.current.block
-		s.current = chunk{}
-	}
 	select {
 	case s.current = <-s.filled:
 	default:
@@ -373,7 +407,54 @@ func (s *stream) advance(wait time.Duration) bool {
 		}
 	}
 	s.err = s.current.err
+	s.consume(0)
 	return true
+}
+
+// consume gives the current block back when all of it was read.
+func (s *stream) consume(n int) {
+	s.current.data = s.current.data[n:]
+	if block := s.current.block; block != nil && len(s.current.data) == 0 {
+		s.current = chunk{}
+		if block.Lent() {
+			s.giveBack()
+		} else {
+			s.free <- block
+		}
+	}
+}
+
+// lend has memory filled with what follows, unless that comes in another way.
+func (s *stream) lend(memory []byte, token int64) bool {
+	if s.borrowed != nil || s.at == s.until || !s.turn.TryLock() {
+		return false
+	}
+	defer s.turn.Unlock()
+	if !s.leaves() || s.at != s.next {
+		return false
+	}
+	s.borrowed = buffers.Shared.Lend(memory[:min(int64(len(memory)), s.until-s.at)], token, true)
+	if s.borrowed == nil {
+		return false
+	}
+	s.lent <- loan{s.borrowed, s.at}
+	return true
+}
+
+// reclaim takes back memory that is not being filled yet.
+func (s *stream) reclaim() bool {
+	select {
+	case <-s.lent:
+		s.giveBack()
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *stream) giveBack() {
+	buffers.Shared.Put(s.borrowed)
+	s.borrowed = nil
 }
 
 // ask has bytes fetched although the reader is here.
@@ -395,13 +476,16 @@ func (s *stream) adopt(body io.Reader) {
 	}
 }
 
+// leaves tells who has the turn whether bytes are left to the reader.
+func (s *stream) leaves() bool { return s.body != nil && s.broken == nil }
+
 // take reads from the body what has come, if nobody else does. It waits for the first byte only.
 func (s *stream) take(p []byte, wait time.Duration) (n int) {
-	if !s.turn.TryLock() {
+	if s.borrowed != nil && !s.reclaim() || !s.turn.TryLock() {
 		return 0
 	}
 	defer s.turn.Unlock()
-	if s.body == nil || s.broken != nil || len(s.filled) > 0 {
+	if !s.leaves() || len(s.filled) > 0 {
 		return 0
 	}
 	select {
@@ -427,6 +511,9 @@ func (s *stream) close() {
 	<-s.done
 	for _, block := range s.blocks {
 		buffers.Shared.Put(block)
+	}
+	if s.borrowed != nil {
+		s.giveBack()
 	}
 }
 
@@ -495,50 +582,60 @@ func (s *stream) fetch(body io.Reader) (err error) {
 	s.adopt(body)
 	defer s.adopt(nil)
 	for more := true; more; {
-		block, err := s.block()
-		if err != nil {
-			return err
+		into := s.leaveToReader()
+		if into.block == nil {
+			if into.block, err = s.block(); err != nil {
+				return err
+			}
 		}
-		s.leaveToReader()
-		if more, err = s.fill(block, body); err != nil {
+		if more, err = s.fill(into, body); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// leaveToReader waits until the reader is away, or asks.
-func (s *stream) leaveToReader() {
+// leaveToReader waits until the reader is away, or asks, or lends memory: that it gives.
+func (s *stream) leaveToReader() loan {
+	ours := loan{from: anywhere}
 	for {
 		s.turn.Lock()
 		all := s.body == nil
 		s.turn.Unlock()
 		left := awayAfter - since(s.here.Load())
 		if all || left <= 0 {
-			return
+			return ours
 		}
 		timer := time.NewTimer(left)
 		select {
 		case <-timer.C:
 			continue
+		case lent := <-s.lent:
+			timer.Stop()
+			return lent
 		case <-s.asked:
 		case <-s.ctx.Done():
 		}
 		timer.Stop()
-		return
+		return ours
 	}
 }
 
 // fill fills one block, and tells whether there are more to come.
-func (s *stream) fill(block *buffers.Block, body io.Reader) (more bool, err error) {
+func (s *stream) fill(into loan, body io.Reader) (more bool, err error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
+	block := into.block
+	if into.from != anywhere && into.from != s.next {
+		s.filled <- chunk{block: block}
+		return true, nil
+	}
 	want := block.Bytes[:min(int64(len(block.Bytes)), s.until-s.next)]
 	n := 0
 	if err, s.broken = s.broken, nil; err == nil {
 		n, err = io.ReadFull(body, want)
 	}
-	if n == 0 {
+	if n == 0 && !block.Lent() {
 		s.free <- block
 	} else {
 		s.next += int64(n)

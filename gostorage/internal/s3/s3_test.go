@@ -355,9 +355,8 @@ func TestRangesOfAReader(t *testing.T) {
 	}
 }
 
-// TestWhoReadsTakesTheBytes reads from a connection that is cut now and then, at once and after pauses.
-func TestWhoReadsTakesTheBytes(t *testing.T) {
-	data := storetest.Bytes(16<<20, 7)
+// cutting serves data by connections that are cut now and then.
+func cutting(t *testing.T, data []byte) *Store {
 	const cut = 5<<20 + 123
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var from int
@@ -368,9 +367,92 @@ func TestWhoReadsTakesTheBytes(t *testing.T) {
 		w.WriteHeader(http.StatusPartialContent)
 		_, _ = w.Write(data[from:min(from+cut, len(data))]) // less than was announced ends the connection
 	}))
-	defer server.Close()
+	t.Cleanup(server.Close)
 	store := open(t, server.URL, nil)
-	defer func() { _ = store.Close() }()
+	t.Cleanup(func() { _ = store.Close() })
+	return store
+}
+
+// TestMemoryThatIsLent reads with memory lent for what follows, which is sometimes read into, and sometimes not.
+func TestMemoryThatIsLent(t *testing.T) {
+	data := storetest.Bytes(64<<20, 7)
+	store := cutting(t, data)
+	before := buffers.Shared.Lent()
+	reader, err := store.Get(t.Context(), "k", object.Whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	borrower, ok := reader.(object.Borrower)
+	if !ok || !borrower.Borrows() {
+		t.Fatal("it has no use for memory")
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	type piece struct {
+		at   int
+		data []byte
+	}
+	open, token, at, taken, read := map[int64][]byte{}, int64(0), 0, 0, []piece{}
+	returned := func() {
+		for back := buffers.Shared.Returned(); back != 0; back = buffers.Shared.Returned() {
+			delete(open, back)
+		}
+	}
+	var next []byte
+	for at < len(data) {
+		into := next
+		if random.IntN(4) == 0 {
+			into = make([]byte, 1+random.IntN(3<<20))
+		}
+		if random.IntN(30) == 0 {
+			time.Sleep(awayAfter + 50*time.Millisecond)
+		}
+		if random.IntN(30) == 0 {
+			at, into = random.IntN(len(data)), make([]byte, 1<<20)
+		}
+		if into == nil {
+			into = make([]byte, 1<<20)
+		}
+		into = into[:min(len(into), len(data)-at)]
+		next = make([]byte, 1+random.IntN(2<<20))
+		for done := 0; done < len(into); {
+			token++
+			open[token] = next
+			n, err := borrower.ReadAhead(into[done:], int64(at+done), next, token)
+			if err != nil && err != io.EOF && err != object.ErrNotYet {
+				t.Fatalf("at %d: %v", at+done, err)
+			}
+			done += n
+			returned()
+		}
+		read = append(read, piece{at, into})
+		for _, memory := range open {
+			if &memory[0] == &into[0] {
+				t.Fatalf("the memory of the %d from %d is not given back", len(into), at)
+			}
+		}
+		at += len(into)
+		if len(open) > 0 {
+			taken++
+		}
+	}
+	if taken < 10 {
+		t.Errorf("memory was taken %d times", taken)
+	}
+	_ = reader.Close()
+	for _, piece := range read { // now, so that nothing can have been written to it since
+		if string(piece.data) != string(data[piece.at:piece.at+len(piece.data)]) {
+			t.Fatalf("other bytes in the %d from %d", len(piece.data), piece.at)
+		}
+	}
+	if returned(); len(open) > 0 || buffers.Shared.Lent() != before {
+		t.Errorf("%d pieces are lent after the end, and %d blocks", len(open), buffers.Shared.Lent()-before)
+	}
+}
+
+// TestWhoReadsTakesTheBytes reads from a connection that is cut now and then, at once and after pauses.
+func TestWhoReadsTakesTheBytes(t *testing.T) {
+	data := storetest.Bytes(16<<20, 7)
+	store := cutting(t, data)
 	before := buffers.Shared.Lent()
 	reader, err := store.Get(t.Context(), "k", object.Whole)
 	if err != nil {
