@@ -265,7 +265,7 @@ class Call:
             self._check()
             token = number()
             _lent[token] = data
-            taken = _invoke("Lend", self.number, token, address, CHUNK)
+            taken = _invoke("Lend", self.number, token, address, left - left % CHUNK)
             _forget_returned()
             if taken < 0:
                 break

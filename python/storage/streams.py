@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from .base import Progress, Source
 
 CHUNK = native.CHUNK
-"""Bytes asked of a source at once, and the buffer of a reader."""
+"""The buffer of a reader in bytes, and what a source is asked to read into."""
+
+PIECE = 4 * CHUNK
+"""Bytes that a source is asked to give at once."""
 
 _PROGRESS_SECONDS = 0.1
 
@@ -83,7 +86,7 @@ def pump(source: Source, call: native.Call, meter: Meter) -> int:
             _pump_file(file, sink)
         _pump_into(readinto, sink)
     elif callable(read):
-        while sink.take(_not_none(read(CHUNK))):
+        while sink.take(_not_none(read(PIECE))):
             pass
     else:
         for piece in cast("Iterable[object]", source):

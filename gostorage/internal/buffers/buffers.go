@@ -35,11 +35,17 @@ func init() { runtime.KeepAlive(ballast) }
 type Block struct {
 	Bytes    []byte
 	budgeted int64 // what it takes of the budget, in blocks
-	token    int64 // of memory that was lent to the pool, else 0
+	loan     *Loan // what the memory is of, if it is not the pool's
 }
 
 // Lent tells whether the memory is somebody else's.
-func (b *Block) Lent() bool { return b.token != 0 }
+func (b *Block) Lent() bool { return b.loan != nil }
+
+// Loan is memory of somebody else, of which blocks are made.
+type Loan struct {
+	token int64
+	uses  int // by blocks, and by who makes them
+}
 
 // Pool hands out blocks. The zero value is not usable; see NewPool.
 type Pool struct {
@@ -89,9 +95,26 @@ func (p *Pool) spend(blocks int64) bool {
 	return true
 }
 
+// Borrow begins a loan. Return ends it; once the blocks that were made of it are put back as well its token is among the
+// Returned.
+func (p *Pool) Borrow(token int64) *Loan { return &Loan{token: token, uses: 1} }
+
+// Return says that no more blocks are made of a loan.
+func (p *Pool) Return(loan *Loan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.less(loan)
+}
+
+func (p *Pool) less(loan *Loan) {
+	if loan.uses--; loan.uses == 0 {
+		p.returned = append(p.returned, loan.token)
+	}
+}
+
 // Lend makes a block of memory that stays where it is, in place of one that Get would give or, with ahead, TryGet: then
-// it is nil when the budget is spent. Once the block is put back its token is among the Returned.
-func (p *Pool) Lend(memory []byte, token int64, ahead bool) *Block {
+// it is nil when the budget is spent.
+func (p *Pool) Lend(memory []byte, loan *Loan, ahead bool) *Block {
 	var cost int64
 	if ahead {
 		cost = (int64(len(memory)) + Size - 1) / Size
@@ -99,15 +122,11 @@ func (p *Pool) Lend(memory []byte, token int64, ahead bool) *Block {
 	if !p.spend(cost) {
 		return nil
 	}
-	p.lent.Add(1)
-	return &Block{Bytes: memory, token: token, budgeted: cost}
-}
-
-// Return tells that memory was not made a block of.
-func (p *Pool) Return(token int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.returned = append(p.returned, token)
+	loan.uses++
+	p.lent.Add(1)
+	return &Block{Bytes: memory, loan: loan, budgeted: cost}
 }
 
 // Returned gives the token of memory that is not needed any more, or 0.
@@ -157,7 +176,7 @@ func (p *Pool) Put(block *Block) {
 	defer p.mu.Unlock()
 	p.budget += block.budgeted
 	if block.Lent() {
-		p.returned = append(p.returned, block.token)
+		p.less(block.loan)
 		return
 	}
 	p.idle = append(p.idle, block)

@@ -339,29 +339,20 @@ func (c *call) write(data []byte) (int, error) {
 // -1 when it has to be written. The token is among the Returned when the memory is not needed any more, or was not
 // taken.
 func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
-	lent := false
-	defer func() {
-		if !lent {
-			buffers.Shared.Return(token)
-		}
-	}()
+	loan := buffers.Shared.Borrow(token)
+	defer buffers.Shared.Return(loan)
 	c, err := t.call(id)
 	if err != nil {
 		return 0, err
 	}
-	if c.pipe == nil || len(data) != buffers.Size || !c.pipe.Aligned() || !t.alone(c) {
+	if c.pipe == nil || len(data)%buffers.Size != 0 || !c.pipe.Aligned() || !t.alone(c) {
 		return -1, nil
 	}
 	c.begin(false)
-	lent, err = c.pipe.Lend(data, token, writeWait)
-	switch {
-	case err != nil:
+	if taken, err = c.pipe.Lend(data, loan, writeWait); err != nil {
 		return 0, object.Wire(c.op, c.key, err)
-	case lent:
-		return len(data), nil
-	default:
-		return 0, nil
 	}
+	return taken, nil
 }
 
 // alone tells whether no other put runs. The memory of several would not be bounded by what is lent: each thread of Python
@@ -593,7 +584,9 @@ func (t *Table) Read(id, offset int64, into, next []byte, token int64) (int, err
 	found, ok := t.readers[id]
 	t.mu.Unlock()
 	if !ok {
-		buffers.Shared.Return(token)
+		if token != 0 {
+			buffers.Shared.Return(buffers.Shared.Borrow(token))
+		}
 		return 0, object.Errorf(object.Closed, "the stream is closed, or its adapter was")
 	}
 	var n int

@@ -199,6 +199,7 @@ func (p *Pipe) Hold(need, most int64, checksum func(sum uint64, p []byte) uint64
 	blocks := func(size int64) int64 { return (size + buffers.Size - 1) / buffers.Size }
 	p.need.Store(blocks(need))
 	p.most.Store(max(blocks(most), depth))
+	p.free.signal() // a pump that waits for room has some now
 }
 
 // Write copies from data as much as there is room for within wait, and says how much that was. It gives the error of the
@@ -253,26 +254,29 @@ func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Dura
 	return taken, nil
 }
 
-// Lend is Write of one block that stays where it is, without a copy, until the pool gives its token back. It says whether
-// it was taken; false is that there was no room in time.
-func (p *Pipe) Lend(block []byte, token int64, wait time.Duration) (bool, error) {
+// Lend is Write of whole blocks that stay where they are, without a copy, until the pool gives the loan back.
+func (p *Pipe) Lend(data []byte, loan *buffers.Loan, wait time.Duration) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.takes(len(block)); err != nil {
-		return false, err
-	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	lend := func(ahead bool) (*buffers.Block, error) { return p.pool.Lend(block, token, ahead), nil }
-	next, err := p.place(timer.C, true, lend)
-	if next == nil || err != nil {
-		return false, err
+	taken := 0
+	for ; taken < len(data); taken += buffers.Size {
+		if err := p.takes(buffers.Size); err != nil {
+			return taken, err
+		}
+		block := data[taken : taken+buffers.Size]
+		lend := func(ahead bool) (*buffers.Block, error) { return p.pool.Lend(block, loan, ahead), nil }
+		next, err := p.place(timer.C, true, lend)
+		if next == nil || err != nil {
+			return taken, err
+		}
+		next.data, next.known = block, false
+		p.moved.Add(buffers.Size)
+		p.current = next
+		p.send()
 	}
-	next.data, next.known = block, false
-	p.moved.Add(int64(len(block)))
-	p.current = next
-	p.send()
-	return true, nil
+	return taken, nil
 }
 
 // Aligned tells whether a block begins with the next byte.

@@ -159,6 +159,7 @@ func TestLentBlocks(t *testing.T) {
 					}
 				}
 				pumped := make(chan error, 1)
+				tokens := int64(0)
 				go func() {
 					var err error
 					for number := 0; number*buffers.Size < len(data) && err == nil; number++ {
@@ -171,9 +172,14 @@ func TestLentBlocks(t *testing.T) {
 							}
 							continue
 						}
-						var taken bool
-						for !taken && err == nil {
-							taken, err = pipe.Lend(rest[:buffers.Size], int64(number+1), time.Second)
+						some := rest[:min(len(rest)/buffers.Size, 1+(7-number%5)%5)*buffers.Size] // up to such a one
+						number += len(some)/buffers.Size - 1
+						for len(some) > 0 && err == nil {
+							tokens++
+							loan, taken := pool.Borrow(tokens), 0
+							taken, err = pipe.Lend(some, loan, time.Second)
+							pool.Return(loan)
+							some = some[taken:]
 						}
 					}
 					pipe.CloseWrite()
@@ -212,10 +218,13 @@ func TestLentBlocks(t *testing.T) {
 				}
 				pipe.Close()
 				returned()
-				for number := range blocks {
-					if lent := number%5 != 3; lent != (back[int64(number+1)] == 1) {
-						t.Errorf("the token of block %d came back %d times", number, back[int64(number+1)])
+				for token := range tokens {
+					if back[token+1] != 1 {
+						t.Errorf("token %d came back %d times", token+1, back[token+1])
 					}
+				}
+				if int64(len(back)) != tokens {
+					t.Errorf("%d tokens came back of %d", len(back), tokens)
 				}
 				if pool.Lent() != 0 {
 					t.Fatalf("%d blocks were not given back", pool.Lent())
@@ -233,19 +242,48 @@ func someBytes(size int) []byte {
 	return data
 }
 
+// A pump that has filled all it may goes on at once when the Store says that it holds more.
+func TestHoldMakesRoom(t *testing.T) {
+	pipe := NewPipe(buffers.NewPool(buffers.DefaultBudget), Expect{Size: -1})
+	data, pumped := someBytes((depth+5)*buffers.Size), make(chan int, 1)
+	go func() {
+		n, _ := pipe.Write(data, time.Minute)
+		pumped <- n
+	}()
+	for pipe.Moved() < depth*buffers.Size {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond) // now it waits
+	pipe.Hold(int64(len(data)), int64(len(data)), nil)
+	select {
+	case n := <-pumped:
+		if n != len(data) {
+			t.Errorf("%d bytes of %d", n, len(data))
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for what nobody gives back")
+	}
+	pipe.Close()
+}
+
 // A transfer that fails gives back what was lent to it, and takes no more.
 func TestLentBlocksOfATransferThatFails(t *testing.T) {
 	pool := buffers.NewPool(buffers.DefaultBudget)
 	pipe := NewPipe(pool, Expect{Size: -1})
 	block := make([]byte, buffers.Size)
 	for token := range int64(3) {
-		if taken, err := pipe.Lend(block, token+1, time.Second); !taken || err != nil {
+		loan := pool.Borrow(token + 1)
+		if taken, err := pipe.Lend(block, loan, time.Second); taken != len(block) || err != nil {
 			t.Fatal(taken, err)
 		}
+		pool.Return(loan)
+	}
+	if token := pool.Returned(); token != 0 {
+		t.Errorf("token %d came back too soon", token)
 	}
 	broken := errors.New("the disk is full")
 	pipe.Fail(broken)
-	if taken, err := pipe.Lend(block, 4, time.Second); taken || !errors.Is(err, broken) {
+	if taken, err := pipe.Lend(block, pool.Borrow(4), time.Second); taken != 0 || !errors.Is(err, broken) {
 		t.Error(taken, err)
 	}
 	pipe.Close()

@@ -67,7 +67,7 @@ func (r *Reader) Borrows() bool {
 func (r *Reader) ReadAhead(p []byte, offset int64, next []byte, token int64) (int, error) {
 	inner, ok := r.Reader.(object.Borrower)
 	if !ok {
-		buffers.Shared.Return(token)
+		buffers.Shared.Return(buffers.Shared.Borrow(token))
 		return r.ReadAt(p, offset)
 	}
 	n, err := inner.ReadAhead(p, offset, next, token)

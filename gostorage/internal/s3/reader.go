@@ -157,7 +157,7 @@ func (r *reader) start(
 	s := &stream{
 		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, until: until,
 		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1), done: make(chan struct{}),
-		asked: make(chan struct{}, 1), lent: make(chan loan, 1),
+		asked: make(chan struct{}, 1), lent: make(chan room, 1),
 	}
 	block, err := buffers.Shared.Get()
 	if err != nil {
@@ -190,7 +190,7 @@ func (r *reader) start(
 }
 
 // ReadAt implements object.Reader. It gives what is there, and waits for the first byte only.
-func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.ReadAhead(p, offset, nil, 0) }
+func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.readAt(p, offset, nil, nil) }
 
 // Borrows implements object.Borrower: of what is fetched ahead anyway, only the copy would be spared.
 func (r *reader) Borrows() bool {
@@ -206,12 +206,12 @@ func (r *reader) Borrows() bool {
 
 // ReadAhead implements object.Borrower.
 func (r *reader) ReadAhead(p []byte, offset int64, next []byte, token int64) (int, error) {
-	lent := false
-	defer func() {
-		if !lent && token != 0 {
-			buffers.Shared.Return(token)
-		}
-	}()
+	loan := buffers.Shared.Borrow(token)
+	defer buffers.Shared.Return(loan)
+	return r.readAt(p, offset, next, loan)
+}
+
+func (r *reader) readAt(p []byte, offset int64, next []byte, loan *buffers.Loan) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -231,7 +231,9 @@ func (r *reader) ReadAhead(p []byte, offset int64, next []byte, token int64) (in
 		r.leave()
 		return 0, err
 	case n == len(p):
-		lent = token != 0 && r.stream.lend(next, token)
+		if loan != nil {
+			r.stream.lend(next, loan)
+		}
 		return n, nil
 	case offset+int64(n) == r.info.Size:
 		return n, io.EOF
@@ -293,7 +295,7 @@ type stream struct {
 	free   chan *buffers.Block
 	done   chan struct{}
 	asked  chan struct{} // the reader waits
-	lent   chan loan     // what is not being filled yet
+	lent   chan room     // what is not being filled yet
 	here   atomic.Int64  // when it has read last, by the clock
 	direct bool          // it may take bytes itself
 
@@ -322,9 +324,9 @@ type chunk struct {
 	err   error
 }
 
-// loan is memory of the reader for the bytes from an offset on. It is filled with no others: for those before them he may
-// be using it himself.
-type loan struct {
+// room is a block for the bytes from an offset on. Memory of the reader is filled with no others: for those before them
+// he may be using it himself.
+type room struct {
 	block *buffers.Block
 	from  int64
 }
@@ -425,20 +427,18 @@ func (s *stream) consume(n int) {
 }
 
 // lend has memory filled with what follows, unless that comes in another way.
-func (s *stream) lend(memory []byte, token int64) bool {
+func (s *stream) lend(memory []byte, loan *buffers.Loan) {
 	if s.borrowed != nil || s.at == s.until || !s.turn.TryLock() {
-		return false
+		return
 	}
 	defer s.turn.Unlock()
 	if !s.leaves() || s.at != s.next {
-		return false
+		return
 	}
-	s.borrowed = buffers.Shared.Lend(memory[:min(int64(len(memory)), s.until-s.at)], token, true)
-	if s.borrowed == nil {
-		return false
+	memory = memory[:min(int64(len(memory)), s.until-s.at)]
+	if s.borrowed = buffers.Shared.Lend(memory, loan, true); s.borrowed != nil {
+		s.lent <- room{s.borrowed, s.at}
 	}
-	s.lent <- loan{s.borrowed, s.at}
-	return true
 }
 
 // reclaim takes back memory that is not being filled yet.
@@ -596,8 +596,8 @@ func (s *stream) fetch(body io.Reader) (err error) {
 }
 
 // leaveToReader waits until the reader is away, or asks, or lends memory: that it gives.
-func (s *stream) leaveToReader() loan {
-	ours := loan{from: anywhere}
+func (s *stream) leaveToReader() room {
+	ours := room{from: anywhere}
 	for {
 		s.turn.Lock()
 		all := s.body == nil
@@ -622,7 +622,7 @@ func (s *stream) leaveToReader() loan {
 }
 
 // fill fills one block, and tells whether there are more to come.
-func (s *stream) fill(into loan, body io.Reader) (more bool, err error) {
+func (s *stream) fill(into room, body io.Reader) (more bool, err error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	block := into.block
