@@ -353,7 +353,7 @@ func (p *Pipe) place(
 }
 
 // mostWorth bounds for how many free blocks the pump is woken.
-const mostWorth = 8
+const mostWorth = 16
 
 // worth is for how many it is: to be woken for each costs more than to wait for some. As many come without its doing, for
 // a Store holds no more than it needs.

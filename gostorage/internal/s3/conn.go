@@ -128,8 +128,12 @@ func (c *conn) connected(ctx context.Context) error {
 		}
 		return c.failed(cmp.Or(err, error(unix.Errno(number))))
 	}
-	wait := unix.NsecToTimeval(int64(c.look()))
-	return errors.Join(unix.SetNonblock(c.fd, false), unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))
+	reads, writes := unix.NsecToTimeval(int64(c.look())), unix.NsecToTimeval(int64(min(c.look(), listens)))
+	return errors.Join(
+		unix.SetNonblock(c.fd, false),
+		unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &reads),
+		unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &writes),
+	)
 }
 
 func (c *conn) failed(err error) error {
@@ -230,13 +234,21 @@ func (c *conn) flush() error {
 	return err
 }
 
-// atOnce bounds the pieces of one write.
-const atOnce = 8
+const (
+	// atOnce bounds the pieces of one write.
+	atOnce = 64
+	// listens is how often a write looks whether the server says something instead of reading.
+	listens = 100 * time.Millisecond
+)
 
 // write sends pieces, and gives those that it could not.
 func (c *conn) write(pieces [][]byte) ([][]byte, error) {
+	flags := unix.MSG_NOSIGNAL
+	if c.leave != nil {
+		flags |= unix.MSG_DONTWAIT
+	}
 	for w := (watch{}); len(pieces) > 0; {
-		n, err := unix.SendmsgBuffers(c.fd, pieces[:min(len(pieces), atOnce)], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, err := unix.SendmsgBuffers(c.fd, pieces[:min(len(pieces), atOnce)], nil, nil, flags)
 		switch {
 		case err == nil:
 			c.bytes += int64(n)
