@@ -118,10 +118,17 @@ func Finish(call int64) (fd int64, err error) {
 	return int64(news), err
 }
 
-// Wait gives the result of a call, or an empty string while it goes on: of an object its size and SHA-256, else JSON.
-func Wait(call int64) (result string, err error) {
+// Wait gives the result of a call, or an empty string while it goes on: of an object its size and SHA-256, else JSON. An
+// object that a get reads whole, and that is not larger than the n bytes at address, is there then.
+func Wait(call int64, address uintptr, n int64) (result string, err error) {
 	defer guard("wait", &err)
-	return table.Wait(call)
+	var room []byte
+	if n > 0 {
+		if room, err = memory(address, n); err != nil {
+			return "", err
+		}
+	}
+	return table.Wait(call, room)
 }
 
 // Signal gives the descriptor that can be read once there is news of a call, or -1 when it has ended.

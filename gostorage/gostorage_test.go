@@ -92,7 +92,7 @@ func TestGuardTurnsAPanicIntoAnError(t *testing.T) {
 func end(call int64) (text string, err error) {
 	for text == "" && err == nil {
 		time.Sleep(time.Millisecond)
-		text, err = Wait(call)
+		text, err = Wait(call, 0, 0)
 	}
 	return text, err
 }

@@ -272,7 +272,7 @@ class NativeAdapter(StorageAdapter):
             native.call_within(end - time.monotonic(), store, "check")
 
     def _reader(self, store: int, wanted: dict[str, Any], *, start: int = 0, length: int | None = None) -> ObjectReader:
-        with native.Call(store, "get", **wanted) as call:
+        with native.Call(store, "get", holds=not start and length is None, **wanted) as call:
             return ObjectReader(self, call.number, call.wait(), start=start, length=length)
 
     def _final_object(self, stored: dict[str, Any]) -> FinalObject:

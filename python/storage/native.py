@@ -217,14 +217,39 @@ def close_store(store: int) -> None:
     _invoke("Close", store)
 
 
+_rooms: list[bytes] = []
+"""What is kept of `_room`: one, for to fetch memory anew for each small object takes longer than to fill it."""
+
+
+def _room() -> bytes:
+    try:
+        return _rooms.pop()
+    except IndexError:
+        room: bytes = new_bytes(None, SHORT)
+        return room
+
+
 class Call:
-    """An operation that the Go side carries out in a ``with`` block. Leaving that by an exception undoes it."""
+    """An operation that the Go side carries out in a ``with`` block. Leaving that by an exception undoes it.
 
-    __slots__ = ("__weakref__", "_generation", "_news", "_start", "number")
+    With ``holds`` a small object comes with the result.
+    """
 
-    def __init__(self, store: int, op: str, key: str = "", *, whole: bytes | None = None, **arguments: Any) -> None:
+    __slots__ = ("__weakref__", "_generation", "_news", "_room", "_start", "number")
+
+    def __init__(
+        self,
+        store: int,
+        op: str,
+        key: str = "",
+        *,
+        whole: bytes | None = None,
+        holds: bool = False,
+        **arguments: Any,
+    ) -> None:
         self._generation = _generation
         self._start = store, op, key, _encode(arguments) if arguments else "", whole
+        self._room = _room() if holds else b""  # for a small object
         self._news: int | None = None  # the descriptor that tells of news, or -1 for some; None: not known
         self.number = number()
 
@@ -243,6 +268,8 @@ class Call:
     def __exit__(self, kind: object, *_: object) -> None:
         if self._generation != _generation:
             return
+        if self._room and not _rooms:
+            _rooms.append(self._room)
         if _lent:
             _forget_returned()
         if kind is not None:
@@ -303,7 +330,8 @@ class Call:
             news = select.poll()  # Python waits, not Go: signals are seen at once
             news.register(descriptor, select.POLLIN)
             news.poll(min(milliseconds, _TURN_MS))
-        text = _invoke("Wait", self.number)
+        room = self._room
+        text = _invoke("Wait", self.number, address_of_bytes(room) if room else 0, len(room))
         return self._result(text) if text else None
 
     def _result(self, text: str) -> dict[str, Any]:
@@ -311,7 +339,12 @@ class Call:
             decoded: dict[str, Any] = _decode(text)[0]
             return decoded
         size, sha256, *more = text.split(" ")
-        return {"key": self._start[2], "size": int(size), "sha256": sha256, "borrows": bool(more)}
+        result: dict[str, Any] = {"key": self._start[2], "size": int(size), "sha256": sha256}
+        if "whole" in more:
+            result["data"] = self._room[: result["size"]]
+        elif "borrows" in more:
+            result["borrows"] = True
+        return result
 
     def wait(self, seconds: float | None = None) -> dict[str, Any]:
         """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""

@@ -180,22 +180,11 @@ def _not_none(answer: Any) -> Any:
 
 
 class _Raw(io.RawIOBase):
-    """A window on an open reader of the Go side."""
+    """An object that was opened: what all ways to its bytes have in common."""
 
+    size: int
+    _position = 0
     _generation = -1  # of a reader that has not come so far as to own anything
-
-    def __init__(self, owner: object, number: int, opened: dict[str, Any], start: int, length: int | None) -> None:
-        self._owner = owner  # an adapter that nobody has any more closes its readers
-        self._number = number
-        self._generation = native.generation()
-        native.own(number, self)
-        whole: int = opened["size"]
-        self._start = min(start, whole)
-        self.size = whole - self._start if length is None else min(length, whole - self._start)
-        self._position = 0
-        self.borrows: bool = opened["borrows"]
-        self._ahead, self._ahead_at = b"", 0  # what is read there next may be in this memory already
-        self._lock = threading.Lock()
 
     def readable(self) -> bool:
         return True
@@ -216,6 +205,51 @@ class _Raw(io.RawIOBase):
             raise ValueError(f"a position is not negative: {position}")
         self._position = position
         return position
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed stream")
+        if self._generation != native.generation():
+            raise native.forked("stream")
+
+
+class _Held(_Raw):
+    """A small object, of which all bytes are here."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._generation = native.generation()
+        self.size = len(data)
+
+    def readinto(self, buffer: Any) -> int:
+        self._check()
+        with memoryview(buffer).cast("B") as into:
+            piece = self._data[self._position : self._position + len(into)]
+            into[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def readall(self) -> bytes:
+        self._check()
+        piece = self._data[self._position :]
+        self._position += len(piece)
+        return piece
+
+
+class _Window(_Raw):
+    """A window on an open reader of the Go side."""
+
+    def __init__(self, owner: object, number: int, opened: dict[str, Any], start: int, length: int | None) -> None:
+        self._owner = owner  # an adapter that nobody has any more closes its readers
+        self._number = number
+        self._generation = native.generation()
+        native.own(number, self)
+        whole: int = opened["size"]
+        self._start = min(start, whole)
+        self.size = whole - self._start if length is None else min(length, whole - self._start)
+        self.borrows = "borrows" in opened
+        self._ahead, self._ahead_at = b"", 0  # what is read there next may be in this memory already
+        self._lock = threading.Lock()
 
     def readinto(self, buffer: Any) -> int:
         self._check()
@@ -254,12 +288,6 @@ class _Raw(io.RawIOBase):
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _check(self) -> None:
-        if self.closed:
-            raise ValueError("I/O operation on closed stream")
-        if self._generation != native.generation():
-            raise native.forked("stream")
-
     def close(self) -> None:
         if not self.closed:
             if self._generation == native.generation():
@@ -279,7 +307,8 @@ class ObjectReader(io.BufferedReader):
     def __init__(
         self, owner: object, number: int, opened: dict[str, Any], *, start: int = 0, length: int | None = None
     ) -> None:
-        raw = _Raw(owner, number, opened, start, length)
+        data = opened.get("data")
+        raw: _Raw = _Window(owner, number, opened, start, length) if data is None else _Held(data)
         # BufferedReader asks where it stands and swallows what comes of it, a signal's exception too: no Python there.
         raw.tell = int  # type: ignore[method-assign]
         super().__init__(raw, max(1, min(CHUNK, raw.size)))
@@ -300,8 +329,9 @@ class ObjectReader(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; all that is left when ``size`` is negative or None."""
-        if self._window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
-            data = self._window.take(self.tell(), size)
+        window = self._window
+        if isinstance(window, _Window) and window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
+            data = window.take(self.tell(), size)
             if data is not None:
                 self.tell()  # BufferedReader counts what it reads: so it asks where the stream stands
                 return data

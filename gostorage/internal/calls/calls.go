@@ -433,8 +433,9 @@ func (c *call) finish() (fd int, err error) {
 }
 
 // Wait gives the result of a call, and the call is then forgotten; or "" when it has not ended: there will be news
-// of it. An assembly that has moved all bytes answers with its figures, and goes on when it is told to Finish.
-func (t *Table) Wait(id int64) (string, error) {
+// of it. An assembly that has moved all bytes answers with its figures, and goes on when it is told to Finish. Of a whole
+// object that fits there a get fills room, and leaves no reader.
+func (t *Table) Wait(id int64, room []byte) (string, error) {
 	c, err := t.look(id)
 	if err != nil {
 		return "", err
@@ -454,7 +455,8 @@ func (t *Table) Wait(id int64) (string, error) {
 	t.mu.Lock()
 	_, mine := t.calls[id]
 	delete(t.calls, id)
-	if opened, ok := c.result.(*openedReader); ok && mine && c.err == nil {
+	opened, ok := c.result.(*openedReader)
+	if ok && mine && c.err == nil {
 		t.readers[id] = opened.reader
 	}
 	t.mu.Unlock()
@@ -465,7 +467,12 @@ func (t *Table) Wait(id int64) (string, error) {
 	if c.err != nil {
 		return "", object.Wire(c.op, c.key, c.err)
 	}
-	return written(c.result)
+	text, err := written(c.result)
+	if ok && opened.fills(room) {
+		t.Cancel(id)
+		text += " whole"
+	}
+	return text, err
 }
 
 // written is the form in which a result crosses: of one object its size and its SHA-256, which takes no decoder, and a word

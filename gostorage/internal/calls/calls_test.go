@@ -74,7 +74,7 @@ func TestClosedStoreCancelsWhatRuns(t *testing.T) {
 	if _, err := table.Write(call, []byte("some")); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := table.Wait(call); text != "" || err != nil {
+	if text, err := table.Wait(call, nil); text != "" || err != nil {
 		t.Fatalf("an unfinished put has ended: %q %v", text, err)
 	}
 	if err := table.Close(number); err != nil {
@@ -108,7 +108,7 @@ func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 	}
 	for _, call := range []int64{get, get, read, read} {
 		table.Cancel(call)
-		if _, err := table.Wait(call); object.CodeOf(err) != object.Closed {
+		if _, err := table.Wait(call, nil); object.CodeOf(err) != object.Closed {
 			t.Errorf("a forgotten call gives %v", err)
 		}
 	}
@@ -212,7 +212,7 @@ func answer(t *testing.T, table *Table, call int64) (string, error) {
 		if fd >= 0 {
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
 		}
-		if text, err := table.Wait(call); text != "" || err != nil {
+		if text, err := table.Wait(call, nil); text != "" || err != nil {
 			return text, err
 		}
 	}

@@ -2,6 +2,7 @@ package calls
 
 import (
 	"context"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -45,8 +46,18 @@ type part struct {
 
 type openedReader struct {
 	object.Info
+	whole   bool // not only a range was wanted
 	borrows bool // Read has use for memory for what follows
 	reader  *reader
+}
+
+// fills tells whether all that was wanted is in room now. What stands against that the reader says again.
+func (o *openedReader) fills(room []byte) bool {
+	if !o.whole || o.Size > int64(len(room)) {
+		return false
+	}
+	n, err := o.reader.ReadAt(room[:o.Size], 0)
+	return int64(n) == o.Size && (err == nil || err == io.EOF)
 }
 
 type listed struct {
@@ -119,7 +130,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			if err != nil {
 				return nil, err
 			}
-			return &openedReader{opened.Info(), opened.Borrows(), &reader{opened, id}}, nil
+			return &openedReader{opened.Info(), r.hint() == object.Whole, opened.Borrows(), &reader{opened, id}}, nil
 		}, nil
 	case "stat":
 		r.short = true
