@@ -11,7 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,35 +111,46 @@ STORES = [
 ]
 
 
-Aim = Callable[[Mapping[str, float]], Target]
-"""What our figure is meant to be, seen from those of the others."""
+@dataclass(frozen=True)
+class Beside:
+    """Our figure is meant to be so many times another client's: in the median of what it is in each round."""
+
+    times: Target
+    client: str
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of each client."""
+    """A figure of each client, and what ours is meant to be."""
 
     title: str
-    figure: Callable[[Answers], float]
+    figure: Callable[[dict[str, Any]], float]
     form: str
-    aim: Aim | None = None
+    aim: Beside | Target | None = None
+    over: Callable[[list[float]], float] = statistics.median
+
+    def aimed(self, answers: dict[str, Answers]) -> tuple[str, str]:
+        """What is meant to be reached, and whether it is."""
+        ours = [self.figure(each) for each in answers[OURS]]
+        if self.aim is None:
+            return "", ""
+        if isinstance(self.aim, Target):
+            return self.aim.text(self.form), self.aim.met(self.over(ours))
+        theirs = [self.figure(each) for each in answers[self.aim.client]]
+        ratio = statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+        return f"{self.aim.times.text('.2f')} of {self.aim.client}", f"{self.aim.times.met(ratio)}: {ratio:.2f}"
 
 
-def cpu(size: int, aim: Aim | None = None) -> Column:
-    return Column("CPU, ns/byte", lambda answers: _median(answers, "cpu") / size * 1e9, ".2f", aim)
+def cpu(size: int, aim: Beside | None = None) -> Column:
+    return Column("CPU, ns/byte", lambda each: each["cpu"] / size * 1e9, ".2f", aim)
 
 
-def speed(size: int, aim: Aim | None = None) -> Column:
-    return Column("MB/s", lambda answers: size / 1e6 / _median(answers, "wall"), ",.0f", aim)
+def speed(size: int, aim: Beside | None = None) -> Column:
+    return Column("MB/s", lambda each: size / 1e6 / each["wall"], ",.0f", aim)
 
 
-def growth(aim: Aim | None = None) -> Column:
-    return Column("peak RSS growth, MiB", lambda answers: max(each["growth"] for each in answers) / MIB, ",.0f", aim)
-
-
-def _median(answers: Answers, field: str) -> float:
-    figures: list[float] = [each[field] for each in answers]
-    return statistics.median(figures)
+def growth(aim: Target | None = None) -> Column:
+    return Column("peak RSS growth, MiB", lambda each: each["growth"] / MIB, ",.0f", aim, max)
 
 
 def up(store: Store, run: Run) -> Table:
@@ -151,8 +162,8 @@ def up(store: Store, run: Run) -> Table:
     return _table(
         f"up to {store.name}: a stream of {size // MIB:,} MiB with SHA-256",
         workers,
-        (cpu(size, lambda of: at_most(1.1 * of["OpenDAL"])), answers),
-        (speed(size, lambda of: at_least(of["OpenDAL"])), answers),
+        (cpu(size, Beside(at_most(1.1), "OpenDAL")), answers),
+        (speed(size, Beside(at_least(1), "OpenDAL")), answers),
         (growth(), answers),
     )
 
@@ -165,8 +176,8 @@ def down(store: Store, run: Run) -> Table:
     return _table(
         f"down from {store.name}: {size // MIB:,} MiB with SHA-256",
         workers,
-        (cpu(size, lambda of: at_most(of["boto3"])), answers),
-        (speed(size, lambda of: at_least(of["OpenDAL"])), answers),
+        (cpu(size, Beside(at_most(1), "boto3")), answers),
+        (speed(size, Beside(at_least(1), "OpenDAL")), answers),
         (growth(), answers),
     )
 
@@ -179,16 +190,15 @@ def small(store: Store, run: Run) -> Table:
         puts = _ask(run, f"{store.name}: small put", workers, put, rehearsal=put | {"number": 100})
         gets = _ask(run, f"{store.name}: small get", workers, get, rehearsal=get | {"number": 100})
 
-    def half(answers: Answers) -> float:
-        times: list[float] = [time for each in answers for time in each["times"]]
+    def half(each: dict[str, Any]) -> float:
+        times: list[float] = each["times"]
         return statistics.median(times) * 1e6
 
-    def work(answers: Answers) -> float:
-        return _median(answers, "cpu") * 1e6
+    def work(each: dict[str, Any]) -> float:
+        seconds: float = each["cpu"]
+        return seconds * 1e6
 
-    def as_obstore(of: Mapping[str, float]) -> Target:
-        return at_most(of["obstore"])
-
+    as_obstore = Beside(at_most(1), "obstore")
     return _table(
         f"1 KiB to and from {store.name}, {number * run.rounds:,} times",
         workers,
@@ -208,7 +218,7 @@ def many(store: Store, run: Run) -> Table:
     return _table(
         f"{AT_ONCE} streams of {size // MIB:,} MiB at once, up to {store.name} with SHA-256",
         workers,
-        (growth(lambda of: at_most((BUDGET + AT_ONCE * BUFFER) / MIB)), answers),
+        (growth(at_most((BUDGET + AT_ONCE * BUFFER) / MIB)), answers),
         (cpu(AT_ONCE * size), answers),
         (speed(AT_ONCE * size), answers),
     )
@@ -236,12 +246,11 @@ def _table(title: str, workers: list[Worker], *columns: tuple[Column, dict[str, 
     bounds, met = ["target"], ["met?"]
     for column, answers in columns:
         table.add_column(column.title, justify="right")
-        figures = {name: column.figure(rounds) for name, rounds in answers.items()}
-        for name, figure in figures.items():
-            rows[name].append(f"{figure:{column.form}}")
-        target = column.aim(figures) if column.aim else None
-        bounds.append(target.text(column.form) if target else "")
-        met.append(target.met(figures[OURS]) if target else "")
+        for name, rounds in answers.items():
+            rows[name].append(f"{column.over([column.figure(each) for each in rounds]):{column.form}}")
+        bound, reached = column.aimed(answers)
+        bounds.append(bound)
+        met.append(reached)
     for name, row in rows.items():
         table.add_row(*row, end_section=name == workers[-1].name)
     table.add_row(*bounds)

@@ -204,6 +204,11 @@ func (w *waiting) come() { _, _ = unix.Write(w.ends[1], []byte{1}) }
 // answer waits for a call as Python does.
 func answer(t *testing.T, table *Table, call int64) (string, error) {
 	t.Helper()
+	return await(t, table, call, nil)
+}
+
+func await(t *testing.T, table *Table, call int64, room []byte) (string, error) {
+	t.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		fd, err := table.Signal(call)
 		if err != nil {
@@ -212,12 +217,50 @@ func answer(t *testing.T, table *Table, call int64) (string, error) {
 		if fd >= 0 {
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
 		}
-		if text, err := table.Wait(call, nil); text != "" || err != nil {
+		if text, err := table.Wait(call, room); text != "" || err != nil {
 			return text, err
 		}
 	}
 	t.Fatal("no answer")
 	return "", nil
+}
+
+// A get of a whole object that fits into the room leaves no reader; all others do.
+func TestSmallObjectsComeWithTheAnswer(t *testing.T) {
+	table := memoryTable(t, 1)
+	if _, err := table.Start(1, 2, "put", "k", "", []byte("some bytes")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := answer(t, table, 2); err != nil {
+		t.Fatal(err)
+	}
+	for call, try := range map[int64]struct {
+		args  string
+		room  int
+		whole bool
+	}{
+		3: {"", 10, true}, 4: {"", 100, true}, 5: {"", 9, false}, 6: {"", 0, false},
+		7: {`{"start": 1}`, 100, false}, 8: {`{"length": 10}`, 100, false},
+	} {
+		if _, err := table.Start(1, call, "get", "k", try.args, nil); err != nil {
+			t.Fatal(err)
+		}
+		room := make([]byte, try.room)
+		text, err := await(t, table, call, room)
+		if err != nil || strings.HasSuffix(text, " whole") != try.whole {
+			t.Errorf("with room for %d of %q: %q, %v", try.room, try.args, text, err)
+		}
+		if try.whole && string(room[:10]) != "some bytes" {
+			t.Errorf("the room holds %q", room)
+		}
+		into := make([]byte, 10)
+		n, err := table.Read(call, 0, into, nil, 0)
+		if open := err == nil && string(into[:n]) == "some bytes"; open == try.whole {
+			t.Errorf("with room for %d of %q: reading gives %q, %v", try.room, try.args, into[:n], err)
+		}
+		table.Cancel(call)
+	}
+	nothingLeft(t, table)
 }
 
 func TestShortCallsAreMadeOnTheThreadThatAsks(t *testing.T) {
