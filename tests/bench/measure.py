@@ -1,5 +1,6 @@
 """What work costs, in turn with the work that it is compared to."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -50,7 +51,10 @@ def median(costs: Sequence[Cost]) -> Cost:
 def alternate(
     run: Run, title: str, *works: Callable[[], Result], rehearsal: Sequence[Callable[[], object]] | None = None
 ) -> list[list[Result]]:
-    """What each work gave in each round. They take turns; the rehearsal, by default a round too, is not counted."""
+    """What each work gave in each round. The rehearsal, by default a round too, is not counted.
+
+    They take turns, in each round in another order: what runs behind one that keeps all processors busy is slower.
+    """
     if rehearsal is None:
         rehearsal = works
     bar = run.progress.add_task(title, total=len(rehearsal) + run.rounds * len(works))
@@ -58,9 +62,10 @@ def alternate(
         work()
         run.progress.advance(bar)
     results: list[list[Result]] = [[] for _ in works]
+    chance = random.Random(len(works))
     for _ in range(run.rounds):
-        for work, counted in zip(works, results, strict=True):
-            counted.append(work())
+        for number in chance.sample(range(len(works)), len(works)):
+            results[number].append(works[number]())
             run.progress.advance(bar)
     run.progress.remove_task(bar)
     return results
