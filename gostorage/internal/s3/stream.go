@@ -1,0 +1,453 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+const (
+	// ahead is how many blocks a stream may have fetched before they are asked for.
+	ahead = 8
+	// readWait is how long a read waits for the first byte.
+	readWait = 100 * time.Millisecond
+	// awayAfter is how long nobody must have read before bytes that come in the clear are fetched ahead.
+	awayAfter = 250 * time.Millisecond
+)
+
+// stream fetches a range in the background, some blocks ahead of who reads it.
+//
+// Bytes that come in the clear it leaves to the reader, who takes them from the connection without a copy in between;
+// meanwhile more of them come into the system's own buffer, or into memory that the reader lends for them. It fetches
+// those ahead when the reader is away for a while, or asks for what does not come by itself.
+type stream struct {
+	reader *reader
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	until  int64
+	blocks []*buffers.Block
+	filled chan chunk
+	free   chan *buffers.Block
+	done   chan struct{}
+	asked  chan struct{} // the reader waits
+	lent   chan room     // what is not being filled yet
+	here   atomic.Int64  // when it has read last, by the clock
+	direct bool          // it may take bytes itself
+
+	turn   sync.Mutex // held by who takes bytes from the body
+	next   int64      // the next byte to be fetched
+	body   *rest      // what the reader may take bytes from, or nil
+	broken error      // what came of that
+
+	at       int64 // the next byte to be read
+	current  chunk
+	borrowed *buffers.Block // what was lent and is not given back: it is in lent, being filled, in filled or current
+	err      error
+}
+
+// start begins to fetch [from, until) from a body. What fits in a block is fetched at once: its connection is free
+// again before the caller has read a byte.
+func (r *reader) start(
+	ctx, fetch context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, from, until int64,
+) (*stream, error) {
+	s := &stream{
+		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, until: until,
+		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1), done: make(chan struct{}),
+		asked: make(chan struct{}, 1), lent: make(chan room, 1),
+	}
+	block, err := buffers.Shared.Get()
+	if err != nil {
+		cancel(nil)
+		_ = body.Close()
+		return nil, object.Errorf(object.IO, "no memory for a buffer: %v", err)
+	}
+	s.blocks = append(s.blocks, block)
+	s.free <- block
+	came, _ := body.(*rest)
+	if came != nil {
+		came.detach()
+	}
+	switch {
+	case until-from > object.BlockSize:
+		s.direct = true
+		s.here.Store(clock())
+		s.adopt(body)
+		go s.run(body)
+	case came != nil && came.came():
+		s.run(body)
+	default:
+		_, err = coroutine.Aside(ctx, func(context.Context) (struct{}, error) { s.run(body); return struct{}{}, nil }, nil)
+	}
+	if err != nil { // ctx has ended
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+var birth = time.Now()
+
+// clock gives nanoseconds since the process began.
+func clock() int64 { return int64(time.Since(birth)) }
+
+func since(clocked int64) time.Duration { return time.Duration(clock() - clocked) }
+
+// chunk is a block with bytes, or the error that stands in their place.
+type chunk struct {
+	block *buffers.Block
+	data  []byte
+	err   error
+}
+
+// room is a block for the bytes from an offset on. Memory of the reader is filled with no others: for those before them
+// he may be using it himself.
+type room struct {
+	block *buffers.Block
+	from  int64
+}
+
+// anywhere is where a block of our own is filled from.
+const anywhere = -1
+
+// reaches tells whether an offset is here or so near that reading on is cheaper than another request.
+func (s *stream) reaches(offset int64) bool {
+	return offset >= s.at && offset < s.until && offset-s.at <= ahead*object.BlockSize
+}
+
+func (s *stream) read(p []byte, offset int64) (int, error) {
+	total, begun := 0, clock()
+	s.here.Store(begun)
+	for len(p) > 0 && s.at < s.until {
+		n := 0
+		switch {
+		case len(s.current.data) > 0:
+			if skip := min(offset-s.at, int64(len(s.current.data))); skip > 0 {
+				s.consume(int(skip))
+				s.at += skip
+				continue
+			}
+			if n = min(len(p), len(s.current.data)); &p[0] != &s.current.data[0] {
+				copy(p, s.current.data)
+			}
+			s.consume(n)
+		case s.err != nil:
+			if total > 0 {
+				return total, nil // first what came before it
+			}
+			return 0, s.err
+		case s.advance(0):
+			continue
+		default:
+			var wait time.Duration
+			if total == 0 {
+				wait = readWait
+			}
+			if offset == s.at {
+				n = s.take(p, wait)
+			}
+			if n > 0 {
+				break
+			}
+			if total > 0 {
+				return total, nil
+			}
+			if s.borrowed == nil {
+				s.ask()
+			}
+			if !s.advance(wait - since(begun)) {
+				return 0, nil
+			}
+			continue
+		}
+		p = p[n:]
+		s.at += int64(n)
+		offset += int64(n)
+		total += n
+	}
+	return total, nil
+}
+
+// advance makes the next chunk the current one, and tells whether there is one in time.
+func (s *stream) advance(wait time.Duration) bool {
+	select {
+	case s.current = <-s.filled:
+	default:
+		if wait <= 0 {
+			return false
+		}
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case s.current = <-s.filled:
+		case <-timer.C:
+			return false
+		}
+	}
+	s.err = s.current.err
+	s.consume(0)
+	return true
+}
+
+// consume gives the current block back when all of it was read.
+func (s *stream) consume(n int) {
+	s.current.data = s.current.data[n:]
+	if block := s.current.block; block != nil && len(s.current.data) == 0 {
+		s.current = chunk{}
+		if block.Lent() {
+			s.giveBack()
+		} else {
+			s.free <- block
+		}
+	}
+}
+
+// lend has memory filled with what follows, unless that comes in another way.
+func (s *stream) lend(memory []byte, loan *buffers.Loan) {
+	if s.borrowed != nil || s.at == s.until || !s.turn.TryLock() {
+		return
+	}
+	defer s.turn.Unlock()
+	if !s.leaves() || s.at != s.next {
+		return
+	}
+	memory = memory[:min(int64(len(memory)), s.until-s.at)]
+	if s.borrowed = buffers.Shared.Lend(memory, loan, true); s.borrowed != nil {
+		s.lent <- room{s.borrowed, s.at}
+	}
+}
+
+// reclaim takes back memory that is not being filled yet.
+func (s *stream) reclaim() bool {
+	select {
+	case <-s.lent:
+		s.giveBack()
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *stream) giveBack() {
+	buffers.Shared.Put(s.borrowed)
+	s.borrowed = nil
+}
+
+// ask has bytes fetched although the reader is here.
+func (s *stream) ask() {
+	select {
+	case s.asked <- struct{}{}:
+	default:
+	}
+}
+
+// adopt lets the reader take bytes from a body, if it is in the clear and in one piece, so that what can be read can be
+// had at once; nil ends that.
+func (s *stream) adopt(body io.Reader) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.body = nil
+	if came, ok := body.(*rest); ok && s.direct && came.line.plain && came.size >= 0 {
+		s.body = came
+	}
+}
+
+// leaves tells who has the turn whether bytes are left to the reader.
+func (s *stream) leaves() bool { return s.body != nil && s.broken == nil }
+
+// take reads from the body what has come, if nobody else does. It waits for the first byte only.
+func (s *stream) take(p []byte, wait time.Duration) (n int) {
+	if s.borrowed != nil && !s.reclaim() || !s.turn.TryLock() {
+		return 0
+	}
+	defer s.turn.Unlock()
+	if !s.leaves() || len(s.filled) > 0 {
+		return 0
+	}
+	select {
+	case <-s.asked:
+	default:
+	}
+	p = p[:min(int64(len(p)), s.until-s.next)]
+	for n < len(p) && s.broken == nil && s.body.ready(wait) {
+		var more int
+		more, s.broken = s.body.Read(p[n:])
+		n, wait = n+more, 0
+	}
+	s.next += int64(n)
+	if s.next == s.until || s.broken != nil {
+		s.ask()
+	}
+	return n
+}
+
+// close ends the fetching and gives the blocks back.
+func (s *stream) close() {
+	s.cancel(nil)
+	<-s.done
+	for _, block := range s.blocks {
+		buffers.Shared.Put(block)
+	}
+	if s.borrowed != nil {
+		s.giveBack()
+	}
+}
+
+// run fetches all of the range. A connection that is cut is followed by a request for the rest.
+func (s *stream) run(body io.ReadCloser) {
+	defer close(s.done)
+	defer s.cancel(nil)
+	fruitless := 0
+	for {
+		s.turn.Lock()
+		before := s.next
+		s.turn.Unlock()
+		var err error
+		if body == nil {
+			body, err = s.reopen()
+		}
+		if err == nil {
+			err = s.fetch(body)
+			_ = body.Close()
+			body = nil
+			if err == nil {
+				return
+			}
+			if s.ctx.Err() == nil {
+				err = network(err)
+			}
+		}
+		if s.ctx.Err() != nil {
+			s.fail(context.Cause(s.ctx))
+			return
+		}
+		if fruitless++; s.next > before {
+			fruitless = 0
+		}
+		failed, ok := errors.AsType[*object.Error](err)
+		if !ok || !failed.Retryable || fruitless >= s.reader.store.config.MaxAttempts {
+			s.fail(err)
+			return
+		}
+		if err := pause(s.ctx, fruitless); err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+func (s *stream) fail(err error) { s.filled <- chunk{err: err} }
+
+// reopen asks for what is left. An object that was replaced meanwhile is another one.
+func (s *stream) reopen() (io.ReadCloser, error) {
+	r := s.reader
+	out, err := r.get(s.ctx, s.next, s.until)
+	if err != nil {
+		return nil, err
+	}
+	if total, ok := totalSize(out.ContentRange); !ok || total != r.info.Size {
+		_ = out.Body.Close()
+		return nil, object.Errorf(object.Refused, "the server does not give a part of an object, only all of it")
+	}
+	return out.Body, nil
+}
+
+// fetch fills blocks from a body until the range ends, unless the reader takes the bytes itself.
+func (s *stream) fetch(body io.Reader) (err error) {
+	defer object.Rescue(&err)
+	s.adopt(body)
+	defer s.adopt(nil)
+	for more := true; more; {
+		into := s.leaveToReader()
+		if into.block == nil {
+			if into.block, err = s.block(); err != nil {
+				return err
+			}
+		}
+		if more, err = s.fill(into, body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaveToReader waits until the reader is away, or asks, or lends memory: that it gives.
+func (s *stream) leaveToReader() room {
+	ours := room{from: anywhere}
+	for {
+		s.turn.Lock()
+		all := s.body == nil
+		s.turn.Unlock()
+		left := awayAfter - since(s.here.Load())
+		if all || left <= 0 {
+			return ours
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+			continue
+		case lent := <-s.lent:
+			timer.Stop()
+			return lent
+		case <-s.asked:
+		case <-s.ctx.Done():
+		}
+		timer.Stop()
+		return ours
+	}
+}
+
+// fill fills one block, and tells whether there are more to come.
+func (s *stream) fill(into room, body io.Reader) (more bool, err error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	block := into.block
+	if into.from != anywhere && into.from != s.next {
+		s.filled <- chunk{block: block}
+		return true, nil
+	}
+	want := block.Bytes[:min(int64(len(block.Bytes)), s.until-s.next)]
+	n := 0
+	if err, s.broken = s.broken, nil; err == nil {
+		n, err = io.ReadFull(body, want)
+	}
+	if n == 0 && !block.Lent() {
+		s.free <- block
+	} else {
+		s.next += int64(n)
+		s.filled <- chunk{block: block, data: want[:n]}
+	}
+	if s.next < s.until {
+		return err == nil, err
+	}
+	var end [1]byte
+	_, _ = body.Read(end[:]) // past the end of the body, so that its connection can be used again
+	return false, nil
+}
+
+// block gives one that came back, a new one while there is budget, or waits.
+func (s *stream) block() (*buffers.Block, error) {
+	select {
+	case free := <-s.free:
+		return free, nil
+	default:
+	}
+	if len(s.blocks) < ahead {
+		if block := buffers.Shared.TryGet(); block != nil {
+			s.blocks = append(s.blocks, block)
+			return block, nil
+		}
+	}
+	select {
+	case free := <-s.free:
+		return free, nil
+	case <-s.ctx.Done():
+		return nil, context.Cause(s.ctx)
+	}
+}
