@@ -806,6 +806,18 @@ def test_a_reader_is_like_a_file(adapter, seed):
     assert all(one == other for one, other in kept)  # nothing is written to what was given away
 
 
+@pytest.mark.parametrize("size", [64 * KiB - 1, 64 * KiB, 64 * KiB + 1])
+def test_readers_of_small_objects_keep_their_bytes(adapter, size):
+    """64 KiB is the most that comes with the answer to a get."""
+    finals = [adapter.put_final(f"a{number}", BYTES[number : number + size]) for number in range(3)]
+    readers = [adapter.get_final_stream(*final) for final in finals]
+    kept = [reader.read() for reader in readers]
+    for number, reader in enumerate(readers):
+        assert kept[number] == BYTES[number : number + size]
+        assert reader.seek(0) == 0 and reader.read() == kept[number]
+        reader.close()
+
+
 def test_threads_share_a_reader(adapter):
     """Each byte is given once, and what one read gives is of one piece."""
     data = b"".join(number.to_bytes(4) for number in range(2 * MiB))

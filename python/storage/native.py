@@ -341,7 +341,8 @@ class Call:
         size, sha256, *more = text.split(" ")
         result: dict[str, Any] = {"key": self._start[2], "size": int(size), "sha256": sha256}
         if "whole" in more:
-            result["data"] = self._room[: result["size"]]
+            # Not by a slice: that of all of it would be the room itself, which is used again.
+            result["data"] = memoryview(self._room)[: result["size"]].tobytes()
         elif "borrows" in more:
             result["borrows"] = True
         return result
