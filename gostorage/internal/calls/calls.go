@@ -587,22 +587,18 @@ func (t *Table) CancelAll() int {
 // Read reads from an open reader: as many bytes as there are now, 0 at the end, -1 when none have come yet. Unless its
 // token is 0, next is memory for the bytes behind them.
 func (t *Table) Read(id, offset int64, into, next []byte, token int64) (int, error) {
+	var loan *buffers.Loan
+	if token != 0 {
+		loan = buffers.Shared.Borrow(token)
+		defer buffers.Shared.Return(loan)
+	}
 	t.mu.Lock()
 	found, ok := t.readers[id]
 	t.mu.Unlock()
 	if !ok {
-		if token != 0 {
-			buffers.Shared.Return(buffers.Shared.Borrow(token))
-		}
 		return 0, object.Errorf(object.Closed, "the stream is closed, or its adapter was")
 	}
-	var n int
-	var err error
-	if token == 0 {
-		n, err = found.ReadAt(into, offset)
-	} else {
-		n, err = found.ReadAhead(into, offset, next, token)
-	}
+	n, err := found.ReadAhead(into, offset, next, loan)
 	if err == object.ErrNotYet {
 		if n == 0 {
 			return -1, nil

@@ -16,6 +16,16 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
+// Borrower is a Reader that can have bytes ready before they are asked for, in memory of who will ask.
+type Borrower interface {
+	// Borrows tells whether it has use for such memory.
+	Borrows() bool
+
+	// ReadAhead is ReadAt, and makes use of next, if it is on loan, for the bytes behind p. What has come into it is read
+	// from there by whichever ReadAt wants it; by one into that very memory without a copy.
+	ReadAhead(p []byte, offset int64, next []byte, loan *buffers.Loan) (int, error)
+}
+
 // Reader reads an object and verifies it: once all of it was read in sequence, a digest that differs from the one
 // known is a Mismatch in place of the last bytes. Each byte is hashed once, however often it is read.
 type Reader struct {
@@ -53,30 +63,23 @@ func (r *Reader) Info() object.Info { return r.known }
 
 // ReadAt implements io.ReaderAt.
 func (r *Reader) ReadAt(p []byte, offset int64) (int, error) {
-	n, err := r.Reader.ReadAt(p, offset)
-	return r.verified(p, offset, n, err)
+	return r.ReadAhead(p, offset, nil, nil)
 }
 
-// Borrows implements object.Borrower.
+// Borrows implements Borrower.
 func (r *Reader) Borrows() bool {
-	inner, ok := r.Reader.(object.Borrower)
+	inner, ok := r.Reader.(Borrower)
 	return ok && inner.Borrows()
 }
 
-// ReadAhead implements object.Borrower: what follows comes while p is hashed.
-func (r *Reader) ReadAhead(p []byte, offset int64, next []byte, token int64) (int, error) {
-	inner, ok := r.Reader.(object.Borrower)
-	if !ok {
-		buffers.Shared.Return(buffers.Shared.Borrow(token))
-		return r.ReadAt(p, offset)
-	}
-	n, err := inner.ReadAhead(p, offset, next, token)
-	return r.verified(p, offset, n, err)
-}
-
-// verified gives what a read gave, once it has gone through the hash.
-func (r *Reader) verified(p []byte, offset int64, n int, err error) (int, error) {
+// ReadAhead implements Borrower: what follows comes while p is hashed.
+func (r *Reader) ReadAhead(p []byte, offset int64, next []byte, loan *buffers.Loan) (n int, err error) {
 	info := r.known
+	if inner, ok := r.Reader.(Borrower); ok {
+		n, err = inner.ReadAhead(p, offset, next, loan)
+	} else {
+		n, err = r.Reader.ReadAt(p, offset)
+	}
 	if err != nil && err != io.EOF && err != object.ErrNotYet {
 		return n, err
 	}

@@ -102,17 +102,6 @@ type Reader interface {
 	Info() Info
 }
 
-// Borrower is a Reader that can have bytes ready before they are asked for, in memory of who will ask.
-type Borrower interface {
-	// Borrows tells whether it has use for such memory.
-	Borrows() bool
-
-	// ReadAhead is ReadAt, and lends next for the bytes behind p. What has come into it is read from there by whichever
-	// ReadAt wants it; by one into that very memory without a copy. Once nothing touches it any more its token is among
-	// those that buffers.Shared has Returned.
-	ReadAhead(p []byte, offset int64, next []byte, token int64) (int, error)
-}
-
 // Mutable is a Reader of bytes to which somebody else can write where they are.
 type Mutable interface {
 	// Unchanged tells whether nobody has, since it was opened.

@@ -140,9 +140,9 @@ func totalSize(contentRange *string) (int64, bool) {
 }
 
 // ReadAt implements object.Reader. It gives what is there, and waits for the first byte only.
-func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.readAt(p, offset, nil, nil) }
+func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.ReadAhead(p, offset, nil, nil) }
 
-// Borrows implements object.Borrower: of what is fetched ahead anyway, only the copy would be spared.
+// Borrows implements digest.Borrower: of what is fetched ahead anyway, only the copy would be spared.
 func (r *reader) Borrows() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,14 +154,8 @@ func (r *reader) Borrows() bool {
 	return r.stream.leaves()
 }
 
-// ReadAhead implements object.Borrower.
-func (r *reader) ReadAhead(p []byte, offset int64, next []byte, token int64) (int, error) {
-	loan := buffers.Shared.Borrow(token)
-	defer buffers.Shared.Return(loan)
-	return r.readAt(p, offset, next, loan)
-}
-
-func (r *reader) readAt(p []byte, offset int64, next []byte, loan *buffers.Loan) (int, error) {
+// ReadAhead implements digest.Borrower.
+func (r *reader) ReadAhead(p []byte, offset int64, next []byte, loan *buffers.Loan) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/storetest"
 )
@@ -355,8 +356,8 @@ func TestRangesOfAReader(t *testing.T) {
 	}
 }
 
-// cutting serves data by connections that are cut now and then.
-func cutting(t *testing.T, data []byte) *Store {
+// cutting reads data from a server whose connections are cut now and then. lent counts the blocks in use for that.
+func cutting(t *testing.T, data []byte) (reader object.Reader, lent func() int64) {
 	const cut = 5<<20 + 123
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var from int
@@ -370,19 +371,20 @@ func cutting(t *testing.T, data []byte) *Store {
 	t.Cleanup(server.Close)
 	store := open(t, server.URL, nil)
 	t.Cleanup(func() { _ = store.Close() })
-	return store
-}
-
-// TestMemoryThatIsLent reads with memory lent for what follows, which is sometimes read into, and sometimes not.
-func TestMemoryThatIsLent(t *testing.T) {
-	data := storetest.Bytes(64<<20, 7)
-	store := cutting(t, data)
 	before := buffers.Shared.Lent()
 	reader, err := store.Get(t.Context(), "k", object.Whole)
 	if err != nil {
 		t.Fatal(err)
 	}
-	borrower, ok := reader.(object.Borrower)
+	t.Cleanup(func() { _ = reader.Close() })
+	return reader, func() int64 { return buffers.Shared.Lent() - before }
+}
+
+// TestMemoryThatIsLent reads with memory lent for what follows, which is sometimes read into, and sometimes not.
+func TestMemoryThatIsLent(t *testing.T) {
+	data := storetest.Bytes(64<<20, 7)
+	reader, lent := cutting(t, data)
+	borrower, ok := reader.(digest.Borrower)
 	if !ok || !borrower.Borrows() {
 		t.Fatal("it has no use for memory")
 	}
@@ -417,7 +419,9 @@ func TestMemoryThatIsLent(t *testing.T) {
 		for done := 0; done < len(into); {
 			token++
 			open[token] = next
-			n, err := borrower.ReadAhead(into[done:], int64(at+done), next, token)
+			loan := buffers.Shared.Borrow(token)
+			n, err := borrower.ReadAhead(into[done:], int64(at+done), next, loan)
+			buffers.Shared.Return(loan)
 			if err != nil && err != io.EOF && err != object.ErrNotYet {
 				t.Fatalf("at %d: %v", at+done, err)
 			}
@@ -444,21 +448,15 @@ func TestMemoryThatIsLent(t *testing.T) {
 			t.Fatalf("other bytes in the %d from %d", len(piece.data), piece.at)
 		}
 	}
-	if returned(); len(open) > 0 || buffers.Shared.Lent() != before {
-		t.Errorf("%d pieces are lent after the end, and %d blocks", len(open), buffers.Shared.Lent()-before)
+	if returned(); len(open) > 0 || lent() != 0 {
+		t.Errorf("%d pieces are lent after the end, and %d blocks", len(open), lent())
 	}
 }
 
 // TestWhoReadsTakesTheBytes reads from a connection that is cut now and then, at once and after pauses.
 func TestWhoReadsTakesTheBytes(t *testing.T) {
 	data := storetest.Bytes(16<<20, 7)
-	store := cutting(t, data)
-	before := buffers.Shared.Lent()
-	reader, err := store.Get(t.Context(), "k", object.Whole)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = reader.Close() }()
+	reader, lent := cutting(t, data)
 	random, into := rand.New(rand.NewPCG(1, 2)), make([]byte, 2<<20)
 	for at := 0; at < len(data); {
 		n, err := reader.ReadAt(into[:1+random.IntN(len(into))], int64(at))
@@ -469,12 +467,12 @@ func TestWhoReadsTakesTheBytes(t *testing.T) {
 			t.Fatalf("other bytes in the %d from %d", n, at)
 		}
 		at += n
-		switch lent := buffers.Shared.Lent() - before; {
-		case at == n && lent != 1:
-			t.Errorf("%d blocks to read at once", lent)
+		switch {
+		case at == n && lent() != 1:
+			t.Errorf("%d blocks to read at once", lent())
 		case random.IntN(4) == 0 && at < len(data):
 			time.Sleep(awayAfter + 100*time.Millisecond)
-			if lent := buffers.Shared.Lent() - before; lent < 2 {
+			if lent() < 2 {
 				t.Errorf("at %d nothing was fetched ahead", at)
 			}
 		}
