@@ -9,7 +9,7 @@ import (
 type pass struct {
 	hash  hash.Hash
 	queue queue
-	then  func(*piece) // what is done with a block that was hashed, or nil
+	see   func(*piece) // hashes a block
 	end   func()       // what is done at the end, or nil
 
 	mu      sync.Mutex
@@ -19,7 +19,9 @@ type pass struct {
 }
 
 func newPass() *pass {
-	return &pass{queue: queue{wake: make(chan struct{}, 1)}, begun: make(chan struct{})}
+	p := &pass{queue: queue{wake: make(chan struct{}, 1)}, begun: make(chan struct{})}
+	p.see = func(one *piece) { p.hash.Write(one.data) }
+	return p
 }
 
 // begin says what the hash continues; nil drops it.
@@ -78,10 +80,7 @@ func (p *pass) step() bool {
 		if next == nil {
 			return closed
 		}
-		p.hash.Write(next.data)
-		if p.then != nil {
-			p.then(next)
-		}
+		p.see(next)
 		next.Release()
 	}
 }

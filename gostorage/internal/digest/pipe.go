@@ -29,9 +29,8 @@ type Expect struct {
 // Pipe joins a pump (Write, then CloseWrite or Fail) to a Store (an object.Source).
 //
 // A block that the pump has filled goes to the Store and to the hash at once, and comes back when both are done with
-// it. One of which the Store wants a checksum that is not known yet goes to it by way of the hash, where the bytes are in
-// the cache; so do all that follow. What fits in one block is hashed by the pump itself: a small object costs no extra
-// goroutine.
+// it. One of which the Store wants a checksum goes to it by way of the hash, which computes both in one pass where it can;
+// so do all that follow. What fits in one block is hashed by the pump itself: a small object costs no extra goroutine.
 type Pipe struct {
 	pool   *buffers.Pool
 	expect Expect
@@ -47,7 +46,7 @@ type Pipe struct {
 	need    atomic.Int64 // blocks that this transfer has in any case
 	most    atomic.Int64 // blocks that it may have while the budget lasts
 
-	checksum atomic.Pointer[func(uint64, []byte) uint64]
+	checksum atomic.Pointer[object.Checksum]
 
 	failOnce sync.Once
 	failed   chan struct{} // closed by the first error from any side
@@ -76,17 +75,11 @@ func (p *piece) Bytes() []byte { return p.data }
 // Checksum implements object.Block.
 func (p *piece) Checksum() (uint64, bool) { return p.sum, p.known }
 
-// grow takes in what read puts behind the bytes that are there, and computes the checksum while it is in the cache.
-func (p *piece) grow(read func([]byte) (int, error), checksum *func(uint64, []byte) uint64) (int, error) {
+// grow takes in what read puts behind the bytes that are there.
+func (p *piece) grow(read func([]byte) (int, error)) (int, error) {
 	start := len(p.data)
 	n, err := read(p.block.Bytes[start:])
 	p.data = p.block.Bytes[:start+n]
-	if start == 0 {
-		p.sum, p.known = 0, checksum != nil
-	}
-	if p.known {
-		p.sum = (*checksum)(p.sum, p.data[start:])
-	}
 	return n, err
 }
 
@@ -164,7 +157,7 @@ func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 		own:    newPass(),
 	}
 	p.own.begin(sha256.New())
-	p.own.then, p.own.end = p.handOn, p.store.close
+	p.own.see, p.own.end = p.hash, p.store.close
 	p.need.Store(1)
 	p.most.Store(depth)
 	return p
@@ -192,7 +185,7 @@ func (p *Pipe) Continue(run *Record) {
 func (p *Pipe) Expected() (size int64, sha256 string) { return p.expect.Size, p.expect.SHA256 }
 
 // Hold implements object.Source.
-func (p *Pipe) Hold(need, most int64, checksum func(sum uint64, p []byte) uint64) {
+func (p *Pipe) Hold(need, most int64, checksum object.Checksum) {
 	if checksum != nil {
 		p.checksum.Store(&checksum)
 	}
@@ -235,7 +228,7 @@ func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Dura
 			}
 			p.current = next
 		}
-		n, err := p.current.grow(read, p.checksum.Load())
+		n, err := p.current.grow(read)
 		if err := p.takes(n); err != nil {
 			return taken, err
 		}
@@ -271,7 +264,7 @@ func (p *Pipe) Lend(data []byte, loan *buffers.Loan, wait time.Duration) (int, e
 		if next == nil || err != nil {
 			return taken, err
 		}
-		next.data, next.known = block, false
+		next.data = block
 		p.moved.Add(buffers.Size)
 		p.current = next
 		p.send()
@@ -390,8 +383,7 @@ func (p *Pipe) give(passes []*pass) {
 	current := p.current
 	p.current = nil
 	current.users.Store(1 + int32(len(passes)))
-	wanted := !current.known && p.checksum.Load() != nil
-	p.behind = len(passes) > 0 && passes[0] == p.own && (p.behind || wanted)
+	p.behind = len(passes) > 0 && passes[0] == p.own && (p.behind || p.checksum.Load() != nil)
 	if current.behind = p.behind; !p.behind {
 		p.store.push(current)
 	}
@@ -402,15 +394,17 @@ func (p *Pipe) give(passes []*pass) {
 	}
 }
 
-// handOn gives the Store a block that was hashed, if it waits for it.
-func (p *Pipe) handOn(hashed *piece) {
-	if !hashed.behind {
-		return
+// hash lets the hash see a block, and gives that to the Store if it waits for it.
+func (p *Pipe) hash(one *piece) {
+	checksum := p.checksum.Load()
+	if one.known = one.behind && checksum != nil; one.known {
+		one.sum = (*checksum)(p.own.hash, one.data)
+	} else {
+		p.own.hash.Write(one.data)
 	}
-	if checksum := p.checksum.Load(); !hashed.known && checksum != nil {
-		hashed.sum, hashed.known = (*checksum)(0, hashed.data), true
+	if one.behind {
+		p.store.push(one)
 	}
-	p.store.push(hashed)
 }
 
 func (p *Pipe) release(done *piece) {

@@ -6,6 +6,7 @@ package object
 import (
 	"context"
 	"errors"
+	"hash"
 	"io"
 	"time"
 )
@@ -70,8 +71,11 @@ type Source interface {
 
 	// Hold says how many bytes the Store needs at once to go on at all, how many it could use if there is memory for
 	// them, and which checksum of each block it will ask for.
-	Hold(need, most int64, checksum func(sum uint64, p []byte) uint64)
+	Hold(need, most int64, checksum Checksum)
 }
+
+// Checksum writes a block to a hash and gives its checksum.
+type Checksum func(h hash.Hash, p []byte) uint64
 
 // Block is memory on loan until it is released. All blocks of a Source but the last are of one size.
 type Block interface {

@@ -2,34 +2,52 @@ package s3
 
 import (
 	"encoding/base64"
+	"hash"
 	"hash/crc32"
 	"math/bits"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/minio/crc64nvme"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/stitch"
 )
 
 // crc is a cyclic redundancy check whose values for pieces give that of the whole: each block is summed once, while it
 // is in the cache, and parts and object come of that by arithmetic.
 type crc struct {
 	update     func(sum uint64, p []byte) uint64
-	bytes      int    // of a value
-	polynomial uint64 // bit-reversed
+	stitched   func(h hash.Hash, p []byte) (sum uint64, ok bool) // in one pass with a hash, or nil
+	bytes      int                                               // of a value
+	polynomial uint64                                            // bit-reversed
 	zeros      func() []matrix
 }
 
 var (
-	crc64NVME = newCRC(8, 0x9a6c9329ac4bc9b5, crc64nvme.Update)
-	crc32IEEE = newCRC(4, crc32.IEEE, func(sum uint64, p []byte) uint64 {
-		return uint64(crc32.Update(uint32(sum), crc32.IEEETable, p))
+	crc64NVME = newCRC(crc{
+		update: crc64nvme.Update, stitched: stitch.SHA256CRC64, bytes: 8, polynomial: 0x9a6c9329ac4bc9b5,
 	})
+	crc32IEEE = newCRC(crc{update: updateCRC32, bytes: 4, polynomial: crc32.IEEE})
 )
 
-func newCRC(bytes int, polynomial uint64, update func(uint64, []byte) uint64) *crc {
-	c := &crc{update: update, bytes: bytes, polynomial: polynomial}
+func updateCRC32(sum uint64, p []byte) uint64 {
+	return uint64(crc32.Update(uint32(sum), crc32.IEEETable, p))
+}
+
+func newCRC(c crc) *crc {
 	c.zeros = sync.OnceValue(c.doublings)
-	return c
+	return &c
+}
+
+// beside is object.Checksum.
+func (c *crc) beside(h hash.Hash, p []byte) uint64 {
+	if c.stitched != nil {
+		if sum, ok := c.stitched(h, p); ok {
+			return sum
+		}
+	}
+	h.Write(p)
+	return c.update(0, p)
 }
 
 // join gives the value of two runs of bytes, of which the second has so many.

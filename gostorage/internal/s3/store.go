@@ -123,12 +123,12 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 
 // hold says how much memory an upload in parts of a size works in.
 func (s *Store) hold(src object.Source, part int64, sum *crc) {
-	var update func(uint64, []byte) uint64
+	var checksum object.Checksum
 	if sum != nil {
-		update = sum.update
+		checksum = sum.beside
 	}
 	// One block more than a part: whether a part is the last shows in the next block.
-	src.Hold(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), update)
+	src.Hold(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), checksum)
 }
 
 // putWhole stores an object in one request.
