@@ -2,6 +2,7 @@ package digest
 
 import (
 	"hash"
+	"runtime"
 	"sync"
 )
 
@@ -55,6 +56,8 @@ func (p *pass) start(failed <-chan struct{}) {
 	p.ended = make(chan struct{})
 	go func() {
 		defer close(p.ended)
+		runtime.LockOSThread() // the longest work of all: a thread of its own keeps its processor
+		defer runtime.UnlockOSThread()
 		select {
 		case <-p.begun:
 		case <-failed:

@@ -235,8 +235,9 @@ func (c *conn) flush() error {
 }
 
 const (
-	// atOnce bounds the pieces of one write.
-	atOnce = 64
+	// atOnce bounds the pieces of one write. Behind each others may have the processor: the hash, which all wait for in
+	// the end, would stand still for as long as there is room to write to.
+	atOnce = 8
 	// listens is how often a write looks whether the server says something instead of reading.
 	listens = 100 * time.Millisecond
 )
@@ -252,7 +253,9 @@ func (c *conn) write(pieces [][]byte) ([][]byte, error) {
 		switch {
 		case err == nil:
 			c.bytes += int64(n)
-			pieces = after(pieces, n)
+			if pieces = after(pieces, n); len(pieces) > 0 {
+				_, _ = unix.RawSyscallNoError(unix.SYS_SCHED_YIELD, 0, 0, 0) // as Syscall, that costs more than it gains
+			}
 		case err == unix.EAGAIN:
 			if err := c.room(&w); err != nil {
 				return pieces, err
