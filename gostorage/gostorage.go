@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/calls"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -56,21 +57,20 @@ func Close(store int64) (done bool, err error) {
 	return true, table.Close(store)
 }
 
-// Start sets an operation going, on a key if there is one, under a number that the caller chooses. Other arguments than
-// the usual ones are in JSON. A short put may get all its n bytes with it, which are copied; else n is -1. It gives what
-// Signal would.
+// Start sets an operation going, on a key if there is one, under a number that the caller chooses, and answers as Wait does.
+// Other arguments than the usual ones are in JSON. The n bytes at address are all that a short put gets, which are copied,
+// or the room for what a get reads; with n -1 there are none, and those of a put are to come: then the answer is empty.
 func Start(
 	store int64, call int64, op string, key string, args string, address uintptr, n int64,
-) (fd int64, err error) {
+) (answer string, err error) {
 	defer guard(op, &err)
-	var whole []byte
+	var given []byte
 	if n >= 0 {
-		if whole, err = memory(address, n); err != nil {
-			return 0, err
+		if given, err = memory(address, n); err != nil {
+			return "", err
 		}
 	}
-	news, err := table.Start(store, call, op, key, args, whole)
-	return int64(news), err
+	return table.Start(store, call, op, key, args, given)
 }
 
 // Write copies bytes into a put and gives how many it took within 100 ms.
@@ -111,16 +111,16 @@ func Pull(call int64, fd int64, n int64) (taken int64, err error) {
 	return int64(pulled), err
 }
 
-// Finish lets a put or an assembly commit: all bytes have come. It gives what Signal would.
-func Finish(call int64) (fd int64, err error) {
+// Finish lets a put or an assembly commit: all bytes have come. It answers as Wait does.
+func Finish(call int64) (answer string, err error) {
 	defer guard("put", &err)
-	news, err := table.Finish(call)
-	return int64(news), err
+	return table.Finish(call)
 }
 
-// Wait gives the result of a call, or an empty string while it goes on: of an object its size and SHA-256, else JSON. An
-// object that a get reads whole, and that is not larger than the n bytes at address, is there then.
-func Wait(call int64, address uintptr, n int64) (result string, err error) {
+// Wait gives the result of a call: of an object its size and SHA-256, else JSON. While the call goes on that is an at sign
+// and a descriptor, which can be read once there is news of it. An object that a get reads whole, and that is not larger than
+// the n bytes at address, is there then.
+func Wait(call int64, address uintptr, n int64) (answer string, err error) {
 	defer guard("wait", &err)
 	var room []byte
 	if n > 0 {
@@ -131,11 +131,11 @@ func Wait(call int64, address uintptr, n int64) (result string, err error) {
 	return table.Wait(call, room)
 }
 
-// Signal gives the descriptor that can be read once there is news of a call, or -1 when it has ended.
-func Signal(call int64) (fd int64, err error) {
+// Impatient has calls go back as soon as they wait, for a thread that has other work then.
+func Impatient() (done bool, err error) {
 	defer guard("wait", &err)
-	signal, err := table.Signal(call)
-	return int64(signal), err
+	coroutine.Impatient()
+	return true, nil
 }
 
 // Progress gives how many bytes a call has moved.

@@ -17,7 +17,7 @@ from pybuild import checks, steps, toolchain  # noqa: E402
 from pybuild.toolchain import BuildError  # noqa: E402
 
 FACADE = {"Open", "Close", "Start", "Write", "Pull", "Finish", "Wait", "Progress", "Cancel"}
-FACADE |= {"CancelAll", "Read", "CheckKey", "Signal", "Stats", "Lend", "Returned"}
+FACADE |= {"CancelAll", "Read", "CheckKey", "Impatient", "Stats", "Lend", "Returned"}
 
 
 def extension() -> Path:

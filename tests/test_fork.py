@@ -31,6 +31,7 @@ SCENARIOS = [
     "signals_are_left_to_python",
     "spawned",
     "streams_belong_to_the_parent",
+    "timers_are_left_alone",
     "transfers_belong_to_the_parent",
     "watched_by_faulthandler",
     "while_another_thread_loads",

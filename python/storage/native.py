@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
-from types import ModuleType
+from types import BuiltinFunctionType, ModuleType
 from typing import Any
 
 from .exceptions import WIRE, StorageError, StorageTimeout, from_wire
@@ -45,6 +45,11 @@ _FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SU
 # Go's threads have the signal mask of the thread that loads them. Were they to take what Python's threads block, a
 # worker of billiard could be ended while it holds a lock of its pool. Go stops its own threads by SIGURG.
 _LEFT_TO_PYTHON = signal.valid_signals() - {signal.SIGURG}
+
+# They have its timer slack too: how much later than asked for a sleep may end. Go's monitor would else sleep for 70
+# microseconds at a time whenever anything moves, and take a tenth of the processor time of an upload over a slow line.
+_SLACK = 1_000_000  # nanoseconds
+_PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
 
 _lock = threading.RLock()
 _functions: dict[str, Callable[..., Any]] = {}
@@ -99,7 +104,10 @@ def _load() -> dict[str, Callable[..., Any]]:
                 if _loader is None:
                     _loader = _generation  # before the loading: another thread may fork in the middle of it
                 module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
-                _functions = {name.removeprefix(_PREFIX): each for name, each in vars(module).items()}
+                functions = {name.removeprefix(_PREFIX): each for name, each in vars(module).items()}
+                if not isinstance(select.poll, BuiltinFunctionType):  # gevent's: another greenlet has work meanwhile
+                    functions["Impatient"]()
+                _functions = functions
                 _tell_multiprocessing()
             except ImportError as error:
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
@@ -110,13 +118,19 @@ def _load_from(path: str) -> ModuleType:
     loader = importlib.machinery.ExtensionFileLoader(_NAME, path)
     spec = importlib.util.spec_from_file_location(_NAME, path, loader=loader)
     assert spec is not None
+    prctl = ctypes.CDLL(None).prctl
+    slack = prctl(_PR_GET_TIMERSLACK)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        if slack > 0:  # it is allowed, and this is no thread of real-time priority
+            prctl(_PR_SET_TIMERSLACK, _SLACK)
         signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PYTHON)
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if slack > 0:
+            prctl(_PR_SET_TIMERSLACK, slack)
     sys.modules[_NAME] = module
     return module
 
@@ -235,7 +249,7 @@ class Call:
     With ``holds`` a small object comes with the result.
     """
 
-    __slots__ = ("__weakref__", "_generation", "_news", "_room", "_start", "number")
+    __slots__ = ("__weakref__", "_answer", "_generation", "_room", "_start", "number")
 
     def __init__(
         self,
@@ -250,16 +264,19 @@ class Call:
         self._generation = _generation
         self._start = store, op, key, _encode(arguments) if arguments else "", whole
         self._room = _room() if holds else b""  # for a small object
-        self._news: int | None = None  # the descriptor that tells of news, or -1 for some; None: not known
+        self._answer = ""  # the last of the Go side that was not used, or nothing
         self.number = number()
 
     def __enter__(self) -> Call:
-        _end_what_nobody_owns()
+        if _owned:
+            _end_what_nobody_owns()
         own(self.number, self)
         store, op, key, arguments, whole = self._start
+        if whole is None:
+            whole = self._room or None
         address, size = (0, -1) if whole is None else (address_of_bytes(whole), len(whole))
         try:
-            self._news = _invoke("Start", store, self.number, op, key, arguments, address, size)
+            self._answer = _invoke("Start", store, self.number, op, key, arguments, address, size)
         except BaseException:
             _end(self.number)
             raise
@@ -319,20 +336,26 @@ class Call:
     def finish(self) -> None:
         """Say that all bytes have come: the commit begins."""
         self._check_process()
-        self._news = _invoke("Finish", self.number)
+        self._answer = _invoke("Finish", self.number)
 
     def poll(self, milliseconds: int = _TURN_MS) -> dict[str, Any] | None:
         """The result, or None when it is not there in time."""
         self._check()
-        descriptor = _invoke("Signal", self.number) if self._news is None else self._news
-        self._news = None  # it may be another after this
-        if descriptor >= 0:
+        answer, self._answer = self._answer or self._ask(), ""
+        if answer[0] == "@":
             news = select.poll()  # Python waits, not Go: signals are seen at once
-            news.register(descriptor, select.POLLIN)
+            news.register(int(answer[1:]), select.POLLIN)
             news.poll(min(milliseconds, _TURN_MS))
+            answer = self._ask()
+            if answer[0] == "@":
+                self._answer = answer
+                return None
+        return self._result(answer)
+
+    def _ask(self) -> str:
         room = self._room
-        text = _invoke("Wait", self.number, address_of_bytes(room) if room else 0, len(room))
-        return self._result(text) if text else None
+        answer: str = _invoke("Wait", self.number, address_of_bytes(room) if room else 0, len(room))
+        return answer
 
     def _result(self, text: str) -> dict[str, Any]:
         if text[0] == "{":
@@ -349,6 +372,11 @@ class Call:
 
     def wait(self, seconds: float | None = None) -> dict[str, Any]:
         """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""
+        answer = self._answer
+        if answer and answer[0] != "@":  # it has ended already
+            _check_signals()
+            self._answer = ""
+            return self._result(answer)
         if seconds is None:
             while (result := self.poll()) is None:
                 pass
@@ -469,11 +497,12 @@ new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
 """``new_bytes(None, size)`` gives bytes to be filled before anybody else sees them."""
 new_bytes.argtypes, new_bytes.restype = [ctypes.c_void_p, ctypes.c_ssize_t], ctypes.py_object
 
-_address_of_bytes = ctypes.pythonapi.PyBytes_AsString
-_address_of_bytes.argtypes, _address_of_bytes.restype = [ctypes.py_object], ctypes.c_void_p
+_as_string = ctypes.pythonapi.PyBytes_AsString
+_as_string.argtypes, _as_string.restype = [ctypes.py_object], ctypes.c_void_p
+_HEADER: int = _as_string(b"x") - id(b"x")
+"""Bytes of a `bytes` object before those that it holds: asking each object takes longer than a small call may."""
 
 
 def address_of_bytes(data: bytes) -> int:
     """The address of the bytes themselves, without a copy; the caller keeps them alive."""
-    address: int = _address_of_bytes(data)
-    return address
+    return id(data) + _HEADER

@@ -179,12 +179,44 @@ def _not_none(answer: Any) -> Any:
     return answer
 
 
-class _Raw(io.RawIOBase):
-    """An object that was opened: what all ways to its bytes have in common."""
+def _check_generation(generation: int) -> None:
+    if generation != native.generation():
+        raise native.forked("stream")
 
-    size: int
-    _position = 0
-    _generation = -1  # of a reader that has not come so far as to own anything
+
+class _Held(io.BytesIO):
+    """A small object, of which all bytes are here."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._generation = native.generation()
+
+    def readinto(self, buffer: Any) -> int:
+        _check_generation(self._generation)
+        return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        _check_generation(self._generation)
+        return self.read()
+
+
+class _Window(io.RawIOBase):
+    """A window on an open reader of the Go side."""
+
+    _generation = -1  # of one that has not come so far as to own anything
+
+    def __init__(self, owner: object, number: int, opened: dict[str, Any], start: int, length: int | None) -> None:
+        self._owner = owner  # an adapter that nobody has any more closes its readers
+        self._number = number
+        self._generation = native.generation()
+        native.own(number, self)
+        whole: int = opened["size"]
+        self._start = min(start, whole)
+        self.size = whole - self._start if length is None else min(length, whole - self._start)
+        self._position = 0
+        self.borrows = "borrows" in opened
+        self._ahead, self._ahead_at = b"", 0  # what is read there next may be in this memory already
+        self._lock = threading.Lock()
 
     def readable(self) -> bool:
         return True
@@ -209,47 +241,7 @@ class _Raw(io.RawIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed stream")
-        if self._generation != native.generation():
-            raise native.forked("stream")
-
-
-class _Held(_Raw):
-    """A small object, of which all bytes are here."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._generation = native.generation()
-        self.size = len(data)
-
-    def readinto(self, buffer: Any) -> int:
-        self._check()
-        with memoryview(buffer).cast("B") as into:
-            piece = self._data[self._position : self._position + len(into)]
-            into[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
-
-    def readall(self) -> bytes:
-        self._check()
-        piece = self._data[self._position :]
-        self._position += len(piece)
-        return piece
-
-
-class _Window(_Raw):
-    """A window on an open reader of the Go side."""
-
-    def __init__(self, owner: object, number: int, opened: dict[str, Any], start: int, length: int | None) -> None:
-        self._owner = owner  # an adapter that nobody has any more closes its readers
-        self._number = number
-        self._generation = native.generation()
-        native.own(number, self)
-        whole: int = opened["size"]
-        self._start = min(start, whole)
-        self.size = whole - self._start if length is None else min(length, whole - self._start)
-        self.borrows = "borrows" in opened
-        self._ahead, self._ahead_at = b"", 0  # what is read there next may be in this memory already
-        self._lock = threading.Lock()
+        _check_generation(self._generation)
 
     def readinto(self, buffer: Any) -> int:
         self._check()
@@ -307,20 +299,24 @@ class ObjectReader(io.BufferedReader):
     def __init__(
         self, owner: object, number: int, opened: dict[str, Any], *, start: int = 0, length: int | None = None
     ) -> None:
-        data = opened.get("data")
-        raw: _Raw = _Window(owner, number, opened, start, length) if data is None else _Held(data)
-        # BufferedReader asks where it stands and swallows what comes of it, a signal's exception too: no Python there.
-        raw.tell = int  # type: ignore[method-assign]
-        super().__init__(raw, max(1, min(CHUNK, raw.size)))
-        del raw.tell
-        self._window = raw
         self._key: str = opened["key"]
         self.sha256: str | None = opened["sha256"] or None
+        self._window: _Window | None = None
+        if "data" in opened:
+            self._size: int = opened["size"]
+            super().__init__(_Held(opened["data"]), self._size or 1)
+            return
+        window = self._window = _Window(owner, number, opened, start, length)
+        self._size = window.size
+        # BufferedReader asks where it stands and swallows what comes of it, a signal's exception too: no Python there.
+        window.tell = int  # type: ignore[method-assign]
+        super().__init__(window, max(1, min(CHUNK, window.size)))
+        del window.tell
 
     @property
     def size(self) -> int:
         """Bytes from the stream's start to its end."""
-        return self._window.size
+        return self._size
 
     @property
     def name(self) -> str:
@@ -330,7 +326,7 @@ class ObjectReader(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; all that is left when ``size`` is negative or None."""
         window = self._window
-        if isinstance(window, _Window) and window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
+        if window is not None and window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
             data = window.take(self.tell(), size)
             if data is not None:
                 self.tell()  # BufferedReader counts what it reads: so it asks where the stream stands

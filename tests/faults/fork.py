@@ -1,5 +1,6 @@
 """Forks after the extension was loaded. Usage: fork.py ROOT SCENARIO; exits 0 if all went well."""
 
+import ctypes
 import faulthandler
 import gc
 import json
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from django.conf import settings
 
@@ -298,6 +300,22 @@ def signals_are_left_to_python():
 
     child(child, blocked)
     blocked()
+
+
+def timers_are_left_alone():
+    """The extension's own threads sleep less exactly than Python's, which are as they were."""
+    prctl, get = ctypes.CDLL(None).prctl, 30
+    before = prctl(get)
+
+    def loaded():
+        work("key", MANY)
+        assert prctl(get) == before
+        if os.geteuid() == 0:  # others may not look
+            slacks = [Path(f"/proc/{thread}/timerslack_ns").read_text() for thread in os.listdir("/proc/self/task")]
+            assert max(map(int, slacks)) > before, slacks
+
+    child(child, loaded)
+    loaded()
 
 
 def traced_and_interrupted():

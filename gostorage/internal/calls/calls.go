@@ -59,7 +59,7 @@ type call struct {
 	err      error
 	signal   *signal
 
-	begin   func(here bool) // sets the work going, once: on this thread, or in the background
+	begin   func(here bool) // sets the work going, once: in the background, or on this thread, which has to resume it
 	here    bool            // whether that may be this thread
 	routine atomic.Pointer[coroutine.Coroutine]
 }
@@ -194,22 +194,22 @@ func (t *Table) look(id int64) (*call, error) {
 	return c, err
 }
 
-// Start sets an operation going on a store. Of a put whole is all that it gets, or nil when its bytes are still to come. It
-// gives what Signal would, and -1 for as long as bytes are to come.
-func (t *Table) Start(id, number int64, op, key, args string, whole []byte) (fd int, err error) {
+// Start sets an operation going on a store, and answers as Wait does. The memory of a put is all that it gets, or nil when
+// its bytes are still to come: then there is no answer yet. That of a get is the room for a small object.
+func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (answer string, err error) {
 	on, err := t.store(id)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	request := Request{Key: key}
 	if args != "" {
 		if err := json.Unmarshal([]byte(args), &request); err != nil {
-			return 0, object.Errorf(object.Internal, "the arguments of %s are not understood", op)
+			return "", object.Errorf(object.Internal, "the arguments of %s are not understood", op)
 		}
 	}
 	work, err := t.plan(on, id, op, &request)
 	if err != nil {
-		return 0, object.Wire(op, key, err)
+		return "", object.Wire(op, key, err)
 	}
 	ctx, cancel := context.WithCancelCause(on.ctx)
 	started := &call{
@@ -228,9 +228,7 @@ func (t *Table) Start(id, number int64, op, key, args string, whole []byte) (fd 
 				standby.Go(func() { t.run(ctx, started, work) })
 				return
 			}
-			routine := coroutine.New(ctx, started.notice, func(ctx context.Context) { t.run(ctx, started, work) })
-			started.routine.Store(routine)
-			routine.Resume()
+			started.routine.Store(coroutine.New(ctx, started.notice, func(ctx context.Context) { t.run(ctx, started, work) }))
 		})
 	}
 	t.mu.Lock()
@@ -239,48 +237,27 @@ func (t *Table) Start(id, number int64, op, key, args string, whole []byte) (fd 
 	t.mu.Unlock()
 	if started.pipe == nil {
 		started.begin(started.here)
-		return started.news()
+		return t.answer(number, started, memory)
 	}
 	// The work of a put begins when there is some: a small one has all its bytes then. If it is ended before, so is that.
 	begun = context.AfterFunc(ctx, func() { started.begin(false) })
-	if whole == nil {
-		return -1, nil
+	if memory == nil {
+		return "", nil
 	}
-	taken, err := started.write(whole)
-	if err == nil && taken < len(whole) {
-		err = object.Errorf(object.Internal, "a put cannot start with %d bytes", len(whole))
+	taken, err := started.write(memory)
+	if err == nil && taken < len(memory) {
+		err = object.Errorf(object.Internal, "a put cannot start with %d bytes", len(memory))
 	}
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	return started.finish()
+	return t.finish(number, started)
 }
 
 // notice gives what tells of news, and what does so.
 func (c *call) notice() (int, func(), error) {
 	fd, err := c.signal.descriptor()
 	return fd, c.signal.raise, err
-}
-
-// news gives the descriptor that tells of news, or -1 when the call has ended.
-func (c *call) news() (int, error) {
-	if closed(c.done) {
-		return -1, nil
-	}
-	if routine := c.routine.Load(); routine != nil {
-		return routine.Waits(), nil
-	}
-	return c.signal.descriptor()
-}
-
-// Signal gives the descriptor that can be read once there is news of a call, or -1 when it has ended. It may be another
-// after each Wait, and is closed when the call is forgotten.
-func (t *Table) Signal(id int64) (int, error) {
-	c, err := t.call(id)
-	if err != nil {
-		return 0, err
-	}
-	return c.news()
 }
 
 func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
@@ -410,16 +387,16 @@ func (t *Table) Pull(id int64, fd, most int) (int, error) {
 	}
 }
 
-// Finish lets a put or an assembly commit, for no more bytes will come, and gives what Signal would.
-func (t *Table) Finish(id int64) (fd int, err error) {
+// Finish lets a put or an assembly commit, for no more bytes will come, and answers as Wait does.
+func (t *Table) Finish(id int64) (answer string, err error) {
 	c, err := t.call(id)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	return c.finish()
+	return t.finish(id, c)
 }
 
-func (c *call) finish() (fd int, err error) {
+func (t *Table) finish(id int64, c *call) (answer string, err error) {
 	switch {
 	case c.pipe != nil:
 		c.pipe.CloseWrite()
@@ -427,20 +404,26 @@ func (c *call) finish() (fd int, err error) {
 	case c.commit != nil:
 		c.commit.agree()
 	default:
-		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
+		return "", object.Errorf(object.Internal, "%s takes no bytes", c.op)
 	}
-	return c.news()
+	return t.answer(id, c, nil)
 }
 
-// Wait gives the result of a call, and the call is then forgotten; or "" when it has not ended: there will be news
-// of it. An assembly that has moved all bytes answers with its figures, and goes on when it is told to Finish. Of a whole
-// object that fits there a get fills room, and leaves no reader.
-func (t *Table) Wait(id int64, room []byte) (string, error) {
+// Wait gives the result of a call, and the call is then forgotten. While it goes on that is "@" with a descriptor, which can
+// be read once there is news of it: another one after each Wait, and closed when the call is forgotten. An assembly that has
+// moved all bytes answers with its figures, and goes on when it is told to Finish. Of a whole object that fits there a get
+// fills room, and leaves no reader.
+func (t *Table) Wait(id int64, room []byte) (answer string, err error) {
 	c, err := t.look(id)
 	if err != nil {
 		return "", err
 	}
-	if routine := c.routine.Load(); routine != nil && routine.Mine() {
+	return t.answer(id, c, room)
+}
+
+func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
+	routine := c.routine.Load()
+	if routine != nil && routine.Mine() {
 		routine.Resume()
 	}
 	if c.commit != nil && !closed(c.commit.agreed) {
@@ -450,7 +433,7 @@ func (t *Table) Wait(id int64, room []byte) (string, error) {
 		}
 	}
 	if !closed(c.done) {
-		return "", nil
+		return c.news(routine)
 	}
 	t.mu.Lock()
 	_, mine := t.calls[id]
@@ -473,6 +456,17 @@ func (t *Table) Wait(id int64, room []byte) (string, error) {
 		text += " whole"
 	}
 	return text, err
+}
+
+// news says what tells of news of a call that goes on.
+func (c *call) news(routine *coroutine.Coroutine) (text string, err error) {
+	fd := -1
+	if routine != nil {
+		fd = routine.Waits()
+	} else if fd, err = c.signal.descriptor(); err != nil {
+		return "", err
+	}
+	return "@" + strconv.Itoa(fd), nil
 }
 
 // written is the form in which a result crosses: of one object its size and its SHA-256, which takes no decoder, and a word

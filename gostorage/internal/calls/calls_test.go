@@ -3,6 +3,7 @@ package calls
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"runtime"
 	"strconv"
 	"strings"
@@ -26,15 +27,10 @@ func TestPanicInTheBackgroundIsAnError(t *testing.T) {
 	table.stores[1] = &store{Store: panicking{}, ctx: ctx, cancel: cancel}
 	for call, op := range []string{"put", "get", "stat", "delete", "check"} {
 		call := int64(call)
-		if _, err := table.Start(1, call, op, "a/b", "", nil); err != nil {
-			t.Fatal(err)
-		}
+		_, err := asked(t, table, call, op, "a/b", "", nil)
 		if op == "put" {
-			if _, err := table.Finish(call); err != nil {
-				t.Fatal(err)
-			}
+			_, err = finished(t, table, call)
 		}
-		_, err := answer(t, table, call)
 		if err == nil || !strings.HasPrefix(err.Error(), "E1|internal|"+op+"|a%2Fb|") {
 			t.Errorf("a panic in %s gives %v", op, err)
 		}
@@ -53,13 +49,10 @@ func TestCancelAllUndoesWhatRuns(t *testing.T) {
 			t.Fatal("a cancelled put goes on")
 		}
 	}
-	if _, err := answer(t, table, put); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
+	if _, err := waited(t, table, put); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
 		t.Errorf("a put that was cancelled gives %v", err)
 	}
-	if _, err := table.Start(number, list, "list", "", `{"prefix": "k/"}`, nil); err != nil {
-		t.Fatal(err)
-	}
-	if text, err := answer(t, table, list); err != nil || text == "" {
+	if text, err := asked(t, table, list, "list", "", `{"prefix": "k/"}`, nil); err != nil || text == "" {
 		t.Errorf("the store does not work afterwards: %q %v", text, err)
 	}
 	nothingLeft(t, table)
@@ -74,13 +67,13 @@ func TestClosedStoreCancelsWhatRuns(t *testing.T) {
 	if _, err := table.Write(call, []byte("some")); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := table.Wait(call, nil); text != "" || err != nil {
+	if text, err := table.Wait(call, nil); !strings.HasPrefix(text, "@") || err != nil {
 		t.Fatalf("an unfinished put has ended: %q %v", text, err)
 	}
 	if err := table.Close(number); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := answer(t, table, call); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
+	if _, err := waited(t, table, call); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|put|k|") {
 		t.Errorf("a put on a closed store gives %v", err)
 	}
 	nothingLeft(t, table)
@@ -92,19 +85,13 @@ func TestCancelledGetGivesItsReaderBack(t *testing.T) {
 	if _, err := table.Start(number, put, "put", "k", "", nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.Finish(put); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := answer(t, table, put); err != nil {
+	if _, err := finished(t, table, put); err != nil {
 		t.Fatal(err)
 	}
 	for _, call := range []int64{get, read} {
-		if _, err := table.Start(number, call, "get", "k", "", nil); err != nil {
+		if _, err := asked(t, table, call, "get", "k", "", nil); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if _, err := answer(t, table, read); err != nil {
-		t.Fatal(err)
 	}
 	for _, call := range []int64{get, get, read, read} {
 		table.Cancel(call)
@@ -125,10 +112,7 @@ func TestSweepThroughTheTable(t *testing.T) {
 	const number = 1
 	table := memoryTable(t, number)
 	for call, op := range []string{"survey", "sweep"} {
-		if _, err := table.Start(number, int64(call), op, "", `{"sweep": {"parts": true, "older_than": 1.5}}`, nil); err != nil {
-			t.Fatal(err)
-		}
-		text, err := answer(t, table, int64(call))
+		text, err := asked(t, table, int64(call), op, "", `{"sweep": {"parts": true, "older_than": 1.5}}`, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,6 +176,7 @@ func (w *waiting) Close() error { return nil }
 func (w *waiting) Stat(ctx context.Context, key string) (object.Info, error) {
 	defer context.AfterFunc(ctx, w.come)()
 	coroutine.Of(ctx).Wait(w.ends[0])
+	_, _ = unix.Read(w.ends[0], make([]byte, 1))
 	if ctx.Err() != nil {
 		return object.Info{}, context.Cause(ctx)
 	}
@@ -201,37 +186,51 @@ func (w *waiting) Stat(ctx context.Context, key string) (object.Info, error) {
 
 func (w *waiting) come() { _, _ = unix.Write(w.ends[1], []byte{1}) }
 
-// answer waits for a call as Python does.
-func answer(t *testing.T, table *Table, call int64) (string, error) {
+// asked carries out a call, and waits for it as Python does.
+func asked(t *testing.T, table *Table, call int64, op, key, args string, memory []byte) (string, error) {
 	t.Helper()
-	return await(t, table, call, nil)
+	text, err := table.Start(1, call, op, key, args, memory)
+	return await(t, table, call, text, err, memory)
 }
 
-func await(t *testing.T, table *Table, call int64, room []byte) (string, error) {
+// finished lets a call commit, and waits for it.
+func finished(t *testing.T, table *Table, call int64) (string, error) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
-		fd, err := table.Signal(call)
+	text, err := table.Finish(call)
+	return await(t, table, call, text, err, nil)
+}
+
+// await waits for a call that has given an answer.
+func await(t *testing.T, table *Table, call int64, text string, err error, room []byte) (string, error) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); err == nil && time.Now().Before(end); text, err = table.Wait(call, room) {
+		fd, goesOn := strings.CutPrefix(text, "@")
+		if !goesOn {
+			return text, nil
+		}
+		number, err := strconv.ParseInt(fd, 10, 32)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fd >= 0 {
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
-		}
-		if text, err := table.Wait(call, room); text != "" || err != nil {
-			return text, err
-		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(number), Events: unix.POLLIN}}, 100)
 	}
-	t.Fatal("no answer")
-	return "", nil
+	if err == nil {
+		t.Fatal("no answer")
+	}
+	return "", err
+}
+
+// waited waits for a call of which nothing is known.
+func waited(t *testing.T, table *Table, call int64) (string, error) {
+	t.Helper()
+	text, err := table.Wait(call, nil)
+	return await(t, table, call, text, err, nil)
 }
 
 // A get of a whole object that fits into the room leaves no reader; all others do.
 func TestSmallObjectsComeWithTheAnswer(t *testing.T) {
 	table := memoryTable(t, 1)
-	if _, err := table.Start(1, 2, "put", "k", "", []byte("some bytes")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := answer(t, table, 2); err != nil {
+	if _, err := asked(t, table, 2, "put", "k", "", []byte("some bytes")); err != nil {
 		t.Fatal(err)
 	}
 	for call, try := range map[int64]struct {
@@ -242,11 +241,8 @@ func TestSmallObjectsComeWithTheAnswer(t *testing.T) {
 		3: {"", 10, true}, 4: {"", 100, true}, 5: {"", 9, false}, 6: {"", 0, false},
 		7: {`{"start": 1}`, 100, false}, 8: {`{"length": 10}`, 100, false},
 	} {
-		if _, err := table.Start(1, call, "get", "k", try.args, nil); err != nil {
-			t.Fatal(err)
-		}
 		room := make([]byte, try.room)
-		text, err := await(t, table, call, room)
+		text, err := asked(t, table, call, "get", "k", try.args, room)
 		if err != nil || strings.HasSuffix(text, " whole") != try.whole {
 			t.Errorf("with room for %d of %q: %q, %v", try.room, try.args, text, err)
 		}
@@ -267,16 +263,21 @@ func TestShortCallsAreMadeOnTheThreadThatAsks(t *testing.T) {
 	table, store := newWaiting(t)
 	before := runtime.NumGoroutine()
 	for call := int64(1); call < 4; call++ {
-		if _, err := table.Start(1, call, "stat", "k", "", nil); err != nil {
-			t.Fatal(err)
-		}
-		if fd, err := table.Signal(call); fd != store.ends[0] || err != nil {
-			t.Errorf("it waits for %d, %v", fd, err)
+		if text, err := table.Start(1, call, "stat", "k", "", nil); text != fmt.Sprintf("@%d", store.ends[0]) || err != nil {
+			t.Errorf("it waits for %s, %v", text, err)
 		}
 		store.come()
-		if text, err := answer(t, table, call); text != "7 " {
+		if text, err := waited(t, table, call); text != "7 " {
 			t.Errorf("stat gives %q, %v", text, err)
 		}
+	}
+	store.come() // what has come already is not waited for
+	text, err := table.Start(1, 4, "stat", "k", "", nil)
+	if text == fmt.Sprintf("@%d", store.ends[0]) {
+		t.Error("it waits for what is there")
+	}
+	if text, err = await(t, table, 4, text, err, nil); text != "7 " || err != nil {
+		t.Errorf("stat gives %q, %v", text, err)
 	}
 	nothingLeft(t, table)
 	if now := runtime.NumGoroutine(); now > before {
@@ -306,7 +307,7 @@ func TestShortCallsEndWithTheirContext(t *testing.T) {
 				if elsewhere {
 					continue // its thread has to come for it, and knows no more of it
 				}
-			} else if _, err := answer(t, table, 1); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|stat|k|") {
+			} else if _, err := waited(t, table, 1); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|stat|k|") {
 				t.Errorf("%s: stat gives %v", name, err)
 			}
 			nothingLeft(t, table)
@@ -318,10 +319,8 @@ func TestAPutThatGetsAllAtOnce(t *testing.T) {
 	const number = 1
 	table := memoryTable(t, number)
 	for call, size := range []int{0, 1, short, short + 1} {
-		if _, err := table.Start(number, int64(call), "put", "k", "", make([]byte, size)); err != nil {
-			t.Fatal(err)
-		}
-		if text, err := answer(t, table, int64(call)); !strings.HasPrefix(text, strconv.Itoa(size)+" ") || err != nil {
+		text, err := asked(t, table, int64(call), "put", "k", "", make([]byte, size))
+		if !strings.HasPrefix(text, strconv.Itoa(size)+" ") || err != nil {
 			t.Errorf("a put of %d bytes gives %q, %v", size, text, err)
 		}
 	}
@@ -330,10 +329,7 @@ func TestAPutThatGetsAllAtOnce(t *testing.T) {
 		t.Errorf("more bytes than were expected give %v", err)
 	}
 	table.Cancel(10)
-	if _, err := table.Start(number, 11, "put", "k", `{"size": 3}`, make([]byte, 2)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := answer(t, table, 11); err == nil || !strings.HasPrefix(err.Error(), "E1|mismatch|put|k|") {
+	if _, err := asked(t, table, 11, "put", "k", `{"size": 3}`, make([]byte, 2)); err == nil || !strings.HasPrefix(err.Error(), "E1|mismatch|put|k|") {
 		t.Errorf("fewer bytes than were expected give %v", err)
 	}
 	nothingLeft(t, table)
@@ -369,10 +365,7 @@ func TestEveryTokenComesBack(t *testing.T) {
 		t.Errorf("beside another put: %d, %v", n, err)
 	}
 	table.Cancel(other)
-	if _, err := table.Finish(put); err != nil {
-		t.Fatal(err)
-	}
-	if text, err := answer(t, table, put); !strings.HasPrefix(text, "1048676 ") {
+	if text, err := finished(t, table, put); !strings.HasPrefix(text, "1048676 ") {
 		t.Errorf("the put gives %s, %v", text, err)
 	}
 	if n, err := table.Lend(put, 5, block); n != 0 || err == nil {

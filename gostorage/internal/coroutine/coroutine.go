@@ -1,7 +1,7 @@
 // Package coroutine runs a call on the thread that asks for it.
 //
 // A small request costs less than waking the threads that could make it. So its work begins on Python's own thread; where
-// it would wait for a socket, it goes back to Python instead, which waits for the socket and comes again. The work is
+// it would wait for a socket for long, it goes back to Python instead, which waits for the socket and comes again. The work is
 // written as any other: what may take long beside its own sockets goes through Aside, and all is the same without a
 // coroutine.
 //
@@ -11,6 +11,8 @@ package coroutine
 import (
 	"context"
 	"iter"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,7 +28,17 @@ type Coroutine struct {
 	signal func() (fd int, raise func(), err error)
 	fd     int
 	ended  bool
+	until  time.Time // when it has waited on its thread for long enough
 }
+
+// patience is how long the work waits where it is before it goes back: most is over by then, and to go back and to come
+// again takes longer than the work itself. Signals wait that long too.
+const patience = time.Millisecond
+
+var impatient atomic.Bool
+
+// Impatient has all work go back as soon as it waits.
+func Impatient() { impatient.Store(true) }
 
 type key struct{}
 
@@ -74,6 +86,7 @@ func (c *Coroutine) Mine() bool { return c.thread == unix.Gettid() }
 // being resumed before it is.
 func (c *Coroutine) Resume() (fd int, ended bool) {
 	if !c.ended {
+		c.until = time.Now().Add(patience)
 		fd, more := c.resume()
 		c.fd, c.ended = fd, !more
 	}
@@ -83,8 +96,18 @@ func (c *Coroutine) Resume() (fd int, ended bool) {
 // Waits gives the descriptor that was waited for last.
 func (c *Coroutine) Waits() int { return c.fd }
 
-// Wait leaves the coroutine until it is resumed, which should be when fd is readable.
-func (c *Coroutine) Wait(fd int) { c.yield(fd) }
+// Wait waits until fd is readable. If that takes long it leaves the coroutine until it is resumed, which should be when fd
+// is readable: it tells whether that is known.
+func (c *Coroutine) Wait(fd int) (ready bool) {
+	if left := time.Until(c.until); left > 0 && !impatient.Load() {
+		timeout := unix.NsecToTimespec(int64(left))
+		if n, err := unix.Ppoll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, &timeout, nil); n > 0 && err == nil {
+			return true
+		}
+	}
+	c.yield(fd)
+	return false
+}
 
 // Aside does what may take long; in a coroutine that is elsewhere, so that its thread is not kept. If ctx ends first, it
 // is not waited for: what it gives then goes to late, unless that is nil.
@@ -112,7 +135,7 @@ func Aside[T any](ctx context.Context, work func(context.Context) (T, error), la
 	stop := context.AfterFunc(ctx, raise)
 	defer stop()
 	for {
-		c.Wait(fd)
+		c.yield(fd)
 		select {
 		case r := <-done:
 			return r.value, r.err

@@ -72,6 +72,20 @@ func TestWorkIsLeftWhereItWaits(t *testing.T) {
 	if _, ended := routine.Resume(); !ended {
 		t.Error("it goes on after its end")
 	}
+	come, waits := make(chan struct{}), 0
+	quick := coroutine.New(t.Context(), call.signal, func(ctx context.Context) {
+		close(come)
+		for ; !coroutine.Of(ctx).Wait(ends[0]); waits++ {
+		}
+		_, _ = unix.Read(ends[0], got)
+	})
+	go func() { <-come; _, _ = unix.Write(ends[1], []byte("soon")) }()
+	finish(t, quick)
+	_, _ = unix.Write(ends[1], []byte("here"))
+	there := coroutine.New(t.Context(), call.signal, func(ctx context.Context) { coroutine.Of(ctx).Wait(ends[0]) })
+	if _, ended := there.Resume(); !ended || string(got) != "soon" || waits > 1 {
+		t.Errorf("what is there is waited for: %q, %d", got, waits)
+	}
 	elsewhere := make(chan bool)
 	go func() { elsewhere <- routine.Mine() }()
 	if <-elsewhere {

@@ -382,6 +382,7 @@ func (p *Pipe) send() {
 func (p *Pipe) give(passes []*pass) {
 	current := p.current
 	p.current = nil
+	current.known = false
 	current.users.Store(1 + int32(len(passes)))
 	p.behind = len(passes) > 0 && passes[0] == p.own && (p.behind || p.checksum.Load() != nil)
 	if current.behind = p.behind; !p.behind {
@@ -396,9 +397,8 @@ func (p *Pipe) give(passes []*pass) {
 
 // hash lets the hash see a block, and gives that to the Store if it waits for it.
 func (p *Pipe) hash(one *piece) {
-	checksum := p.checksum.Load()
-	if one.known = one.behind && checksum != nil; one.known {
-		one.sum = (*checksum)(p.own.hash, one.data)
+	if checksum := p.checksum.Load(); one.behind && checksum != nil {
+		one.sum, one.known = (*checksum)(p.own.hash, one.data), true
 	} else {
 		p.own.hash.Write(one.data)
 	}

@@ -205,8 +205,7 @@ func (c *conn) read(p []byte) (int, error) {
 			return 0, unix.EAGAIN
 		}
 	case c.leave != nil:
-		c.leave.Wait(c.fd)
-		if c.idle() {
+		if !c.leave.Wait(c.fd) && c.idle() {
 			return 0, unix.EAGAIN
 		}
 	}
