@@ -20,7 +20,7 @@ PYTHON := $(VENV)$(MAIN)/bin/python
 
 # What a wheel is made of: a change here builds a new one.
 SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- gostorage python pybuild go.mod go.sum pyproject.toml setup.py MANIFEST.in 2>/dev/null \
-	|| find gostorage python pybuild go.mod go.sum pyproject.toml setup.py MANIFEST.in -name '*.go' -o -name '*.py*' -o -name '*.toml' -o -name 'go.*'))
+	|| find gostorage python pybuild go.mod go.sum pyproject.toml setup.py MANIFEST.in -name '*.go' -o -name '*.s' -o -name '*.py*' -o -name '*.toml' -o -name 'go.*'))
 
 GO = $(shell tests/tools/go-env build/go)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
