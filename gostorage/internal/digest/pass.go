@@ -56,8 +56,6 @@ func (p *pass) start(failed <-chan struct{}) {
 	p.ended = make(chan struct{})
 	go func() {
 		defer close(p.ended)
-		runtime.LockOSThread() // the longest work of all: a thread of its own keeps its processor
-		defer runtime.UnlockOSThread()
 		select {
 		case <-p.begun:
 		case <-failed:
@@ -78,6 +76,8 @@ func (p *pass) start(failed <-chan struct{}) {
 
 // step hashes all that waits, and tells whether that was the end.
 func (p *pass) step() bool {
+	runtime.LockOSThread() // the longest work of all keeps its processor best where it keeps its thread
+	defer runtime.UnlockOSThread()
 	for {
 		next, closed := p.queue.pop(1)
 		if next == nil {
