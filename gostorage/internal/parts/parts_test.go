@@ -710,7 +710,7 @@ func TestCancelledWithinAPart(t *testing.T) {
 			if err := work(ctx); object.CodeOf(err) != object.Cancelled {
 				t.Error(err)
 			}
-			if calls := temp.calls.Load(); calls > 12 {
+			if calls := temp.calls.Load(); calls > 18 { // of 25, or twice as many; who reads hears of the end a little later
 				t.Errorf("%d calls, the last but 8 after the end", calls)
 			}
 		}
