@@ -372,11 +372,6 @@ class Call:
 
     def wait(self, seconds: float | None = None) -> dict[str, Any]:
         """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""
-        answer = self._answer
-        if answer and answer[0] != "@":  # it has ended already
-            _check_signals()
-            self._answer = ""
-            return self._result(answer)
         if seconds is None:
             while (result := self.poll()) is None:
                 pass

@@ -31,6 +31,12 @@
 	SHA256MSG2 last, back; \
 	MOVOA      back, X0
 
+// NEXT makes four rounds and the next four words, and begins those after them in place of `before`.
+#define NEXT(at, back, before, last) \
+	ROUNDS(at); \
+	SCHEDULE(back, before, last); \
+	SHA256MSG1 last, before
+
 // FOLD moves a lane 64 bytes on, and takes 16 bytes of the block into it.
 #define FOLD(at, lane) \
 	MOVOA     lane, X15; \
@@ -85,40 +91,20 @@ loop:
 	FOLD(32, X13)
 
 	WORDS(48, X6)
-	ROUNDS(48)
-	SCHEDULE(X3, X5, X6)
-	SHA256MSG1 X6, X5
+	NEXT(48, X3, X5, X6)
 	FOLD(48, X14)
 
-	ROUNDS(64)
-	SCHEDULE(X4, X6, X3)
-	SHA256MSG1 X3, X6
-	ROUNDS(80)
-	SCHEDULE(X5, X3, X4)
-	SHA256MSG1 X4, X3
-	ROUNDS(96)
-	SCHEDULE(X6, X4, X5)
-	SHA256MSG1 X5, X4
-	ROUNDS(112)
-	SCHEDULE(X3, X5, X6)
-	SHA256MSG1 X6, X5
+	NEXT(64, X4, X6, X3)
+	NEXT(80, X5, X3, X4)
+	NEXT(96, X6, X4, X5)
+	NEXT(112, X3, X5, X6)
 
-	ROUNDS(128)
-	SCHEDULE(X4, X6, X3)
-	SHA256MSG1 X3, X6
-	ROUNDS(144)
-	SCHEDULE(X5, X3, X4)
-	SHA256MSG1 X4, X3
-	ROUNDS(160)
-	SCHEDULE(X6, X4, X5)
-	SHA256MSG1 X5, X4
-	ROUNDS(176)
-	SCHEDULE(X3, X5, X6)
-	SHA256MSG1 X6, X5
+	NEXT(128, X4, X6, X3)
+	NEXT(144, X5, X3, X4)
+	NEXT(160, X6, X4, X5)
+	NEXT(176, X3, X5, X6)
 
-	ROUNDS(192)
-	SCHEDULE(X4, X6, X3)
-	SHA256MSG1 X3, X6
+	NEXT(192, X4, X6, X3)
 	ROUNDS(208)
 	SCHEDULE(X5, X3, X4)
 	ROUNDS(224)
