@@ -25,7 +25,7 @@ from servers.fixtures import faults, minio, own_store, store, toxiproxy, versity
 
 CONTRACT = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
 BYTES = random.Random(1).randbytes(26 * 1024 * 1024)
-STAGING = ".gostorage\\staging"
+STAGING = ".gostorage-staging"
 
 
 def pytest_configure(config):

@@ -245,6 +245,9 @@ class StorageAdapter(ABC):
         """End all transfers (they raise ``StorageCancelled``) and streams. Later calls raise ``StorageError``."""
 
 
+STAGING = ".gostorage-staging"
+"""The folder of unfinished writes at the root of an area on a disk; no segment of a key is its name."""
+
 # The backslash, and the characters of Unicode category Cc.
 _FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
 
@@ -252,8 +255,8 @@ _FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
 def check_key(key: str) -> str:
     """The only definition of a legal key; ``object.CheckKey`` gives the same verdict in Go. Raises ``InvalidKey``.
 
-    Relative, valid UTF-8, at most 500 characters and 900 bytes, of segments of 1 to 255 bytes that are not ``.`` or
-    ``..``; no backslash, no control character (Unicode category Cc). Look-alikes are different names, kept exactly.
+    Relative, valid UTF-8, at most 500 characters and 900 bytes, of segments of 1 to 255 bytes that are not ``.``,
+    ``..`` or our own folder (``.gostorage-staging`` in any case, also before dots and blanks); no backslash, no control character (Unicode category Cc). Look-alikes are different names, kept exactly.
     """
     if not isinstance(key, str):
         raise TypeError(f"a key is a str, not {type(key).__name__}")
@@ -274,6 +277,8 @@ def check_key(key: str) -> str:
             raise _invalid(key, "it has an empty, '.' or '..' segment")
         if len(segment.encode()) > MAX_SEGMENT_BYTES:
             raise _invalid(key, f"it has a segment longer than {MAX_SEGMENT_BYTES} bytes")
+        if segment.isascii() and segment.rstrip(". ").lower() == STAGING:
+            raise _invalid(key, "it has a segment that is the name of our own folder")
     return key
 
 

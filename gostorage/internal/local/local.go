@@ -22,8 +22,8 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// StagingName is the folder of unfinished writes at the root of a store. A key cannot hold a backslash.
-const StagingName = `.gostorage\staging`
+// StagingName is the folder of unfinished writes at the root of a store.
+const StagingName = object.Staging
 
 // Config says where and how a Store keeps its files.
 type Config struct {

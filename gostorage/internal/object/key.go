@@ -13,9 +13,13 @@ const (
 	MaxSegmentBytes  = 255
 )
 
+// Staging is the folder of unfinished writes at the root of an area on a disk. No segment of a key is its name on any
+// adapter, nor one that some file system takes for it: they fold ASCII case, and drop dots and blanks at the end.
+const Staging = ".gostorage-staging"
+
 // CheckKey is the only definition of a legal key: relative, valid UTF-8 within the limits, of segments that are not
-// empty, "." or "..", with no backslash and no control character (Unicode category Cc). Names that merely look alike
-// are different names. storage.base.check_key gives the same verdict.
+// empty, ".", ".." or ours, with no backslash and no control character (Unicode category Cc). Names that merely look
+// alike are different names. storage.base.check_key gives the same verdict.
 func CheckKey(key string) error {
 	switch {
 	case key == "":
@@ -38,9 +42,16 @@ func CheckKey(key string) error {
 			return invalidKey("it has an empty, '.' or '..' segment")
 		case len(segment) > MaxSegmentBytes:
 			return invalidKey("it has a segment longer than 255 bytes")
+		case isStaging(segment):
+			return invalidKey("it has a segment that is the name of our own folder")
 		}
 	}
 	return nil
+}
+
+func isStaging(segment string) bool {
+	name := strings.TrimRight(segment, ". ")
+	return len(name) == len(Staging) && strings.EqualFold(name, Staging) // of one length: no letter but of ASCII
 }
 
 func invalidKey(why string) error { return Errorf(InvalidKey, "not a legal key: %s", why) }
