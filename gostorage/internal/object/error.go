@@ -40,6 +40,7 @@ type Error struct {
 	RequestID string
 	Retryable bool
 	Message   string
+	Said      string // the store's own word for it; it stays on this side
 }
 
 func (e *Error) Error() string { return e.Message }

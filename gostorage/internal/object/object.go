@@ -89,6 +89,10 @@ type Block interface {
 // the hash and the write.
 const BlockSize = 256 << 10
 
+// MaxSize in bytes is the most that an object has: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html.
+// A number from a store that is larger is none.
+const MaxSize = 5 << 40
+
 // Range is what the caller means to read: Length -1 is to the end.
 type Range struct{ Start, Length int64 }
 

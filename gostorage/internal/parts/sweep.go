@@ -2,10 +2,12 @@ package parts
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +25,8 @@ type Sweep struct {
 	// Sessions are those that may go; nil is for all.
 	Sessions *[]string `json:"sessions"`
 	DryRun   bool      `json:"dry_run"`
+
+	unseen string
 }
 
 // Surveyed is what a sweep would remove, in order, and the place where it would go on, or "".
@@ -30,6 +34,7 @@ type Surveyed struct {
 	Sessions []Session `json:"sessions"`
 	Others   int       `json:"others"` // unfinished writes of no session
 	Last     string    `json:"last"`
+	Unseen   string    `json:"unseen"` // what the store does not let a sweep look at, and why, or ""
 }
 
 // Session is one that may go.
@@ -45,6 +50,7 @@ type Swept struct {
 	Uploads  int    `json:"uploads"`
 	Size     int64  `json:"size"`
 	Last     string `json:"last"`
+	Unseen   string `json:"unseen"` // as Surveyed has it
 }
 
 const (
@@ -66,10 +72,23 @@ type litter struct {
 	writes  []*object.Unfinished
 }
 
+// seen takes in when something of it was modified; what does not tell may be young.
+func (l *litter) seen(modified time.Time) {
+	if modified.IsZero() {
+		modified = someday
+	}
+	if modified.After(l.newest) {
+		l.newest = modified
+	}
+}
+
+// someday is later than any limit of a sweep.
+var someday = time.Unix(math.MaxInt32, 0)
+
 // Survey tells what would be removed, so that somebody can be asked about it.
 func (s *Sweep) Survey(ctx context.Context, in object.Store) (Surveyed, error) {
 	found, last, err := s.litter(ctx, in)
-	old := Surveyed{Sessions: []Session{}, Last: last}
+	old := Surveyed{Sessions: []Session{}, Last: last, Unseen: s.unseen}
 	for _, one := range found {
 		if one.session == "" {
 			old.Others++
@@ -94,7 +113,7 @@ func (s *Sweep) Run(ctx context.Context, in object.Store) (Swept, error) {
 	if !s.DryRun {
 		err = removeAll(ctx, in, found)
 	}
-	done := Swept{Last: last}
+	done := Swept{Last: last, Unseen: s.unseen}
 	for _, one := range found {
 		done.Parts += one.parts
 		done.Uploads += len(one.writes)
@@ -148,8 +167,11 @@ func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, las
 	writes, last, err := take(
 		in.Unfinished(ctx, s.After), func(one object.Unfinished) string { return s.behind(one.Key) }, s.Until, math.MaxInt,
 	)
-	if err != nil {
+	if s.sees(err) != nil {
 		return nil, "", err
+	}
+	if err != nil {
+		writes, last = nil, s.Until
 	}
 	var objects []object.Info
 	if s.Parts {
@@ -163,10 +185,19 @@ func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, las
 	limit := in.Now().Add(-time.Duration(s.OlderThan * float64(time.Second)))
 	young := func(one *litter) bool { return one.newest.After(limit) }
 	all := slices.DeleteFunc(s.sort(objects, writes, last), young)
-	if err := inspect(ctx, in, all, limit); err != nil {
+	if err := s.inspect(ctx, in, all, limit); err != nil {
 		return nil, "", err
 	}
 	return slices.DeleteFunc(all, young), last, nil
+}
+
+// sees notes what the store does not let us look at; all other errors stay.
+func (s *Sweep) sees(err error) error {
+	if unseen, ok := errors.AsType[*object.Unseen](err); ok {
+		s.unseen = unseen.Error()
+		return nil
+	}
+	return err
 }
 
 // behind is the place behind all keys of a key's folder: a slash is followed by 0. Where there are no sessions, it is the
@@ -221,9 +252,7 @@ func (s *Sweep) sort(objects []object.Info, writes []object.Unfinished, last str
 			all = append(all, one)
 			sessions[session] = one
 		}
-		if modified.After(one.newest) {
-			one.newest = modified
-		}
+		one.seen(modified)
 		return one
 	}
 	for i, write := range writes {
@@ -255,32 +284,40 @@ func (s *Sweep) sort(objects []object.Info, writes []object.Unfinished, last str
 func ours(key string) (part, beside bool) {
 	_, name, _ := strings.Cut(key, "/")
 	number := strings.TrimSuffix(name, suffix)
-	if len(number) != 5 || strings.Trim(number, "0123456789") != "" || number == "00000" {
+	if len(number) != 5 || strings.Trim(number, "0123456789") != "" || number == "00000" || number > "10000" {
 		return false, false
 	}
 	return !isSidecar(key), isSidecar(key)
 }
 
-// inspect looks when the last of each unfinished write arrived. One that has ended in between has made something young.
-func inspect(ctx context.Context, in object.Store, all []*litter, limit time.Time) error {
+// inspect looks when the last of each unfinished write arrived. One that has ended in between has made something young;
+// one that cannot be looked at stays.
+func (s *Sweep) inspect(ctx context.Context, in object.Store, all []*litter, limit time.Time) error {
 	var writes []*object.Unfinished
 	for _, one := range all {
 		writes = append(writes, one.writes...)
 	}
+	var mu sync.Mutex
+	hidden := map[*object.Unfinished]bool{}
 	err := eachWrite(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
 		err := in.Inspect(ctx, write)
 		if object.CodeOf(err) == object.NotFound {
 			write.Modified = limit.Add(1)
 			return nil
 		}
-		return err
+		mu.Lock()
+		defer mu.Unlock()
+		if failed := s.sees(err); failed != nil || err == nil {
+			return failed
+		}
+		hidden[write] = true
+		return nil
 	})
 	for _, one := range all {
+		one.writes = slices.DeleteFunc(one.writes, func(write *object.Unfinished) bool { return hidden[write] })
 		for _, write := range one.writes {
 			one.size += write.Size
-			if write.Modified.After(one.newest) {
-				one.newest = write.Modified
-			}
+			one.seen(write.Modified)
 		}
 	}
 	return err

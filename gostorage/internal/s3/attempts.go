@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
 // request is what one operation tells the layers below it, and what they tell of it.
@@ -41,6 +43,7 @@ type attempts struct {
 	retryer     aws.RetryerV2
 	skew        atomic.Int64 // how far the server's clock is ahead, in nanoseconds, if it minds
 	ahead       atomic.Int64 // the same, as of its last answer
+	md5         atomic.Bool  // puts without a checksum need a Content-MD5: the bucket locks objects
 }
 
 const (
@@ -59,6 +62,11 @@ func (a *attempts) make(
 	}
 	for tried := 1; ; tried++ {
 		err := a.once(ctx, about, prepared.Request, body, understand)
+		if wantsMD5(err) && prepared.Header.Get(md5Header) == "" {
+			a.md5.Store(true)
+			a.addMD5(prepared, body)
+			continue
+		}
 		if err == nil || ctx.Err() != nil || tried >= a.retryer.MaxAttempts() || time.Since(about.began) > retryBudget ||
 			!a.worthwhile(err) || wait(ctx, a.delay(tried, err)) != nil {
 			return err
@@ -102,10 +110,6 @@ func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body 
 		body, prepared.ContentLength = [][]byte{text}, int64(len(text))
 		sum := sha256.Sum256(text)
 		hash = hex.EncodeToString(sum[:])
-		if about.md5 { // the one request that S3 wants a checksum for gets the one that every store knows
-			sum := md5.Sum(text)
-			headers["Content-Md5"] = []string{*base64Of(sum[:])}
-		}
 	default:
 		prepared.ContentLength = 0
 	}
@@ -113,7 +117,38 @@ func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body 
 		hash = nothing
 	}
 	headers[payloadHeader] = []string{hash}
+	// The one request that S3 always wants a checksum for gets the one that every store knows.
+	if about.md5 || a.md5.Load() && prepared.Method == http.MethodPut && headers.Get("X-Amz-Copy-Source") == "" && !summed(headers) {
+		a.addMD5(prepared, body)
+	}
 	return body, nil
+}
+
+const md5Header = "Content-Md5"
+
+func (a *attempts) addMD5(prepared *smithyhttp.Request, body [][]byte) {
+	sum := md5.New()
+	for _, piece := range body {
+		sum.Write(piece)
+	}
+	prepared.Header[md5Header] = []string{*base64Of(sum.Sum(nil))}
+}
+
+// summed tells whether a request carries a checksum of S3's.
+func summed(headers http.Header) bool {
+	for name := range headers {
+		if strings.HasPrefix(name, "X-Amz-Checksum-") {
+			return true
+		}
+	}
+	return false
+}
+
+// wantsMD5 tells that a bucket which locks objects has refused a put for the lack of a checksum.
+func wantsMD5(err error) bool {
+	refused, ok := errors.AsType[smithy.APIError](err)
+	return ok && strings.Contains(strings.ToLower(refused.ErrorMessage()), "content-md5") &&
+		kinds[refused.ErrorCode()] != object.Mismatch
 }
 
 const payloadHeader = "X-Amz-Content-Sha256"

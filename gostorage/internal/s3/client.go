@@ -3,6 +3,9 @@ package s3
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
+	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -16,9 +19,15 @@ import (
 type client struct {
 	operations
 	*attempts
-	folders atomic.Pointer[bool] // whether it lists unfinished uploads by a folder; known once there were some
-	key     string
-	users   int
+	// What its store has shown of itself.
+	miscounts atomic.Bool             // it tells checksums that are none of the bytes
+	unordered atomic.Bool             // it lists in no order
+	folders   atomic.Pointer[bool]    // whether it lists unfinished uploads by a folder; known once there were some
+	judged    atomic.Bool             // it was asked for the checksum of an object that came in parts
+	creates   [2]atomic.Pointer[bool] // whether it refuses to replace what is there: by a put, by the end of an upload
+	exposed   bool                    // what is sent passes other machines in the clear
+	key       string
+	users     int
 }
 
 var clients = struct {
@@ -94,5 +103,14 @@ func connect(c connection) (*client, error) {
 			o.MaxBackoff = maxBackoff
 		}),
 	}
-	return &client{operations: prepare(sdk.New(sdk.Options{Region: region}), by), attempts: by}, nil
+	made := &client{operations: prepare(sdk.New(sdk.Options{Region: region}), by), attempts: by}
+	made.exposed = endpoint.Scheme == "http" && !(loopback(endpoint) && (proxy == nil || loopback(proxy)))
+	return made, nil
+}
+
+// loopback tells whether a URL leads to this machine.
+func loopback(to *url.URL) bool {
+	host := to.Hostname()
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }

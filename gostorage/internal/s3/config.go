@@ -24,13 +24,14 @@ import (
 type Config struct {
 	Prefix string `json:"prefix"`
 	connection
-	PartSize     int64  `json:"part_size"`
-	Concurrency  int    `json:"concurrency"`
-	EqualParts   bool   `json:"equal_parts"`
-	Checksum     string `json:"checksum"`
-	Encryption   string `json:"server_side_encryption"`
-	KMSKey       string `json:"kms_key_id"`
-	StorageClass string `json:"storage_class"`
+	PartSize          int64  `json:"part_size"`
+	Concurrency       int    `json:"concurrency"`
+	EqualParts        bool   `json:"equal_parts"`
+	Checksum          string `json:"checksum"`
+	Encryption        string `json:"server_side_encryption"`
+	KMSKey            string `json:"kms_key_id"`
+	StorageClass      string `json:"storage_class"`
+	ConditionalWrites string `json:"conditional_writes"` // "required", or "look": before a put, which is not atomic
 }
 
 // connection is what decides which client a store uses: stores with the same share one.

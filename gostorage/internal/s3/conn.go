@@ -36,6 +36,7 @@ type conn struct {
 	stall         time.Duration
 	patience      time.Duration // how long nothing may move while the server works on what it got, else 0
 	until         time.Time     // when a read that nothing comes for ends, or zero: by the stall timer
+	deadline      time.Time     // when reading ends, however much comes, or zero
 	bytes         int64         // that we have read and written
 	out           []byte        // what TLS and proxies have written and is not sent
 
@@ -150,7 +151,7 @@ type watch struct {
 
 // again tells whether a call that has waited for a look goes on.
 func (c *conn) again(w *watch) bool {
-	if !c.until.IsZero() {
+	if !c.until.IsZero() || c.late() {
 		return false
 	}
 	now, moved := time.Now(), c.moved()
@@ -163,6 +164,9 @@ func (c *conn) again(w *watch) bool {
 	w.moved = moved
 	return now.Sub(w.since) < max(c.stall, c.patience)
 }
+
+// late tells whether the time for all of an answer is over.
+func (c *conn) late() bool { return !c.deadline.IsZero() && time.Now().After(c.deadline) }
 
 // moved counts bytes that have gone either way, as the system sees it; where it does not tell, as we do.
 func (c *conn) moved() int64 {
@@ -184,6 +188,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	for w := (watch{}); ; {
 		n, err := c.read(p)
 		switch {
+		case n > 0 && c.late():
+			return 0, errStalled
 		case n > 0:
 			c.bytes += int64(n)
 			return n, nil

@@ -89,7 +89,7 @@ func classify(err error) error {
 		said = ""
 	}
 	failed := answer(code, status)
-	failed.Status = status
+	failed.Status, failed.Said = status, code
 	if id, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		failed.RequestID = id.ServiceRequestID()
 	}
@@ -183,6 +183,9 @@ func network(err error) error {
 	if _, ok := errors.AsType[*credentialsError](err); ok {
 		return fail(object.Permission, "no credentials were found: set access_key and secret_key, or provide them by the environment")
 	}
+	if strange, ok := errors.AsType[*strangeError](err); ok {
+		return fail(object.Unavailable, "%v", strange)
+	}
 	if certificate(err) {
 		return fail(object.Refused,
 			"the endpoint's certificate is not trusted: set ca_bundle to the CA that signed it (or AWS_CA_BUNDLE)")
@@ -238,11 +241,21 @@ func refused(err error) bool {
 	return ok && failed.Status >= 300 && failed.Status < 500
 }
 
-// unknown tells that a server may not know what was asked of it.
-func unknown(err error) bool {
+// stumbles tells that a server may not know the checksums that "auto" has sent: without them the request may succeed. One
+// that finds fault with the parts or has found other bytes is believed.
+func (s *Store) stumbles(err error) bool {
 	failed, ok := errors.AsType[*object.Error](err)
-	return ok && (failed.Status == http.StatusBadRequest || failed.Status == http.StatusNotImplemented)
+	return ok && s.config.Checksum == checksumAuto && slices.Contains(stumbling, failed.Status) &&
+		!slices.Contains(believed, failed.Said)
 }
+
+var (
+	stumbling = []int{http.StatusBadRequest, http.StatusInternalServerError, http.StatusNotImplemented}
+	believed  = []string{
+		"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody",
+		"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "EntityTooLarge", "RequestTimeout", "ExpiredToken",
+	}
+)
 
 // refusedWith tells that the server has refused a request with one of these statuses, and without any kind of its own.
 func refusedWith(err error, statuses ...int) bool {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -28,19 +29,24 @@ const (
 	longestHead = 1 << 20
 	// announcedWait is for the server to say that it wants a body; some never do.
 	announcedWait = time.Second
+	// mostInterim bounds the answers that come before the one that counts.
+	mostInterim = 100
+	// longestAnswer bounds an answer that is read at once, in times of the longest silence: a drip is no progress for ever.
+	longestAnswer = 4
 )
 
 // line is a connection to the server with what requests need. It serves one at a time.
 type line struct {
 	*conn
-	stream io.ReadWriteCloser // the connection, or TLS over it
-	plain  bool
-	via    *url.URL // the proxy that requests are for, or nil
-	reader *bufio.Reader
-	limit  io.LimitedReader // below reader
-	head   []byte
-	served int // requests before this one
-	since  time.Time
+	stream  io.ReadWriteCloser // the connection, or TLS over it
+	plain   bool
+	via     *url.URL // the proxy that requests are for, or nil
+	reader  *bufio.Reader
+	limit   io.LimitedReader // below reader
+	head    []byte
+	interim int // answers to this request that were not the final one
+	served  int // requests before this one
+	since   time.Time
 }
 
 func newLine(c *conn, stream io.ReadWriteCloser) *line {
@@ -55,37 +61,41 @@ type lost struct{ error }
 
 func (l lost) Unwrap() error { return l.error }
 
-// errAnswered: the server has answered before it got all of the request.
-var errAnswered = errors.New("the server has answered already")
+// errTooSoon: a server that takes what it has not read is none that stores it.
+var errTooSoon = strange("a success before it had the whole request")
 
 // ask sends a request and reads its answer up to the body. done tells that the whole request was sent.
 func (l *line) ask(request *http.Request, body [][]byte) (response *http.Response, done bool, err error) {
+	l.interim = 0
 	l.head = l.appendHead(l.head[:0], request)
 	if request.Header.Get("Expect") == "" {
-		err = l.send(l.head, body)
-	} else if err = l.send(l.head, nil); err == nil {
-		if response, err = l.wanted(request); response != nil || err != nil {
-			return response, false, err
+		response, err = l.send(request, l.head, body)
+	} else if response, err = l.send(request, l.head, nil); err == nil && response == nil {
+		if response, err = l.wanted(request); err == nil && response == nil {
+			response, err = l.send(request, nil, body)
 		}
-		err = l.send(nil, body)
 	}
-	if errors.Is(err, errStalled) {
-		return nil, false, err
+	switch {
+	case response != nil && response.StatusCode/100 == 2:
+		return nil, false, errTooSoon
+	case response != nil, errors.Is(err, errStalled):
+		return response, false, err
 	}
 	// Whatever has kept us from sending all: the server may have said why.
 	response, failed := l.answer(request)
-	if failed != nil {
-		if errors.Is(err, errAnswered) {
-			err = nil
-		}
+	switch {
+	case failed != nil:
 		return nil, false, cmp.Or(err, failed)
+	case err != nil && response.StatusCode/100 == 2:
+		return nil, false, errTooSoon
+	default:
+		return response, err == nil, nil
 	}
-	return response, err == nil, nil
 }
 
-// send writes headers and body, or one of them. A server that says something while there is no room for more does not
-// mean to read the rest.
-func (l *line) send(head []byte, body [][]byte) error {
+// send writes headers and body, or one of them. A server that answers while there is no room for more does not mean to
+// read the rest.
+func (l *line) send(request *http.Request, head []byte, body [][]byte) (response *http.Response, err error) {
 	if len(body) == 1 && len(body[0]) <= together {
 		head = append(head, body[0]...)
 		body = nil
@@ -95,45 +105,46 @@ func (l *line) send(head []byte, body [][]byte) error {
 		pieces = append(pieces, head)
 	}
 	pieces = append(pieces, body...)
-	var err error
 	if l.plain {
-		err = l.put(func() error { pieces, err = l.write(pieces); return err })
+		response, err = l.put(request, func() error { pieces, err = l.write(pieces); return err })
 	} else {
-		err = l.sealed(pieces)
+		response, err = l.sealed(request, pieces)
 	}
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-		return lost{err}
+		return nil, lost{err}
 	}
-	return err
+	return response, err
 }
 
 // sealedAtOnce in bytes is what TLS seals before it is sent.
 const sealedAtOnce = 64 << 10
 
 // sealed sends pieces by TLS.
-func (l *line) sealed(pieces [][]byte) error {
+func (l *line) sealed(request *http.Request, pieces [][]byte) (*http.Response, error) {
 	for _, piece := range pieces {
 		for chunk := range slices.Chunk(piece, sealedAtOnce) {
 			if _, err := l.stream.Write(chunk); err != nil {
-				return err
+				return nil, err
 			}
-			if err := l.put(l.flush); err != nil {
-				return err
+			if response, err := l.put(request, l.flush); response != nil || err != nil {
+				return response, err
 			}
 		}
 	}
-	return nil
+	return nil, nil
 }
 
-// put writes until all is sent. What is heard meanwhile may be no answer, but a matter of TLS.
-func (l *line) put(write func() error) error {
+// put writes until all is sent, or the final answer is there. What is heard meanwhile may be an interim one, or a matter of
+// TLS.
+func (l *line) put(request *http.Request, write func() error) (*http.Response, error) {
 	for {
-		err := write()
-		if err != errHeard {
-			return err
+		if err := write(); err != errHeard {
+			return nil, err
 		}
-		if l.said(time.Now()) {
-			return errAnswered
+		for l.said(time.Now()) {
+			if response, err := l.part(request); err != nil || response.StatusCode >= http.StatusOK {
+				return response, err
+			}
 		}
 	}
 }
@@ -160,16 +171,15 @@ func (l *line) wanted(request *http.Request) (*http.Response, error) {
 
 // answer reads the final answer.
 func (l *line) answer(request *http.Request) (*http.Response, error) {
-	for range 8 {
+	for {
 		response, err := l.part(request)
 		if err != nil || response.StatusCode >= http.StatusOK {
 			return response, err
 		}
 	}
-	return nil, errors.New("the server never comes to its answer")
 }
 
-// part reads one answer, which may be a preliminary one.
+// part reads one answer, which may be an interim one. Once it has begun it must come to its end in time.
 func (l *line) part(request *http.Request) (*http.Response, error) {
 	l.limit.N = longestHead
 	if _, err := l.reader.Peek(1); err != nil {
@@ -178,9 +188,26 @@ func (l *line) part(request *http.Request) (*http.Response, error) {
 		}
 		return nil, lost{err}
 	}
+	l.deadline = time.Now().Add(l.stall)
 	response, err := http.ReadResponse(l.reader, request)
-	l.limit.N = 1<<63 - 1
-	return response, err
+	l.limit.N, l.deadline = 1<<63-1, time.Time{}
+	switch {
+	case err != nil && cut(err):
+		return nil, err
+	case err != nil:
+		return nil, strange("no HTTP")
+	case response.StatusCode < http.StatusOK:
+		if l.interim++; l.interim > mostInterim {
+			return nil, strange("it never comes to its answer")
+		}
+	}
+	return response, nil
+}
+
+// cut tells an error of the connection from one of what came by it.
+func cut(err error) bool {
+	_, ok := errors.AsType[net.Error](err)
+	return ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // appendHead adds all of a request that comes before its body.
@@ -197,6 +224,9 @@ func (l *line) appendHead(b []byte, request *http.Request) []byte {
 	if request.ContentLength > 0 || request.Method == http.MethodPut || request.Method == http.MethodPost {
 		b = append(strconv.AppendInt(append(b, "Content-Length: "...), request.ContentLength, 10), "\r\n"...)
 	}
+	if request.Method == http.MethodGet {
+		b = append(b, "Accept-Encoding: identity\r\n"...) // else proxies may choose one; unsigned, since some change it
+	}
 	headers := bytes.NewBuffer(b)
 	_ = request.Header.WriteSubset(headers, ours)
 	return append(headers.Bytes(), "\r\n"...)
@@ -210,8 +240,12 @@ type rest struct {
 	io.Reader
 	size int64
 	line *line
+	most time.Duration // that it may take, if it is read at once
 	end  func(whole bool)
 }
+
+// hurry bounds the time in which all of it must come.
+func (r *rest) hurry() { r.line.deadline = time.Now().Add(r.most) }
 
 // came tells whether all of it has come with the headers.
 func (r *rest) came() bool { return r.size >= 0 && int64(r.line.reader.Buffered()) >= r.size }
@@ -261,7 +295,7 @@ func (l *line) exchange(
 	end := func(whole bool) {
 		if !ended {
 			ended = true
-			l.leave = nil
+			l.leave, l.deadline = nil, time.Time{}
 			free := stop() && whole && done && !response.Close && l.reader.Buffered() == 0
 			over(l, free)
 		}
@@ -269,7 +303,7 @@ func (l *line) exchange(
 	if response.Body == http.NoBody {
 		end(true)
 	} else {
-		response.Body = &rest{response.Body, response.ContentLength, l, end}
+		response.Body = &rest{response.Body, response.ContentLength, l, longestAnswer * max(l.stall, patience), end}
 	}
 	return response, nil
 }

@@ -150,8 +150,7 @@ func (p *probe) ranges() object.Finding {
 	if err != nil {
 		return failed(err)
 	}
-	total, ok := totalSize(out.ContentRange)
-	if !ok || total != int64(len(greeting)) || string(data) != greeting[3:6] {
+	if part, _ := extentOf(out.ContentRange); part != (extent{3, 6, int64(len(greeting))}) || string(data) != greeting[3:6] {
 		return object.No("the server does not give the range that it is asked for",
 			"streams cannot be sought or resumed with this store: use another, or look for a proxy that drops the header Range")
 	}

@@ -148,7 +148,7 @@ func (j *joining) inParts(ctx context.Context) (object.Info, error) {
 
 func (j *joining) tryParts(ctx context.Context, algorithm string) (info object.Info, err error) {
 	s := j.store
-	up := s.newUpload(j.Key, newSummer(algorithm))
+	up := s.newUpload(j.Key, s.summer(algorithm))
 	if err := up.create(ctx, nil, j.sum, j.Options); err != nil {
 		return up.end(ctx, info, j.Options, err)
 	}
@@ -276,7 +276,7 @@ func (j *joining) sendPart(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	summer := newSummer(up.sums.algorithm)
+	summer := j.store.summer(up.sums.algorithm)
 	for _, block := range body.blocks {
 		summer.take(block)
 	}
@@ -348,7 +348,7 @@ func (j *joining) fetch(
 		return 0, err
 	}
 	defer func() { _ = opened.Close() }()
-	if now := opened.Info(); now.Size != source.Size || now.ETag != source.ETag && source.ETag != "" {
+	if now := opened.Info(); now.Size != source.Size || !sameTag(now.ETag, source.ETag) && source.ETag != "" {
 		return 0, errChanged // a server may not know of conditions
 	}
 	if from.length == source.Size {

@@ -4,16 +4,14 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
 // operations are the requests of the SDK that we make.
@@ -36,29 +34,78 @@ type operations struct {
 
 func prepare(client *sdk.Client, by *attempts) operations {
 	return operations{
-		putObject:      take(client.PutObject, by, readPut),
-		getObject:      take(client.GetObject, by, readGet),
-		headObject:     take(client.HeadObject, by, readHead),
-		deleteObject:   take(client.DeleteObject, by, readDelete),
-		deleteObjects:  take(client.DeleteObjects, by, nil),
-		listObjects:    take(client.ListObjectsV2, by, nil),
-		createUpload:   take(client.CreateMultipartUpload, by, nil),
-		uploadPart:     take(client.UploadPart, by, readPart),
-		copyPart:       take(client.UploadPartCopy, by, nil),
-		copyObject:     take(client.CopyObject, by, nil),
-		completeUpload: take(client.CompleteMultipartUpload, by, nil),
-		abortUpload:    take(client.AbortMultipartUpload, by, nil),
-		listUploads:    take(client.ListMultipartUploads, by, nil),
-		listParts:      take(client.ListParts, by, nil),
+		putObject: take(client.PutObject, by, rules[sdk.PutObjectInput, sdk.PutObjectOutput]{
+			asks: func(in *sdk.PutObjectInput) bool { return given(in.Bucket, in.Key) }, brief: readPut,
+		}),
+		getObject: take(client.GetObject, by, rules[sdk.GetObjectInput, sdk.GetObjectOutput]{
+			asks: func(in *sdk.GetObjectInput) bool { return given(in.Bucket, in.Key) }, brief: readGet,
+		}),
+		headObject: take(client.HeadObject, by, rules[sdk.HeadObjectInput, sdk.HeadObjectOutput]{
+			asks: func(in *sdk.HeadObjectInput) bool { return given(in.Bucket, in.Key) }, brief: readHead,
+		}),
+		deleteObject: take(client.DeleteObject, by, rules[sdk.DeleteObjectInput, sdk.DeleteObjectOutput]{
+			asks: func(in *sdk.DeleteObjectInput) bool { return given(in.Bucket, in.Key) }, brief: readDelete,
+		}),
+		deleteObjects: take(client.DeleteObjects, by, rules[sdk.DeleteObjectsInput, sdk.DeleteObjectsOutput]{
+			asks: func(in *sdk.DeleteObjectsInput) bool { return given(in.Bucket) }, root: "DeleteResult",
+		}),
+		listObjects: take(client.ListObjectsV2, by, rules[sdk.ListObjectsV2Input, sdk.ListObjectsV2Output]{
+			asks: func(in *sdk.ListObjectsV2Input) bool { return given(in.Bucket, in.Prefix) },
+			root: "ListBucketResult", check: checkList,
+		}),
+		createUpload: take(client.CreateMultipartUpload, by,
+			rules[sdk.CreateMultipartUploadInput, sdk.CreateMultipartUploadOutput]{
+				asks: func(in *sdk.CreateMultipartUploadInput) bool { return given(in.Bucket, in.Key) },
+				root: "InitiateMultipartUploadResult", check: checkCreate,
+			}),
+		uploadPart: take(client.UploadPart, by, rules[sdk.UploadPartInput, sdk.UploadPartOutput]{
+			asks: func(in *sdk.UploadPartInput) bool { return given(in.Bucket, in.Key, in.UploadId) }, brief: readPart,
+		}),
+		copyPart: take(client.UploadPartCopy, by, rules[sdk.UploadPartCopyInput, sdk.UploadPartCopyOutput]{
+			asks: func(in *sdk.UploadPartCopyInput) bool { return given(in.Bucket, in.Key, in.UploadId, in.CopySource) },
+			root: "CopyPartResult", copies: true, check: checkCopyPart,
+		}),
+		copyObject: take(client.CopyObject, by, rules[sdk.CopyObjectInput, sdk.CopyObjectOutput]{
+			asks: func(in *sdk.CopyObjectInput) bool { return given(in.Bucket, in.Key, in.CopySource) },
+			root: "CopyObjectResult", copies: true, check: checkCopy,
+		}),
+		completeUpload: take(client.CompleteMultipartUpload, by,
+			rules[sdk.CompleteMultipartUploadInput, sdk.CompleteMultipartUploadOutput]{
+				asks: func(in *sdk.CompleteMultipartUploadInput) bool { return given(in.Bucket, in.Key, in.UploadId) },
+				root: "CompleteMultipartUploadResult", check: checkComplete,
+			}),
+		abortUpload: take(client.AbortMultipartUpload, by,
+			rules[sdk.AbortMultipartUploadInput, sdk.AbortMultipartUploadOutput]{
+				asks:  func(in *sdk.AbortMultipartUploadInput) bool { return given(in.Bucket, in.Key, in.UploadId) },
+				brief: readAbort,
+			}),
+		listUploads: take(client.ListMultipartUploads, by,
+			rules[sdk.ListMultipartUploadsInput, sdk.ListMultipartUploadsOutput]{
+				asks: func(in *sdk.ListMultipartUploadsInput) bool { return given(in.Bucket) },
+				root: "ListMultipartUploadsResult",
+			}),
+		listParts: take(client.ListParts, by, rules[sdk.ListPartsInput, sdk.ListPartsOutput]{
+			asks: func(in *sdk.ListPartsInput) bool { return given(in.Bucket, in.Key, in.UploadId) },
+			root: "ListPartsResult", check: checkParts,
+		}),
 	}
+}
+
+// rules are what is looked at on both sides of a request.
+type rules[In, Out any] struct {
+	asks   func(*In) bool                          // whether a request has what it must have
+	brief  func(*In, *http.Response) (*Out, error) // understands a success without the SDK; or nil
+	root   string                                  // else: of the document that a success is
+	copies bool                                    // and whether a success may have none
+	check  func(*In, *Out) error                   // what the document must have; or nil
 }
 
 // operation is one of the SDK's: its form of a request and its understanding of an answer. What the SDK does in between
 // costs more than all the rest of a small request; with one endpoint, one way to sign and one transport attempts do it.
 type operation[In, Out any] struct {
 	by    *attempts
-	brief func(*http.Response) (*Out, error) // understands a plain success, in place of the SDK; or nil
-	first func() steps                       // those whose base and serialize serve all calls; built when there is one
+	rules rules[In, Out]
+	first func() steps // those whose base and serialize serve all calls; built when there is one
 	idle  chan steps
 	build func() steps
 }
@@ -105,8 +152,7 @@ func (t taker) HandleInitialize(
 
 // take makes an operation of a method of the SDK's client.
 func take[In, Out any](
-	method func(context.Context, *In, ...func(*sdk.Options)) (*Out, error), by *attempts,
-	brief func(*http.Response) (*Out, error),
+	method func(context.Context, *In, ...func(*sdk.Options)) (*Out, error), by *attempts, rules rules[In, Out],
 ) operation[In, Out] {
 	build := func() steps {
 		var taken steps
@@ -125,7 +171,7 @@ func take[In, Out any](
 		idle <- taken
 		return taken
 	})
-	return operation[In, Out]{by: by, brief: brief, first: first, idle: idle, build: build}
+	return operation[In, Out]{by: by, rules: rules, first: first, idle: idle, build: build}
 }
 
 // joined is the context of a call, and what the SDK tells its steps.
@@ -143,10 +189,13 @@ func (j *joined) Value(key any) any {
 
 // perform makes a request, with retries and our classes of errors.
 func perform[In, Out any](ctx context.Context, about *request, in *In, op operation[In, Out]) (*Out, error) {
+	if !op.rules.asks(in) {
+		return nil, object.Errorf(object.Internal, "a request lacks what it must have")
+	}
 	about.began = time.Now()
 	var out *Out
 	understand := func(ctx context.Context, response *http.Response) (err error) {
-		out, err = op.understand(ctx, response)
+		out, err = op.understand(ctx, in, response)
 		return err
 	}
 	send := serialized(func(ctx context.Context, prepared *smithyhttp.Request) error {
@@ -175,26 +224,44 @@ func (send serialized) HandleSerialize(
 	return out, metadata, send(ctx, in.Request.(*smithyhttp.Request))
 }
 
-// understand gives what an answer says: of a plain success the few headers that we look at, not all that S3 knows.
-func (op operation[In, Out]) understand(ctx context.Context, response *http.Response) (*Out, error) {
-	if op.brief != nil && response.StatusCode/100 == 2 {
-		out, err := op.brief(response)
-		if err != nil {
-			err = &smithyhttp.ResponseError{
-				Response: &smithyhttp.Response{Response: response}, Err: &smithy.DeserializationError{Err: err},
-			}
+// understand gives what an answer says, and takes nothing for a success that has not what it must have. Of a plain one
+// it reads the few headers that we look at, not all that S3 knows.
+func (op operation[In, Out]) understand(ctx context.Context, in *In, response *http.Response) (*Out, error) {
+	rules := op.rules
+	switch {
+	case response.StatusCode/100 != 2:
+		if _, err := gather(response); err != nil {
+			return nil, asError(response, err)
 		}
-		if out != nil || err != nil {
-			return out, err
+	case rules.brief != nil:
+		out, err := rules.brief(in, response)
+		if err != nil {
+			_ = response.Body.Close()
+			return nil, asError(response, err)
+		}
+		return out, nil
+	case rules.copies && noResult(response):
+		_ = response.Body.Close()
+		return new(Out), nil
+	default:
+		if err := document(response, rules.root); err != nil {
+			_ = response.Body.Close()
+			return nil, asError(response, err)
 		}
 	}
 	steps := op.borrow()
 	defer op.giveBack(steps)
-	out, _, err := steps.understand.HandleMiddleware(ctx, nil, answered{&smithyhttp.Response{Response: response}})
+	found, _, err := steps.understand.HandleMiddleware(ctx, nil, answered{&smithyhttp.Response{Response: response}})
 	if err != nil {
 		return nil, err
 	}
-	return out.(*Out), nil
+	out := found.(*Out)
+	if rules.check != nil {
+		if err := rules.check(in, out); err != nil {
+			return nil, asError(response, err)
+		}
+	}
+	return out, nil
 }
 
 // answered stands for the sending of a request that has its answer.
@@ -203,96 +270,4 @@ type answered struct{ response *smithyhttp.Response }
 // Handle implements middleware.Handler.
 func (a answered) Handle(context.Context, any) (any, middleware.Metadata, error) {
 	return a.response, middleware.Metadata{}, nil
-}
-
-// header gives a header by its canonical name, or nil.
-func header(response *http.Response, name string) *string {
-	if values := response.Header[name]; len(values) > 0 {
-		return &values[0]
-	}
-	return nil
-}
-
-// empty closes the body of an answer that should have none, and tells whether it has.
-func empty(response *http.Response) bool {
-	if response.ContentLength != 0 {
-		return false
-	}
-	_ = response.Body.Close()
-	return true
-}
-
-var errNoTag = errors.New("an object without an ETag")
-
-// tag is what every answer has that tells of an object. One without it is no answer of S3, whatever its status.
-func tag(response *http.Response) (*string, error) {
-	if found := header(response, "Etag"); found != nil {
-		return found, nil
-	}
-	_ = response.Body.Close()
-	return nil, errNoTag
-}
-
-func readPut(response *http.Response) (*sdk.PutObjectOutput, error) {
-	if !empty(response) {
-		return nil, nil
-	}
-	etag, err := tag(response)
-	return &sdk.PutObjectOutput{ETag: etag}, err
-}
-
-func readPart(response *http.Response) (*sdk.UploadPartOutput, error) {
-	if !empty(response) {
-		return nil, nil
-	}
-	etag, err := tag(response)
-	return &sdk.UploadPartOutput{ETag: etag}, err
-}
-
-func readDelete(response *http.Response) (*sdk.DeleteObjectOutput, error) {
-	if response.StatusCode != http.StatusNoContent {
-		return nil, nil
-	}
-	_ = response.Body.Close()
-	return &sdk.DeleteObjectOutput{}, nil
-}
-
-func readHead(response *http.Response) (*sdk.HeadObjectOutput, error) {
-	_ = response.Body.Close()
-	etag, err := tag(response)
-	return &sdk.HeadObjectOutput{
-		ContentLength: &response.ContentLength, ETag: etag, Metadata: metadataOf(response),
-		LastModified: modified(response),
-	}, err
-}
-
-func readGet(response *http.Response) (*sdk.GetObjectOutput, error) {
-	etag, err := tag(response)
-	return &sdk.GetObjectOutput{
-		Body: response.Body, ContentLength: &response.ContentLength, ContentRange: header(response, "Content-Range"),
-		ETag: etag, Metadata: metadataOf(response),
-		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
-		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
-	}, err
-}
-
-func modified(response *http.Response) *time.Time {
-	at, err := http.ParseTime(response.Header.Get("Last-Modified"))
-	if err != nil {
-		return nil
-	}
-	return &at
-}
-
-func metadataOf(response *http.Response) map[string]string {
-	var found map[string]string
-	for name, values := range response.Header {
-		if rest, ok := strings.CutPrefix(name, "X-Amz-Meta-"); ok {
-			if found == nil {
-				found = map[string]string{}
-			}
-			found[strings.ToLower(rest)] = values[0]
-		}
-	}
-	return found
 }

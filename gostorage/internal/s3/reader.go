@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,7 +25,8 @@ type reader struct {
 	store  *Store
 	info   object.Info
 	etag   *string
-	limit  int64 // where the caller means to stop
+	coded  string // its Content-Encoding
+	limit  int64  // where the caller means to stop
 	mu     sync.Mutex
 	stream *stream // what is fetched now, or nil
 	step   int64   // bytes of the next request after a jump, or 0 for all
@@ -66,7 +65,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 	}
 	fetch, cancel := context.WithCancelCause(r.store.ctx)
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-	out, err := r.get(coroutine.Within(fetch, ctx), from, until)
+	out, err := r.first(coroutine.Within(fetch, ctx), from, until)
 	if !stop() && err == nil { // the call was cancelled at the last moment
 		_ = out.Body.Close()
 		err = context.Cause(ctx)
@@ -81,22 +80,76 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 		}
 		return nil, err
 	}
-	r.info.Size = aws.ToInt64(out.ContentLength)
-	if total, ok := totalSize(out.ContentRange); ok {
-		r.info.Size = total
-	} else {
-		from = 0 // the server knows no ranges, and sends all
-	}
-	r.etag = out.ETag
-	known(&r.info, out.ETag, out.Metadata)
-	if out.ChecksumType == types.ChecksumTypeFullObject {
-		r.info.CRC64NVME = aws.ToString(out.ChecksumCRC64NVME)
+	if out.ContentRange == nil {
+		from = 0 // all is sent
 	}
 	r.limit = r.info.Size
 	if until >= 0 {
 		r.limit = min(until, r.info.Size)
 	}
 	return r.start(ctx, fetch, cancel, out.Body, from, r.limit)
+}
+
+// first makes the first request, and another where its answer leaves open what the object is. It notes that.
+func (r *reader) first(ctx context.Context, from, until int64) (*sdk.GetObjectOutput, error) {
+	out, err := r.get(ctx, from, until)
+	if err == nil && out.ContentLength == nil && out.ContentRange == nil && from == 0 && until < 0 {
+		_ = out.Body.Close() // only a range tells the size of what is sent in pieces
+		out, err = r.get(ctx, 0, object.MaxSize)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := r.learn(ctx, out, from, until); err != nil {
+		_ = out.Body.Close()
+		return nil, err
+	}
+	return out, nil
+}
+
+// learn notes what the object is, and asks for what the answer leaves open or what may be a proxy's doing.
+func (r *reader) learn(ctx context.Context, out *sdk.GetObjectOutput, from, until int64) error {
+	part, ranged := extentOf(out.ContentRange)
+	size, asked := part.size, from > 0 || until >= 0
+	if !ranged {
+		size = -1
+		if out.ContentLength != nil {
+			size = *out.ContentLength
+		}
+	}
+	r.etag, r.coded = out.ETag, aws.ToString(out.ContentEncoding)
+	known(&r.info, out.ETag, out.Metadata)
+	if r.coded == "identity" {
+		r.coded = ""
+	}
+	if size < 0 || asked && !ranged || r.coded != "" {
+		head, err := r.store.head(ctx, r.info.Key)
+		if err != nil {
+			return err
+		}
+		whole := *head.ContentLength
+		switch {
+		case !sameTag(*head.ETag, *out.ETag):
+			return r.replaced()
+		case aws.ToString(head.ContentEncoding) != aws.ToString(out.ContentEncoding), size >= 0 && size != whole && !ranged && r.coded != "":
+			return object.Errorf(object.Refused,
+				"a proxy in front of the store encodes objects on the way (%s): have it leave them as they are", told(r.coded))
+		case size >= 0 && size != whole, ranged && part.end > whole:
+			return unlikeS3("another part of an object than was asked for")
+		}
+		size = whole
+	}
+	r.info.Size, r.info.Modified = size, aws.ToTime(out.LastModified)
+	if out.ChecksumType == types.ChecksumTypeFullObject && !r.store.client.miscounts.Load() {
+		if _, ok := crc64NVME.value(out.ChecksumCRC64NVME); ok {
+			r.info.CRC64NVME = *out.ChecksumCRC64NVME
+		}
+	}
+	return nil
+}
+
+func (r *reader) replaced() error {
+	return object.Errorf(object.Mismatch, "the object was replaced while it was read")
 }
 
 func (r *reader) stat(ctx context.Context) error {
@@ -113,30 +166,32 @@ func (r *reader) get(ctx context.Context, from, until int64) (*sdk.GetObjectOutp
 		in.ChecksumMode = types.ChecksumModeEnabled
 	}
 	switch {
+	case until == object.MaxSize:
+		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
 	case until >= 0:
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", from, until-1))
 	case from > 0:
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
 	}
 	out, err := perform(ctx, &request{}, in, r.store.client.getObject)
-	if unknown(err) && in.ChecksumMode != "" && r.store.config.Checksum == checksumAuto {
+	if in.ChecksumMode != "" && r.store.stumbles(err) {
 		in.ChecksumMode = ""
 		out, err = perform(ctx, &request{}, in, r.store.client.getObject)
 		if err == nil {
 			r.store.refused.Store(true)
 		}
 	}
-	if r.etag != nil && object.CodeOf(err) == object.Exists {
-		err = object.Errorf(object.Mismatch, "the object was replaced while it was read")
+	if r.etag == nil {
+		return out, err
+	}
+	if object.CodeOf(err) == object.Exists {
+		return nil, r.replaced()
+	}
+	if err == nil && !sameTag(*out.ETag, *r.etag) { // the server does not know of conditions
+		_ = out.Body.Close()
+		return nil, r.replaced()
 	}
 	return out, err
-}
-
-// totalSize reads the end of a Content-Range such as "bytes 0-9/10".
-func totalSize(contentRange *string) (int64, bool) {
-	_, total, ok := strings.Cut(aws.ToString(contentRange), "/")
-	size, err := strconv.ParseInt(total, 10, 64)
-	return size, ok && err == nil
 }
 
 // ReadAt implements object.Reader. It gives what is there, and waits for the first byte only.
@@ -146,12 +201,7 @@ func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.ReadAhea
 func (r *reader) Borrows() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stream == nil {
-		return false
-	}
-	r.stream.turn.Lock()
-	defer r.stream.turn.Unlock()
-	return r.stream.leaves()
+	return r.stream != nil && r.stream.left
 }
 
 // ReadAhead implements digest.Borrower.

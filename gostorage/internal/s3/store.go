@@ -8,7 +8,6 @@ package s3
 import (
 	"context"
 	"crypto/rand"
-	"iter"
 	"mime"
 	"net/http"
 	"net/url"
@@ -98,7 +97,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 	if err != nil {
 		return object.Info{}, err
 	}
-	sums := newSummer(s.checksum())
+	sums := s.summer(s.checksum())
 	s.hold(src, size, sums.crc)
 	first, ended, err := collect(ctx, src, size, sums.take)
 	if err != nil {
@@ -144,7 +143,9 @@ func (s *Store) putWhole(
 	hash := info.SHA256
 	switch s.config.Checksum {
 	case checksumOff:
-		hash = unsigned
+		if !s.signs() {
+			hash = unsigned
+		}
 	case checksumCRC32, checksumCRC64, checksumSHA256:
 		one := newSummer(s.config.Checksum)
 		for _, block := range body.blocks {
@@ -160,9 +161,13 @@ func (s *Store) putWhole(
 			in.ChecksumSHA256 = sums.checksum
 		}
 	}
-	if !opts.Overwrite {
-		in.IfNoneMatch = aws.String("*")
+	if err := s.createsOnly(ctx, opts, byPut); err != nil {
+		return object.Info{}, err
 	}
+	if there, done, err := s.looksFirst(ctx, info, opts); done {
+		return there, err
+	}
+	in.IfNoneMatch = s.ifNoneMatch(opts)
 	for attempt := 0; ; attempt++ {
 		about := &request{hash: hash, part: body}
 		_, err := perform(ctx, about, in, s.client.putObject)
@@ -208,13 +213,19 @@ func (s *Store) settle(
 		return object.Info{}, false, failed // the rival is gone again, or has not finished
 	case missing || opts.Overwrite:
 		return object.Info{}, true, failed
-	case there.SHA256 == "" && there.Size == put.Size:
+	}
+	info, err := s.same(ctx, there, put)
+	return info, true, err
+}
+
+// same is object.Same, also where the server knows no SHA-256 of what is there.
+func (s *Store) same(ctx context.Context, there, put object.Info) (_ object.Info, err error) {
+	if there.SHA256 == "" && there.Size == put.Size {
 		if there, err = s.digest(ctx, put.Key); err != nil {
-			return object.Info{}, true, err
+			return object.Info{}, err
 		}
 	}
-	info, err := object.Same(there, put)
-	return info, true, err
+	return object.Same(there, put)
 }
 
 // digest reads an object of which the server knows no SHA-256.
@@ -241,13 +252,43 @@ func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
 
 // look asks for an object, and for the upload that it came by.
 func (s *Store) look(ctx context.Context, key string) (object.Info, string, error) {
-	out, err := perform(ctx, &request{}, &sdk.HeadObjectInput{Bucket: s.bucket(), Key: s.path(key)}, s.client.headObject)
+	out, err := s.head(ctx, key)
 	if err != nil {
 		return object.Info{}, "", err
 	}
-	info := object.Info{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)}
+	info := object.Info{Key: key, Size: *out.ContentLength, Modified: aws.ToTime(out.LastModified)}
 	known(&info, out.ETag, out.Metadata)
 	return info, info.Version, nil
+}
+
+// head describes an object. Where a proxy has dropped its size, a range of a byte tells that.
+func (s *Store) head(ctx context.Context, key string) (*sdk.HeadObjectOutput, error) {
+	out, err := perform(ctx, &request{}, &sdk.HeadObjectInput{Bucket: s.bucket(), Key: s.path(key)}, s.client.headObject)
+	if err != nil || out.ContentLength != nil {
+		return out, err
+	}
+	in := &sdk.GetObjectInput{Bucket: s.bucket(), Key: s.path(key), Range: aws.String("bytes=0-0")}
+	first, err := perform(ctx, &request{}, in, s.client.getObject)
+	if refusedWith(err, http.StatusRequestedRangeNotSatisfiable) {
+		out.ContentLength = new(int64) // there is no first byte
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	_ = first.Body.Close()
+	part, ranged := extentOf(first.ContentRange)
+	switch {
+	case !sameTag(*first.ETag, *out.ETag):
+		return nil, unlikeS3("two ETags of one object")
+	case ranged && part.size >= 0:
+		out.ContentLength = &part.size
+	case !ranged && first.ContentLength != nil:
+		out.ContentLength = first.ContentLength
+	default:
+		return nil, unlikeS3("an object without a size")
+	}
+	return out, nil
 }
 
 // known notes what the answer to a request tells of an object.
@@ -312,7 +353,7 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err erro
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{Objects: keys, Quiet: aws.Bool(true)}}
+	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{Objects: keys}}
 	out, err := perform(ctx, &request{md5: true}, in, s.client.deleteObjects)
 	if object.CodeOf(err) == object.Refused { // some stores have no such request
 		return nil, object.DeleteEach(ctx, s, batch)
@@ -320,77 +361,33 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err erro
 	if err != nil {
 		return nil, err
 	}
+	told := map[string]bool{}
+	for _, one := range out.Deleted {
+		told[aws.ToString(one.Key)] = true
+	}
 	for _, one := range out.Errors {
+		told[aws.ToString(one.Key)] = true
 		code := aws.ToString(one.Code)
 		failed := answer(code, http.StatusInternalServerError)
-		if failed.Code == object.NotFound {
+		if failed.Code == object.NotFound || kept != nil {
 			continue
 		}
 		failed.Key = strings.TrimPrefix(aws.ToString(one.Key), s.config.Prefix)
 		failed.Message = describe(code, aws.ToString(one.Message), http.StatusOK, nil)
-		return failed, nil
+		kept = failed
 	}
-	return nil, nil
+	for _, one := range keys { // what the answer leaves out is asked for again
+		if key := *one.Key; !told[key] {
+			if err := s.Delete(ctx, strings.TrimPrefix(key, s.config.Prefix)); err != nil {
+				return kept, err
+			}
+		}
+	}
+	return kept, nil
 }
 
 // noXML are the characters of legal keys that XML has no form for.
 const noXML = "\ufffe\uffff"
-
-// List implements object.Store.
-func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) {
-	var found []object.Info
-	for info, err := range s.list(ctx, prefix, "") {
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, info)
-	}
-	return found, nil
-}
-
-// list gives the objects below a prefix whose keys come after a text.
-func (s *Store) list(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
-	return func(yield func(object.Info, error) bool) {
-		s.client.hold()
-		defer s.client.release()
-		in := &sdk.ListObjectsV2Input{
-			Bucket: s.bucket(), Prefix: s.path(prefix),
-			EncodingType: types.EncodingTypeUrl,
-		}
-		if after != "" {
-			in.StartAfter = s.path(after)
-		}
-		for {
-			page, err := perform(ctx, &request{}, in, s.client.listObjects)
-			if err != nil {
-				yield(object.Info{}, err)
-				return
-			}
-			for _, one := range page.Contents {
-				path, ok := decoded(one.Key, page.EncodingType)
-				if page.EncodingType != types.EncodingTypeUrl && strings.ContainsAny(*in.Prefix, noXML) {
-					// The server has not encoded what XML cannot hold: the prefix came back damaged.
-					depth := strings.Count(*in.Prefix, "/")
-					path = *in.Prefix + strings.SplitN(path, "/", depth+1)[depth]
-				}
-				key, ours := strings.CutPrefix(path, s.config.Prefix)
-				if !ok || !ours || object.CheckKey(key) != nil {
-					continue // no object of ours: no key can name it
-				}
-				info := object.Info{
-					Key: key, Size: aws.ToInt64(one.Size), ETag: aws.ToString(one.ETag), Modified: aws.ToTime(one.LastModified),
-				}
-				if !yield(info, nil) {
-					return
-				}
-			}
-			if !aws.ToBool(page.IsTruncated) || aws.ToString(page.NextContinuationToken) == "" {
-				return
-			}
-			in.ContinuationToken = page.NextContinuationToken
-		}
-	}
-}
 
 // decoded gives a key of an answer as it is.
 func decoded(key *string, encoding types.EncodingType) (string, bool) {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -40,6 +42,7 @@ type stream struct {
 	lent   chan room     // what is not being filled yet
 	here   atomic.Int64  // when it has read last, by the clock
 	direct bool          // it may take bytes itself
+	left   bool          // whether the first body was left to it
 
 	turn   sync.Mutex // held by who takes bytes from the body
 	next   int64      // the next byte to be fetched
@@ -79,7 +82,10 @@ func (r *reader) start(
 		s.direct = true
 		s.here.Store(clock())
 		s.adopt(body)
+		s.left = s.body != nil
 		go s.run(body)
+	case body == nil: // a jump, on Python's own thread
+		go s.run(nil)
 	case came != nil && came.came():
 		s.run(body)
 	default:
@@ -351,11 +357,19 @@ func (s *stream) reopen() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if total, ok := totalSize(out.ContentRange); !ok || total != r.info.Size {
-		_ = out.Body.Close()
-		return nil, object.Errorf(object.Refused, "the server does not give a part of an object, only all of it")
+	part, ok := extentOf(out.ContentRange)
+	switch {
+	case !ok:
+		err = object.Errorf(object.Refused, "the server does not give a part of an object, only all of it")
+	case part.size >= 0 && part.size != r.info.Size || part.end != s.until:
+		err = r.replaced()
+	case aws.ToString(out.ContentEncoding) != r.coded && r.coded+aws.ToString(out.ContentEncoding) != "identity":
+		err = unlikeS3("parts of an object in different encodings")
+	default:
+		return out.Body, nil
 	}
-	return out.Body, nil
+	_ = out.Body.Close()
+	return nil, err
 }
 
 // fetch fills blocks from a body until the range ends, unless the reader takes the bytes itself.
@@ -417,18 +431,33 @@ func (s *stream) fill(into room, body io.Reader) (more bool, err error) {
 	if err, s.broken = s.broken, nil; err == nil {
 		n, err = io.ReadFull(body, want)
 	}
+	more = s.next+int64(n) < s.until
+	if !more {
+		// Past the end of the body, so that its connection can be used again.
+		if err = s.end(body); err != nil {
+			n = 0 // what has come is not what was announced
+		}
+	}
 	if n == 0 && !block.Lent() {
 		s.free <- block
 	} else {
 		s.next += int64(n)
 		s.filled <- chunk{block: block, data: want[:n]}
 	}
-	if s.next < s.until {
-		return err == nil, err
+	return more && err == nil, err
+}
+
+// end reads the end of a body. Behind that of an object nothing may come.
+func (s *stream) end(body io.Reader) error {
+	var extra [1]byte
+	came, ok := body.(*rest)
+	if ok {
+		came.hurry()
 	}
-	var end [1]byte
-	_, _ = body.Read(end[:]) // past the end of the body, so that its connection can be used again
-	return false, nil
+	if n, _ := body.Read(extra[:]); n > 0 && ok && came.size < 0 && s.until == s.reader.info.Size {
+		return unlikeS3("more of an object than it has")
+	}
+	return nil
 }
 
 // block gives one that came back, a new one while there is budget, or waits.

@@ -42,7 +42,22 @@ type summer struct {
 	part      uint64
 	size      int64 // of the part, in bytes
 	whole     uint64
-	digest    hash.Hash // of the other algorithms, per part
+	digest    hash.Hash // per part, of other algorithms or for the signature
+}
+
+// summer computes what goes with the parts of an object by an algorithm. Over plain http to another machine the payload is
+// signed besides, unless the option names a checksum: a relay that changes bytes can mend any other checksum.
+func (s *Store) summer(algorithm string) *summer {
+	made := newSummer(algorithm)
+	if s.signs() && made.digest == nil {
+		made.digest = sha256.New()
+	}
+	return made
+}
+
+// signs tells whether the signature is over the payload where a checksum would do.
+func (s *Store) signs() bool {
+	return s.client.exposed && (s.config.Checksum == checksumAuto || s.config.Checksum == checksumOff)
 }
 
 func newSummer(algorithm string) *summer {
@@ -60,34 +75,33 @@ func newSummer(algorithm string) *summer {
 
 func (s *summer) take(block object.Block) {
 	bytes := block.Bytes()
-	switch {
-	case s.crc != nil:
+	if s.digest != nil {
+		s.digest.Write(bytes)
+	}
+	if s.crc != nil {
 		sum, ok := block.Checksum()
 		if !ok {
 			sum = s.crc.update(0, bytes)
 		}
 		s.part = s.crc.join(s.part, sum, int64(len(bytes)))
 		s.size += int64(len(bytes))
-	case s.digest != nil:
-		s.digest.Write(bytes)
 	}
 }
 
 // cut gives the sums of the part that was taken since the last one.
 func (s *summer) cut() sums {
-	switch {
-	case s.crc != nil:
-		s.whole = s.crc.join(s.whole, s.part, s.size)
-		part := s.crc.text(s.part)
-		s.part, s.size = 0, 0
-		return sums{algorithm: s.algorithm, checksum: part, hash: unsigned}
-	case s.digest != nil:
+	part := sums{algorithm: s.algorithm, hash: unsigned}
+	if s.digest != nil {
 		sum := s.digest.Sum(nil)
 		s.digest.Reset()
-		return sums{algorithm: s.algorithm, checksum: base64Of(sum), hash: hex.EncodeToString(sum)}
-	default:
-		return sums{algorithm: s.algorithm, hash: unsigned}
+		part.hash, part.checksum = hex.EncodeToString(sum), base64Of(sum)
 	}
+	if s.crc != nil {
+		s.whole = s.crc.join(s.whole, s.part, s.size)
+		part.checksum = s.crc.text(s.part)
+		s.part, s.size = 0, 0
+	}
+	return part
 }
 
 func base64Of(sum []byte) *string {
@@ -147,6 +161,15 @@ func copiedSums(algorithm string, result *types.CopyPartResult) sums {
 		found.checksum = nil
 	}
 	return found
+}
+
+// withoutSums takes all checksums out of a request that ends an upload.
+func withoutSums(in *sdk.CompleteMultipartUploadInput) {
+	in.ChecksumCRC32, in.ChecksumCRC64NVME, in.ChecksumType = nil, nil, ""
+	for i := range in.MultipartUpload.Parts {
+		part := &in.MultipartUpload.Parts[i]
+		part.ChecksumCRC32, part.ChecksumCRC64NVME, part.ChecksumSHA256 = nil, nil, nil
+	}
 }
 
 func (s *summer) onComplete(in *sdk.CompleteMultipartUploadInput) {

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,11 +16,6 @@ import (
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
-
-// Walk implements object.Sweeper.
-func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
-	return s.list(ctx, "", after)
-}
 
 // Unfinished implements object.Sweeper: the multipart uploads below the prefix.
 //
@@ -46,7 +42,7 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 		}
 		for {
 			if err != nil {
-				yield(object.Unfinished{}, err)
+				yield(object.Unfinished{}, unlooked("unfinished uploads", err))
 				return
 			}
 			for _, one := range found {
@@ -57,7 +53,10 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 			if next == "" {
 				return
 			}
-			found, next, err = s.uploads(ctx, prefix, next)
+			before := next
+			if found, next, err = s.uploads(ctx, prefix, next); err == nil && next != "" && next <= before {
+				err = unlikeS3("a listing of uploads that does not go on")
+			}
 		}
 	}
 }
@@ -78,19 +77,22 @@ func (s *Store) uploads(ctx context.Context, prefix, marker string) (found []obj
 	}
 	listed := make([]object.Unfinished, 0, len(page.Uploads))
 	for _, one := range page.Uploads {
-		if path, ok := decoded(one.Key, page.EncodingType); ok {
+		if path, ok := decoded(one.Key, page.EncodingType); ok && given(one.UploadId) {
 			listed = append(listed, object.Unfinished{
 				Key: path, ID: aws.ToString(one.UploadId), Modified: aws.ToTime(one.Initiated),
 			})
 		}
 	}
-	if aws.ToBool(page.IsTruncated) && len(listed) > 0 {
+	if aws.ToBool(page.IsTruncated) {
+		if len(listed) == 0 {
+			return nil, "", unlikeS3("a listing of uploads that does not go on")
+		}
 		last := listed[len(listed)-1].Key
 		if whole := slices.IndexFunc(listed, func(one object.Unfinished) bool { return one.Key == last }); whole > 0 {
 			listed = listed[:whole]
 		}
 		next = listed[len(listed)-1].Key
-		if next <= marker || next > s.config.Prefix && !strings.HasPrefix(next, s.config.Prefix) {
+		if next > s.config.Prefix && !strings.HasPrefix(next, s.config.Prefix) {
 			next = "" // nothing of ours comes after it
 		}
 	}
@@ -111,26 +113,42 @@ func (s *Store) Inspect(ctx context.Context, upload *object.Unfinished) error {
 	defer s.client.release()
 	in := &sdk.ListPartsInput{Bucket: s.bucket(), Key: s.path(upload.Key), UploadId: &upload.ID}
 	upload.Size = 0
-	for {
+	for last := 0; ; {
 		page, err := perform(ctx, &request{}, in, s.client.listParts)
 		if gone(err) {
 			return object.Errorf(object.NotFound, "the upload has ended")
 		}
 		if err != nil {
-			return err
+			return unlooked("the parts of unfinished uploads", err)
 		}
 		for _, part := range page.Parts {
 			upload.Size += aws.ToInt64(part.Size)
-			if modified := aws.ToTime(part.LastModified); modified.After(upload.Modified) {
+			if part.LastModified == nil {
+				upload.Modified = time.Time{} // it may be young
+				return nil
+			}
+			if modified := *part.LastModified; modified.After(upload.Modified) {
 				upload.Modified = modified
 			}
 		}
-		next := aws.ToString(page.NextPartNumberMarker)
-		if !aws.ToBool(page.IsTruncated) || next == "" || next == aws.ToString(in.PartNumberMarker) {
+		if !aws.ToBool(page.IsTruncated) {
 			return nil
 		}
-		in.PartNumberMarker = &next
+		next, err := strconv.Atoi(aws.ToString(page.NextPartNumberMarker))
+		if err != nil || next <= last || next > mostParts {
+			return unlikeS3("a listing of parts that does not go on")
+		}
+		last, in.PartNumberMarker = next, page.NextPartNumberMarker
 	}
+}
+
+// unlooked tells a store that cannot, or does not let us, list something: a sweep goes on without.
+func unlooked(what string, err error) error {
+	failed, ok := errors.AsType[*object.Error](err)
+	if !ok || !slices.Contains([]int{http.StatusNotImplemented, http.StatusMethodNotAllowed, http.StatusForbidden}, failed.Status) {
+		return err
+	}
+	return &object.Unseen{What: what, Why: failed}
 }
 
 // Abandon implements object.Sweeper.

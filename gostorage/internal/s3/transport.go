@@ -73,6 +73,12 @@ func (t *transport) do(
 		}
 		old := l.served > 0
 		response, err := l.exchange(ctx, request, body, patience, t.over)
+		if err == nil && response.StatusCode == http.StatusExpectationFailed && request.Header.Get("Expect") != "" {
+			_ = response.Body.Close()
+			request.Header.Del("Expect") // it is not signed
+			repeated()
+			continue
+		}
 		if err == nil || !old || ctx.Err() != nil {
 			return response, err
 		}
@@ -99,7 +105,7 @@ func (t *transport) take(ctx context.Context) (*line, error) {
 		t.idle[last] = nil
 		t.idle = t.idle[:last]
 		t.mu.Unlock()
-		if time.Since(l.since) < t.keep && l.conn.idle() {
+		if time.Since(l.since) < t.keep && !l.said(time.Now()) { // also nothing that nobody has asked for
 			return l, nil
 		}
 		_ = l.stream.Close()

@@ -44,6 +44,9 @@ func wholeBlocks(size int64) int64 {
 // partSize plans an upload of so many bytes, -1 for unknown.
 func (s *Store) partSize(size int64) (int64, error) {
 	part := wholeBlocks(s.config.PartSize)
+	if size > object.MaxSize {
+		return 0, object.Errorf(object.Refused, "an object has at most %d bytes", int64(object.MaxSize))
+	}
 	if size > part*mostParts {
 		part = wholeBlocks((size + mostParts - 1) / mostParts)
 		if part > max(mostGrown, s.config.PartSize) {
@@ -63,6 +66,7 @@ type upload struct {
 	started time.Time // of the first attempt to create it
 	orphans bool      // whether an attempt may have created one that we know nothing of
 	cut     atomic.Bool
+	plain   atomic.Bool // the server has refused the checksum of a part: it gets none of the whole
 	sums    *summer
 	parts   []*types.CompletedPart
 }
@@ -103,6 +107,9 @@ func (u *upload) end(ctx context.Context, info object.Info, opts object.PutOptio
 // them again.
 func (u *upload) create(ctx context.Context, summed []object.Block, sum string, opts object.PutOptions) error {
 	s := u.store
+	if err := s.createsOnly(ctx, opts, byUpload); err != nil {
+		return err
+	}
 	in := &sdk.CreateMultipartUploadInput{
 		Bucket: s.bucket(), Key: s.path(u.key), ContentType: contentType(opts),
 		Metadata:             s.metadata(opts, object.Info{SHA256: sum, Version: u.nonce}),
@@ -113,7 +120,7 @@ func (u *upload) create(ctx context.Context, summed []object.Block, sum string, 
 	about := &request{}
 	u.started = time.Now()
 	out, err := perform(ctx, about, in, s.client.createUpload)
-	if unknown(err) && s.config.Checksum == checksumAuto && in.ChecksumAlgorithm != "" {
+	if in.ChecksumAlgorithm != "" && s.stumbles(err) {
 		u.sums = newSummer(checksumSigned)
 		for _, block := range summed {
 			u.sums.take(block)
@@ -184,6 +191,17 @@ func (u *upload) part(ctx context.Context, p *part, done *types.CompletedPart) e
 	}
 	p.sums.onPart(in)
 	out, err := perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart)
+	if p.sums.algorithm == checksumCRC64 && s.stumbles(err) {
+		again := newSummer(checksumSigned)
+		for _, block := range p.blocks {
+			again.take(block)
+		}
+		p.sums, in.ChecksumCRC64NVME = again.cut(), nil
+		if out, err = perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart); err == nil {
+			s.refused.Store(true)
+			u.plain.Store(true)
+		}
+	}
 	if err != nil {
 		u.cut.Store(true)
 		return err
@@ -208,17 +226,57 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	}
 	u.sums.onComplete(in)
-	if !opts.Overwrite {
-		in.IfNoneMatch = aws.String("*")
+	if u.plain.Load() {
+		withoutSums(in)
 	}
+	there, done, err := s.looksFirst(ctx, info, opts)
+	if done {
+		return there, err
+	}
+	in.IfNoneMatch = s.ifNoneMatch(opts)
 	about := &request{patience: s.patience(info.Size)}
-	_, err := perform(ctx, about, in, s.client.completeUpload)
+	out, err := perform(ctx, about, in, s.client.completeUpload)
+	if u.sums.algorithm == checksumCRC64 && !u.plain.Load() && s.stumbles(err) {
+		withoutSums(in)
+		if out, err = perform(ctx, about, in, s.client.completeUpload); err == nil {
+			s.refused.Store(true)
+			u.plain.Store(true)
+		}
+	}
 	if err == nil {
 		u.id = nil // it is no more
-		return info, nil
+		return info, u.judge(ctx, info, out)
 	}
-	there, _, err := s.settle(ctx, err, about.attempts, info, u.nonce, opts)
+	there, _, err = s.settle(ctx, err, about.attempts, info, u.nonce, opts)
 	return there, err
+}
+
+// judge compares the checksum that the server tells of the object with ours, since readers go by it. One that differs is
+// either nonsense, and then not gone by, or of other bytes: reading them decides.
+func (u *upload) judge(ctx context.Context, info object.Info, out *sdk.CompleteMultipartUploadOutput) error {
+	s := u.store
+	if u.sums.crc != crc64NVME || u.plain.Load() {
+		return nil
+	}
+	told := out.ChecksumCRC64NVME
+	if told == nil && !s.client.judged.Swap(true) {
+		in := &sdk.HeadObjectInput{Bucket: s.bucket(), Key: s.path(u.key), ChecksumMode: types.ChecksumModeEnabled}
+		if head, err := perform(ctx, &request{}, in, s.client.headObject); err == nil && head.ChecksumType == types.ChecksumTypeFullObject {
+			told = head.ChecksumCRC64NVME
+		}
+	}
+	if sum, ok := crc64NVME.value(told); !ok || sum == u.sums.whole {
+		return nil
+	}
+	there, err := s.digest(ctx, u.key)
+	if err == nil && there.SHA256 != info.SHA256 {
+		_ = s.Delete(ctx, u.key)
+		err = object.Errorf(object.Mismatch, "the server has stored other bytes than were sent")
+	}
+	if err == nil {
+		s.client.miscounts.Store(true)
+	}
+	return err
 }
 
 // undo aborts what there is of the upload. It goes on when the transfer was cancelled, for a short time of its own.

@@ -1,0 +1,389 @@
+package s3
+
+import (
+	"bytes"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// Every answer is compared here with what was asked, before anything depends on it: one function for each operation.
+
+// strangeError is why a success is none that an S3 store would tell of: a page of a proxy, a gateway that knows less.
+type strangeError struct{ why string }
+
+func (e *strangeError) Error() string {
+	return "the endpoint does not answer like S3 (" + e.why + "): is endpoint_url that of an S3 store, or is a proxy in front of it?"
+}
+
+func strange(format string, args ...any) error { return &strangeError{fmt.Sprintf(format, args...)} }
+
+// unlikeS3 is that error in the form that leaves this side.
+func unlikeS3(why string) error { return network(strange("%s", why)) }
+
+const (
+	// longestError and longestPage in bytes bound what an answer may say: a page of a listing has 1,000 keys of 1,024 bytes.
+	longestError = 1 << 20
+	longestPage  = 16 << 20
+)
+
+// gather reads the whole body of an answer that is no object, within bounds of size and time, and frees its connection.
+func gather(response *http.Response) ([]byte, error) {
+	most := longestPage
+	if response.StatusCode/100 != 2 {
+		most = longestError
+	}
+	if came, ok := response.Body.(*rest); ok {
+		came.hurry()
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, int64(most)+1))
+	_ = response.Body.Close()
+	switch {
+	case err != nil && response.StatusCode/100 == 2:
+		return nil, err
+	case len(text) > most:
+		return nil, strange("an answer of more than %d bytes", most)
+	}
+	response.Body = io.NopCloser(bytes.NewReader(text))
+	return text, nil
+}
+
+// document reads the answer of an operation whose success is an XML document. One with another root is no success; one
+// that is an error is one, whatever its status.
+func document(response *http.Response, root string) error {
+	if response.StatusCode != http.StatusOK {
+		return strange("status %d", response.StatusCode)
+	}
+	text, err := gather(response)
+	if err != nil {
+		return err
+	}
+	switch found := rootOf(text); found {
+	case root:
+		return nil
+	case "Error":
+		response.StatusCode = http.StatusInternalServerError
+		return nil
+	case "":
+		return strange("no %s", root)
+	default:
+		return strange("a document of another kind in place of %s", root)
+	}
+}
+
+// rootOf gives the name of a document's first element, "" if it has none.
+func rootOf(text []byte) string {
+	decoder := xml.NewDecoder(bytes.NewReader(text))
+	decoder.Strict = false
+	for {
+		token, err := decoder.RawToken()
+		if err != nil {
+			return ""
+		}
+		if start, ok := token.(xml.StartElement); ok {
+			return start.Name.Local
+		}
+	}
+}
+
+// given are what requests must have: an empty one would make another request of it.
+func given(texts ...*string) bool {
+	return !slices.ContainsFunc(texts, func(text *string) bool { return aws.ToString(text) == "" })
+}
+
+// strong gives an ETag in the form in which conditions take it: a proxy that may compress weakens it.
+func strong(etag *string) *string {
+	if etag == nil {
+		return nil
+	}
+	opaque := strings.TrimPrefix(*etag, "W/")
+	return &opaque
+}
+
+// sameTag compares what two ETags are about. Some stores leave the quotes out, here and there.
+func sameTag(one, other string) bool { return bare(one) == bare(other) }
+
+func bare(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }
+
+// tag is what every answer has that tells of an object. One without it is no answer of S3, whatever its status.
+func tag(response *http.Response) (*string, error) {
+	if found := header(response, "Etag"); found != nil && bare(*found) != "" {
+		return strong(found), nil
+	}
+	return nil, strange("an object without an ETag")
+}
+
+// stored judges the answer to a body: an ETag and nothing else.
+func stored(response *http.Response) (*string, error) {
+	if response.StatusCode != http.StatusOK {
+		return nil, strange("status %d", response.StatusCode)
+	}
+	if response.ContentLength != 0 {
+		text, err := gather(response)
+		if err != nil {
+			return nil, err
+		}
+		if len(text) > 0 {
+			return nil, strange("a page in place of nothing")
+		}
+	}
+	return tag(response)
+}
+
+func readPut(_ *sdk.PutObjectInput, response *http.Response) (*sdk.PutObjectOutput, error) {
+	etag, err := stored(response)
+	return &sdk.PutObjectOutput{ETag: etag}, err
+}
+
+func readPart(_ *sdk.UploadPartInput, response *http.Response) (*sdk.UploadPartOutput, error) {
+	etag, err := stored(response)
+	return &sdk.UploadPartOutput{ETag: etag}, err
+}
+
+// removed judges the answer to a delete, which has no body.
+func removed(response *http.Response) error {
+	switch response.StatusCode {
+	case http.StatusNoContent:
+		return nil
+	case http.StatusOK: // of some stores
+		if text, err := gather(response); err != nil || len(text) == 0 {
+			return err
+		}
+		return strange("a page in place of nothing")
+	default:
+		return strange("status %d", response.StatusCode)
+	}
+}
+
+func readDelete(_ *sdk.DeleteObjectInput, response *http.Response) (*sdk.DeleteObjectOutput, error) {
+	return &sdk.DeleteObjectOutput{}, removed(response)
+}
+
+func readAbort(_ *sdk.AbortMultipartUploadInput, response *http.Response) (*sdk.AbortMultipartUploadOutput, error) {
+	return &sdk.AbortMultipartUploadOutput{}, removed(response)
+}
+
+// readHead leaves the length out where the answer does: proxies drop it.
+func readHead(_ *sdk.HeadObjectInput, response *http.Response) (*sdk.HeadObjectOutput, error) {
+	if response.StatusCode != http.StatusOK {
+		return nil, strange("status %d", response.StatusCode)
+	}
+	etag, err := tag(response)
+	if err != nil {
+		return nil, err
+	}
+	out := &sdk.HeadObjectOutput{
+		ETag: etag, Metadata: metadataOf(response), LastModified: modified(response),
+		ContentEncoding:   header(response, "Content-Encoding"),
+		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
+		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
+	}
+	if response.ContentLength >= 0 {
+		out.ContentLength = &response.ContentLength
+		err = checkSize(response.ContentLength)
+	}
+	return out, err
+}
+
+// checkSize refuses what can be no object's size.
+func checkSize(size int64) error {
+	if size < 0 || size > object.MaxSize {
+		return strange("an object of %d bytes", size)
+	}
+	return nil
+}
+
+// readGet takes a part of an object for the range that was asked for only if it says so, and all of it only if nothing
+// says that it is a part. The length is left out where the answer does so.
+func readGet(in *sdk.GetObjectInput, response *http.Response) (*sdk.GetObjectOutput, error) {
+	etag, err := tag(response)
+	if err != nil {
+		return nil, err
+	}
+	out := &sdk.GetObjectOutput{
+		Body: response.Body, ContentRange: header(response, "Content-Range"), ETag: etag, Metadata: metadataOf(response),
+		LastModified: modified(response), ContentEncoding: header(response, "Content-Encoding"),
+		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
+		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
+	}
+	if response.ContentLength >= 0 {
+		out.ContentLength = &response.ContentLength
+		if err := checkSize(response.ContentLength); err != nil {
+			return nil, err
+		}
+	}
+	switch response.StatusCode {
+	case http.StatusOK:
+		if out.ContentRange != nil {
+			return nil, strange("a part of an object as all of it")
+		}
+	case http.StatusPartialContent:
+		if in.Range == nil {
+			return nil, strange("a part of an object where all of it was asked for")
+		}
+		return out, checkRange(*in.Range, out)
+	default:
+		return nil, strange("status %d", response.StatusCode)
+	}
+	return out, nil
+}
+
+// extent is a run of an object, whose size is -1 where it is not told.
+type extent struct{ start, end, size int64 }
+
+// extentOf reads a Content-Range such as "bytes 0-9/10".
+func extentOf(contentRange *string) (extent, bool) {
+	span, total, sized := strings.Cut(strings.TrimPrefix(aws.ToString(contentRange), "bytes "), "/")
+	first, last, ok := strings.Cut(span, "-")
+	start, one := number(first)
+	end, two := number(last)
+	found := extent{start, end + 1, -1}
+	if !ok || !sized || !one || !two || start > end || !strings.HasPrefix(*contentRange, "bytes ") {
+		return extent{}, false
+	}
+	if total != "*" {
+		if found.size, ok = number(total); !ok || found.end > found.size {
+			return extent{}, false
+		}
+	}
+	return found, true
+}
+
+// number reads digits, of no more than an object has bytes.
+func number(text string) (int64, bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
+	value, err := strconv.ParseInt(text, 10, 64)
+	return value, err == nil && value <= object.MaxSize
+}
+
+// checkRange compares the range of an answer with the one that was asked for, such as "bytes=0-9" or "bytes=5-".
+func checkRange(asked string, out *sdk.GetObjectOutput) error {
+	got, ok := extentOf(out.ContentRange)
+	if !ok {
+		return strange("a part of an object that does not say which")
+	}
+	first, last, _ := strings.Cut(strings.TrimPrefix(asked, "bytes="), "-")
+	start, _ := number(first)
+	end := got.size
+	if until, bounded := number(last); bounded && (end < 0 || until < end) {
+		end = until + 1
+	}
+	switch {
+	case got.start != start, end >= 0 && got.end != end && (got.size >= 0 || got.end > end):
+		return strange("another part of an object than was asked for")
+	case out.ContentLength != nil && *out.ContentLength != got.end-got.start:
+		return strange("a part of an object with other bytes than it says")
+	}
+	return nil
+}
+
+func checkCreate(_ *sdk.CreateMultipartUploadInput, out *sdk.CreateMultipartUploadOutput) error {
+	if !given(out.UploadId) {
+		return strange("an upload without an UploadId")
+	}
+	return nil
+}
+
+func checkComplete(_ *sdk.CompleteMultipartUploadInput, out *sdk.CompleteMultipartUploadOutput) error {
+	if !given(out.ETag) {
+		return strange("an object without an ETag")
+	}
+	return nil
+}
+
+func checkCopyPart(_ *sdk.UploadPartCopyInput, out *sdk.UploadPartCopyOutput) error {
+	if out.CopyPartResult == nil {
+		return nil // taken for a part without bytes: this store knows no copies
+	}
+	if !given(out.CopyPartResult.ETag) {
+		return strange("a part without an ETag")
+	}
+	out.CopyPartResult.ETag = strong(out.CopyPartResult.ETag)
+	return nil
+}
+
+func checkCopy(_ *sdk.CopyObjectInput, out *sdk.CopyObjectOutput) error {
+	if out.CopyObjectResult != nil && !given(out.CopyObjectResult.ETag) {
+		return strange("an object without an ETag")
+	}
+	return nil
+}
+
+// checkList keeps of a page what was asked for: keys below the prefix.
+func checkList(in *sdk.ListObjectsV2Input, page *sdk.ListObjectsV2Output) error {
+	for i := range page.Contents {
+		one := &page.Contents[i]
+		one.ETag = strong(one.ETag)
+		if one.Size == nil {
+			return strange("a listing without sizes")
+		}
+		if err := checkSize(*one.Size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkParts(_ *sdk.ListPartsInput, page *sdk.ListPartsOutput) error {
+	for _, one := range page.Parts {
+		if err := checkSize(aws.ToInt64(one.Size)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noResult tells an answer to a copy that a store gives that took it for a put of nothing.
+func noResult(response *http.Response) bool {
+	return response.StatusCode == http.StatusOK && response.ContentLength == 0 && response.Header.Get("Etag") != ""
+}
+
+func modified(response *http.Response) *time.Time {
+	at, err := http.ParseTime(response.Header.Get("Last-Modified"))
+	if err != nil {
+		return nil
+	}
+	return &at
+}
+
+// asError makes an error of what stands against calling an answer a success.
+func asError(response *http.Response, err error) error {
+	return &smithyhttp.ResponseError{Response: &smithyhttp.Response{Response: response}, Err: err}
+}
+
+// header gives a header by its canonical name, or nil.
+func header(response *http.Response, name string) *string {
+	if values := response.Header[name]; len(values) > 0 {
+		return &values[0]
+	}
+	return nil
+}
+
+func metadataOf(response *http.Response) map[string]string {
+	var found map[string]string
+	for name, values := range response.Header {
+		if rest, ok := strings.CutPrefix(name, "X-Amz-Meta-"); ok {
+			if found == nil {
+				found = map[string]string{}
+			}
+			found[strings.ToLower(rest)] = values[0]
+		}
+	}
+	return found
+}
+
+func told(text string) string { return text }

@@ -1,0 +1,194 @@
+package s3
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+const (
+	// mostFruitless bounds the pages in a row that name nothing new: some stores have empty ones.
+	mostFruitless = 100
+	// mostUnordered bounds what is held of a listing that comes in no order, some 200 bytes each.
+	mostUnordered = 1_000_000
+)
+
+// List implements object.Store.
+func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) {
+	s.client.hold()
+	defer s.client.release()
+	return (&listing{store: s, prefix: prefix}).all(ctx, nil)
+}
+
+// Walk implements object.Sweeper. A page is given once the next one has come and goes on behind it: some stores list in no
+// order, and then all of it is held and sorted.
+func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
+	return func(yield func(object.Info, error) bool) {
+		s.client.hold()
+		defer s.client.release()
+		l := &listing{store: s, after: after}
+		given := 0
+		give := func(page []object.Info) bool {
+			for _, info := range page {
+				if given++; info.Key > after && !yield(info, nil) {
+					return false
+				}
+			}
+			return true
+		}
+		var page []object.Info
+		last := ""
+		for !s.client.unordered.Load() {
+			next, err := l.next(ctx)
+			if err != nil {
+				yield(object.Info{}, err)
+				return
+			}
+			if !ordered(last, next) {
+				s.client.unordered.Store(true)
+				page = append(page, next...)
+				break
+			}
+			if !give(page) || l.ended && !give(next) || l.ended {
+				return
+			}
+			page = next
+			if len(page) > 0 {
+				last = page[len(page)-1].Key
+			}
+		}
+		if given > 0 {
+			yield(object.Info{}, unlikeS3("a listing in no order"))
+			return
+		}
+		found, err := l.all(ctx, page)
+		if err != nil {
+			yield(object.Info{}, err)
+			return
+		}
+		give(found)
+	}
+}
+
+func byKey(a, b object.Info) int { return strings.Compare(a.Key, b.Key) }
+
+// ordered tells whether a page is in order, and behind the last key of those before.
+func ordered(last string, page []object.Info) bool {
+	return slices.IsSortedFunc(page, byKey) && (len(page) == 0 || last <= page[0].Key)
+}
+
+// listing asks for the objects below a prefix, page by page.
+type listing struct {
+	store         *Store
+	prefix, after string
+	token         *string
+	fruitless     int
+	seen          map[string]bool
+	ended         bool
+}
+
+// all gives those of some pages, and of all that follow, in the order of their keys and each once.
+func (l *listing) all(ctx context.Context, found []object.Info) ([]object.Info, error) {
+	for !l.ended {
+		page, err := l.next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if found = append(found, page...); len(found) > mostUnordered {
+			return nil, object.Errorf(object.Refused,
+				"the store lists more than %d objects in no order: set a temp_prefix with fewer of them", mostUnordered)
+		}
+	}
+	slices.SortFunc(found, byKey)
+	return found, nil
+}
+
+// next gives the next page: objects of ours that no page before has named. A listing that does not go on is an error.
+func (l *listing) next(ctx context.Context) (page []object.Info, err error) {
+	s := l.store
+	in := &sdk.ListObjectsV2Input{
+		Bucket: s.bucket(), Prefix: s.path(l.prefix), EncodingType: types.EncodingTypeUrl, ContinuationToken: l.token,
+	}
+	if l.after != "" && !s.client.unordered.Load() {
+		in.StartAfter = s.path(l.after)
+	}
+	out, err := perform(ctx, &request{}, in, s.client.listObjects)
+	if err != nil {
+		return nil, err
+	}
+	last, fresh := "", false
+	if l.seen == nil {
+		l.seen = map[string]bool{}
+	}
+	known := map[string]bool{}
+	for _, one := range out.Contents {
+		path, ok := decoded(one.Key, out.EncodingType)
+		if out.EncodingType != types.EncodingTypeUrl && strings.ContainsAny(*in.Prefix, noXML) {
+			path, ok = repaired(*in.Prefix, path)
+		}
+		key, ours := strings.CutPrefix(path, s.config.Prefix)
+		if !ok || !ours || !strings.HasPrefix(path, *in.Prefix) {
+			continue // not asked for
+		}
+		last = max(last, key)
+		if l.seen[key] || known[key] {
+			continue
+		}
+		known[key], fresh = true, true
+		if object.CheckKey(key) != nil {
+			continue // no object of ours: no key can name it
+		}
+		info := object.Info{Key: key, Size: *one.Size, ETag: aws.ToString(one.ETag), Modified: aws.ToTime(one.LastModified)}
+		page = append(page, info)
+	}
+	l.remember(known)
+	return page, l.goOn(out, last, fresh)
+}
+
+// remember keeps what a page has named: of a listing in order the last page is enough.
+func (l *listing) remember(known map[string]bool) {
+	if l.store.client.unordered.Load() || l.prefix != "" {
+		for key := range known {
+			l.seen[key] = true
+		}
+		return
+	}
+	l.seen = known
+}
+
+// goOn notes where the next page begins: behind the token, or, if there is none, behind the last key.
+func (l *listing) goOn(page *sdk.ListObjectsV2Output, last string, fresh bool) error {
+	if l.fruitless++; fresh {
+		l.fruitless = 0
+	}
+	token := aws.ToString(page.NextContinuationToken)
+	switch {
+	case !aws.ToBool(page.IsTruncated):
+		l.ended = true
+		return nil
+	case l.fruitless > mostFruitless, token != "" && token == aws.ToString(l.token), token == "" && (!fresh || last <= l.after):
+		return unlikeS3("a listing that does not go on")
+	case token == "":
+		l.token, l.after = nil, last
+	default:
+		l.token = &token
+	}
+	return nil
+}
+
+// repaired puts the prefix into a path in which the server could not give it: XML has no form for some characters.
+func repaired(prefix, path string) (string, bool) {
+	depth := strings.Count(prefix, "/")
+	pieces := strings.SplitN(path, "/", depth+1)
+	if len(pieces) <= depth {
+		return "", false
+	}
+	return prefix + pieces[depth], true
+}
