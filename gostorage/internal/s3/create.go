@@ -62,13 +62,13 @@ func (s *Store) createsOnly(ctx context.Context, opts object.PutOptions, way int
 		known = &refuses
 	}
 	if !*known {
-		return object.Errorf(object.Refused, "this store ignores If-None-Match, so that overwrite=False could replace an object:"+
+		return object.Errorf(object.Refused, "this store knows no If-None-Match, so that overwrite=False could replace an object:"+
 			" give every object a key that never comes twice, or set conditional_writes to %q, which is not atomic", conditionalLook)
 	}
 	return nil
 }
 
-// refusesToReplace tries it, on an object of its own.
+// refusesToReplace tries it, on an object of its own. A store without the condition does not refuse either.
 func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 	probe := ".gostorage-probe-" + rand.Text()
 	defer func() {
@@ -91,7 +91,13 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 		_, err = perform(ctx, &request{}, put, s.client.putObject)
 	}
 	switch code := object.CodeOf(err); {
-	case err == nil, code == object.Refused && refusedWith(err, http.StatusNotImplemented, http.StatusBadRequest):
+	case err == nil:
+		_, _, err := s.look(ctx, probe)
+		if object.CodeOf(err) == object.NotFound {
+			return true, nil // nothing was there to be replaced: it shows nothing
+		}
+		return false, err
+	case refusedWith(err, http.StatusNotImplemented, http.StatusBadRequest):
 		return false, nil
 	case code == object.Exists || code == object.Conflict:
 		return true, nil

@@ -35,6 +35,7 @@ type probe struct {
 
 	silent error  // of a server that gave no answer, or nil
 	small  string // the key of an object that is there
+	tag    string // its ETag
 	listed bool   // whether the server lists uploads by their folder
 }
 
@@ -110,7 +111,7 @@ func (payload) HandleFinalize(
 func once(o *sdk.Options) { o.Retryer = aws.NopRetryer{} }
 
 func (p *probe) examine() ([]object.Finding, error) {
-	found := make([]object.Finding, 0, 20)
+	found := make([]object.Finding, 0, 24)
 	look := func(name string, required bool, look func() object.Finding) bool {
 		finding := object.Examine(name, required, look)
 		found = append(found, finding)
@@ -132,6 +133,9 @@ func (p *probe) examine() ([]object.Finding, error) {
 		look     func() object.Finding
 	}{
 		{"latency", false, p.latency},
+		{"description", true, p.description},
+		{"listing", true, p.listing},
+		{"upload", true, p.upload},
 		{"range", true, p.ranges},
 		{"conditional_put", true, p.conditionalPut},
 		{"conditional_complete", true, p.conditionalComplete},
@@ -197,7 +201,14 @@ func (p *probe) put(key, data, signed string, change func(*sdk.PutObjectInput)) 
 		hash = unsigned
 	}
 	p.keys[key] = true
-	out, err := p.client.PutObject(context.WithValue(p.ctx, hashKey{}, hash), in, once)
+	options := []func(*sdk.Options){once}
+	if s.client.md5.Load() {
+		options = append(options, withMD5)
+	}
+	out, err := p.client.PutObject(context.WithValue(p.ctx, hashKey{}, hash), in, options...)
+	if err == nil && !given(out.ETag) {
+		return nil, unlikeS3("an object without an ETag")
+	}
 	return out, classify(err)
 }
 
@@ -229,7 +240,10 @@ func (p *probe) create(key, algorithm string) (string, error) {
 	if err != nil {
 		return "", classify(err)
 	}
-	id := aws.ToString(out.UploadId)
+	if !given(out.UploadId) {
+		return "", unlikeS3("an upload without an UploadId")
+	}
+	id := *out.UploadId
 	p.uploads[id] = key
 	return id, nil
 }
@@ -246,6 +260,9 @@ func (p *probe) part(id, data, signed, algorithm string) (types.CompletedPart, e
 	out, err := p.client.UploadPart(context.WithValue(p.ctx, hashKey{}, sums.hash), in, once)
 	if err != nil {
 		return done, classify(err)
+	}
+	if !given(out.ETag) {
+		return done, unlikeS3("a part without an ETag")
 	}
 	done.ETag = out.ETag
 	sums.onCompleted(&done)
@@ -279,9 +296,12 @@ func (p *probe) complete(id string, part types.CompletedPart, change func(*sdk.C
 		change(in)
 	}
 	p.keys[key] = true
-	_, err := p.client.CompleteMultipartUpload(p.ctx, in, once)
+	out, err := p.client.CompleteMultipartUpload(p.ctx, in, once)
 	if err == nil {
 		delete(p.uploads, id)
+		if !given(out.ETag) {
+			return unlikeS3("an object without an ETag")
+		}
 	}
 	return classify(err)
 }
