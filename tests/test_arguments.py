@@ -294,7 +294,7 @@ def table():
             TypeError,
             "a bucket is a str",
         )
-    yield "another bucket", lambda adapter: adapter.stat_final("other\n", f"{adapter.prefix}a"), StorageError, r"\\n"
+    yield "another bucket", lambda adapter: adapter.stat_final("other\n", f"{adapter.prefix}a"), StorageError, r"\n"
     yield "no key", lambda adapter: adapter.stat_final(adapter.bucket), TypeError, "a bucket and a key"
     for bad in (None, 5, "s/00001", part()):
         yield f"to join {bad!r:.40}", lambda adapter, bad=bad: adapter.assemble("a", bad), TypeError, "list of parts"
