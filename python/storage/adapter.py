@@ -43,7 +43,7 @@ logger = logging.getLogger("storage")
 class NativeAdapter(StorageAdapter):
     """What every adapter does alike; a kind of store adds its configuration."""
 
-    bucket: str
+    bucket = ""
     carry_digest: bool
     """Whether parts carry the digest of the whole on, from one to the next."""
     prefix = ""

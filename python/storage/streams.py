@@ -105,15 +105,17 @@ def _length_of_body(request: HttpRequest) -> int | None:
                 "the body of the request is chunked, and WSGI gives nothing of it: have the client send Content-Length,"
                 " have the server in front buffer requests, or serve the view by ASGI",
                 code="no_length",
+                op="put",
             )
         if stated.strip("0"):
-            raise StorageError("the request has a Content-Length that is no number", code="no_length")
+            raise StorageError("the request has a Content-Length that is no number", code="no_length", op="put")
         return None
     stream = getattr(request, "_stream", None)
     if getattr(request, "_read_started", False) and hasattr(request, "_files") and not hasattr(request, "_body"):
         raise StorageError(
             "the body of the request was read for request.POST or request.FILES: store what is in request.FILES",
             code="source",
+            op="put",
         )
     limited = getattr(stream, "_pos", None)  # Django's stream of WSGI tells by no other name where it stands
     return length - (limited if isinstance(limited, int) else _position(stream))
@@ -238,7 +240,10 @@ class _Sink:
 def _not_none(answer: Any) -> Any:
     if answer is None:
         raise StorageError(
-            "the stream has no data now (it answers None): it must be a blocking one", code="source", retryable=True
+            "the stream has no data now (it answers None): it must be a blocking one",
+            code="source",
+            op="put",
+            retryable=True,
         )
     return answer
 
