@@ -11,12 +11,14 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
-from conftest import BYTES, CONTRACT
+from conftest import ADAPTERS, BYTES, CONTRACT
 from django.core.files.base import ContentFile, File
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.test import RequestFactory
+from servers import Endpoint
 
 from storage import (
     Assembled,
@@ -723,6 +725,64 @@ def test_large_and_small_parts(adapter):
         for n in range(4):
             assert reader.read(len(datas[n])) == datas[n]
         assert reader.read() == b""
+
+
+def put_behind(adapter, key, data, **told):
+    """Replaces an object as others would, who keep no digest with it, or the metadata that is told."""
+    if adapter.backend == "local":
+        path = Path(adapter.directories[1], key)
+        path.unlink()
+        path.write_bytes(data)
+    else:
+        options = adapter._options
+        endpoint = Endpoint(
+            *(options[name] for name in ("endpoint_url", "access_key", "secret_key", "bucket_name", "region_name")),
+            adapter._ca_bundle,
+        )
+        with endpoint.client() as client:
+            client.put_object(Bucket=adapter.bucket, Key=key, Body=data, Metadata=told)
+
+
+WITHOUT_MEMORY = [name for name in ADAPTERS if name not in ("memory", "s3-bare")]
+
+
+@pytest.mark.parametrize("adapter", WITHOUT_MEMORY, indirect=True)
+@pytest.mark.parametrize("size", [1, 10 * KiB, 700 * KiB], ids=["a byte", "small", "large"])
+def test_what_a_final_object_states_is_expected_of_a_read(adapter, size):
+    """Also where the store keeps no digest, and where it tells one that is not that of the bytes."""
+    data = BYTES[:size]
+    changed = bytes([data[0] ^ 1]) + data[1:]
+    final = adapter.put_final("a", data)
+
+    def read(*named, **wanted):
+        with adapter.get_final_stream(*named, **wanted) as reader:
+            return reader.read()
+
+    assert read(final) == read(adapter.bucket, final) == read(*final, size=size, sha256=final.sha256) == data
+    put_behind(adapter, final.key, changed)
+    assert read(*final) == read(*final, sha256=digest(changed)) == changed
+    tellings = [{}]
+    if adapter.backend == "s3":
+        tellings += [{"gostorage-sha256": final.sha256}, {"gostorage-sha256": digest(changed)}]
+    for told in tellings:
+        put_behind(adapter, final.key, changed, **told)
+        for named, wanted in [
+            ((final,), {}),
+            ((adapter.bucket, final), {}),
+            (tuple(final), {"sha256": final.sha256}),
+            ((dataclasses.replace(final, sha256=digest(changed)),), {"sha256": final.sha256}),
+        ]:
+            with pytest.raises(ContentMismatch):
+                read(*named, **wanted)
+    put_behind(adapter, final.key, changed + b"x")
+    for named, wanted in [((final,), {}), (tuple(final), {"size": size}), ((final,), {"start": 1, "length": 0})]:
+        with pytest.raises(ContentMismatch) as caught:
+            adapter.get_final_stream(*named, **wanted)
+        assert caught.value.op == "get"
+    assert read(dataclasses.replace(final, size=None, sha256=None)) == changed + b"x"
+    assert read(final, size=size + 1, sha256=digest(changed + b"x")) == changed + b"x"
+    assert adapter.stat_final(final).size == size + 1, "of the value only the name counts"
+    adapter.delete_final(final)
 
 
 def test_ranges(adapter):
