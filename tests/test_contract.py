@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import random
+import signal
 import threading
 import time
 import uuid
@@ -30,6 +31,7 @@ from storage import (
     StorageCancelled,
     StorageError,
     TempPart,
+    native,
 )
 
 KiB, MiB = 1024, 1024 * 1024
@@ -892,6 +894,32 @@ def test_threads_share_a_reader(adapter):
             pieces = sorted(piece for some in pool.map(reads, sizes) for piece in some)
         rest = reader.read()
     assert b"".join([*pieces, rest]) == data
+
+
+@pytest.mark.parametrize("size", [1000, 256 * KiB, MiB])
+def test_a_signal_handler_that_reads_the_stream_it_interrupts(adapter, monkeypatch, size):
+    """It gets an error, no deadlock, and the read that it interrupted goes on."""
+    final = adapter.put_final("a", BYTES[: 3 * MiB])
+    read, found = native.read, []
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGUSR1)
+        return read(*args)
+
+    def handler(*_):
+        for call in (stream.read, stream.read1, stream.readline, stream.peek):
+            with pytest.raises(StorageError) as caught:
+                call(size)
+            found.append(caught.value.code)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        monkeypatch.setattr(native, "read", interrupted)
+        with adapter.get_final_stream(final) as stream:
+            assert b"".join(iter(lambda: stream.read(size), b"")) == BYTES[: 3 * MiB]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(found) >= 4 and set(found) == {"reentrant"}
 
 
 def test_reader_survives_overwrite_and_delete(adapter):
