@@ -1,13 +1,19 @@
 """From settings to adapters."""
 
+import copy
+import gc
+import math
+import pickle
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.views.debug import ExceptionReporter
 
 from storage import (
     LocalStorageAdapter,
@@ -17,6 +23,7 @@ from storage import (
     conf,
     get_storage_adapter,
 )
+from storage.checks import check_settings
 
 LOCAL = "storage.LocalStorageAdapter"
 MEMORY = {"BACKEND": "storage.MemoryStorageAdapter"}
@@ -247,8 +254,267 @@ WRONG = {
         [DEFAULT, "'final_dir'"],
     ),
     "mode": ({"STORAGE_ADAPTERS": local(Path("/srv/secret"), file_mode="0640")}, ["file_mode"]),
+    "text for durable": ({"STORAGE_ADAPTERS": local(Path("/srv/secret"), durable="False")}, ["durable"]),
+    "conditional writes": (s3(bucket_name="b", conditional_writes="never"), ["conditional_writes", "'look'"]),
+    "text for equal parts": (s3(bucket_name="b", equal_parts="False"), ["equal_parts"]),
     "unknown alias": ({"STORAGE_ADAPTERS": {"defualt": MEMORY}}, ["'default'", "'defualt'"]),
 }
+
+
+# Flat names with what cannot be their value, and what the message must say besides the two names of the option.
+IMPOSSIBLE = {
+    "AWS_ACCESS_KEY_ID": ["secret\n", " secret", "secret\r\n", "sec\0ret", "secr\u00e9t", 5, b"secret"],
+    "AWS_SECRET_ACCESS_KEY": ["secret\n", " secret", "secret\t", "\u00a0secret", "sec\nret", 5],
+    "AWS_SESSION_TOKEN": ["secret\n", "secret ", "sec\x7fret", "secr\u00e9t", 5],
+    "AWS_S3_REGION_NAME": [
+        "eu-central-1\n",
+        " eu-central-1",
+        "eu central",
+        "EU",
+        "eu/1",
+        "eu_1",
+        "\u00e9",
+        "a" * 64,
+        5,
+    ],
+    "AWS_S3_ENDPOINT_URL": [
+        *(
+            f"http://h{bad}"
+            for bad in ("\n", " ", ":99999", ":abc", ":0", ":-1", ":65536", "?a=b", "#a", "/\n", "\u00e9")
+        ),
+        *(
+            f"http://{bad}"
+            for bad in ("", ":9000", "[::1", "a b", "a\nb", "a,b", "u:secret@h", "secret@h", "[1", "h\\x")
+        ),
+        " http://h",
+        "//h",
+        "ftp://h",
+        "h:9000",
+        5,
+    ],
+    "AWS_STORAGE_BUCKET_NAME": [
+        "b\n",
+        " b",
+        "b ",
+        "a b",
+        "a/b",
+        "/",
+        "b?x",
+        "b#x",
+        "\u00e9",
+        "a\0b",
+        ".",
+        "..",
+        "a" * 256,
+        5,
+    ],
+    "STORAGE_TEMP_PREFIX": ["temp\n", " temp", "temp ", "te\nmp", "/temp", "a//b", "../a", "a\\b", "/", 5],
+    "STORAGE_FINAL_PREFIX": ["final\n", "a/./b", "x" * 124],
+    "STORAGE_CONDITIONAL_WRITES": ["LOOK", "look\n", True],
+}
+OPTION = {name: option for names in conf.FLAT.values() for name, option in names.items()}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_cannot_be_is_refused_with_the_names_of_the_setting(name):
+    """By an adapter made by hand, by its alias, and by `manage.py check`."""
+    for bad in IMPOSSIBLE[name]:
+        with override_settings(STORAGE_BACKEND="s3", **AWS | {name: bad}):
+            with pytest.raises(ImproperlyConfigured) as caught:
+                get_storage_adapter()
+            (said,) = check_settings()
+        with pytest.raises(ImproperlyConfigured) as by_hand:
+            S3StorageAdapter(**{"bucket_name": "b", "access_key": "k", "secret_key": "k", OPTION[name]: bad})
+        for text in (str(caught.value), said.msg, str(by_hand.value)):
+            assert OPTION[name] in text, (bad, text)
+            assert "secret" not in text.replace("secret_key", ""), (bad, text)
+        assert str(caught.value) == said.msg and said.id == "storage.E003"
+        if name != "STORAGE_CONDITIONAL_WRITES":
+            assert name in str(caught.value), str(caught.value)
+
+
+BY_HAND = {
+    "proxy": [
+        "http://h:99999",
+        "http://h:0",
+        "http://h:abc",
+        "h:3128",
+        "ftp://h",
+        "http://",
+        "http://h\n",
+        " http://h",
+        5,
+    ],
+    "server_side_encryption": ["AES256\n", "a\0", "\u00e9", 5],
+    "kms_key_id": ["key\n", "\u00e9"],
+    "storage_class": ["STANDARD\r\nX: y", " a"],
+    "connect_timeout": [math.nan, math.inf, 0, -1, "5", True],
+    "read_timeout": [math.nan, math.inf, 0, -1, "5", True],
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_options_without_a_flat_name(name):
+    for bad in BY_HAND[name]:
+        with pytest.raises(ImproperlyConfigured, match=name):
+            S3StorageAdapter(**{"bucket_name": "b", name: bad})
+
+
+def test_what_stores_really_have():
+    for option, values in {
+        "bucket_name": ["b", "uploads", "my.bucket-1", "Old_Bucket", "tenant:bucket", "a" * 255],
+        "region_name": ["eu-central-1", "auto", "gra", "us-gov-west-1", None],
+        "endpoint_url": [
+            "https://s3.example.com/",
+            "http://localhost:9000",
+            "http://[::1]:9000",
+            "http://10.0.0.1:65535/base/path",
+            "http://my_minio:9000",
+            "HTTPS://S3.example.com",
+            None,
+        ],
+        "proxy": ["http://user:pass@proxy:3128", "socks5://10.0.0.1:1080", "https://proxy", None],
+        "conditional_writes": ["required", "look"],
+        "storage_class": ["STANDARD_IA", None],
+    }.items():
+        for value in values:
+            made = S3StorageAdapter(**{"bucket_name": "b", option: value})
+            assert made._configurations()[1][option] == (value or "").removesuffix("/")
+    assert connected(S3StorageAdapter(bucket_name="b"))["conditional_writes"] == "required"
+    with override_settings(STORAGE_BACKEND="s3", STORAGE_CONDITIONAL_WRITES="look", **AWS):
+        assert connected(get_storage_adapter())["conditional_writes"] == "look"
+
+
+# ---- copies, pickles, and what error reports show
+
+
+def hand_made(tmp_path):
+    return [
+        LocalStorageAdapter(temp_dir=tmp_path / "t", final_dir=tmp_path / "f"),
+        MemoryStorageAdapter(),
+        S3StorageAdapter(bucket_name="b", access_key="AKID", secret_key="hidden"),
+    ]
+
+
+def test_a_copy_is_the_same_adapter(tmp_path):
+    for adapter in hand_made(tmp_path):
+        for make in (copy.copy, copy.deepcopy, lambda adapter: copy.deepcopy([adapter])[0]):
+            assert make(adapter) is adapter
+    adapter = hand_made(tmp_path)[0]
+    final = adapter.put_final("a", b"x")
+    copy.copy(adapter)
+    copy.deepcopy({"a": adapter})
+    gc.collect()
+    assert adapter.stat_final(final) == final
+    adapter.close()
+
+
+def test_a_pickle_is_the_alias(tmp_path):
+    for adapter in hand_made(tmp_path):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(TypeError, match="STORAGE_ADAPTERS"):
+                pickle.dumps(adapter, protocol)
+    scratch = {"BACKEND": f"{__name__}.Custom"}
+    secret = s3(bucket_name="b", access_key="AKID", secret_key="hidden")["STORAGE_ADAPTERS"]
+    with override_settings(STORAGE_ADAPTERS=secret | {"scratch": scratch}):
+        for alias in ("default", "scratch"):
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+                pickled = pickle.dumps(get_storage_adapter(alias), protocol)
+                assert pickle.loads(pickled) is get_storage_adapter(alias)
+                assert b"hidden" not in pickled and b"AKID" not in pickled
+
+
+def test_an_adapter_in_another_process(tmp_path):
+    """It works on its own store there, whatever else is open."""
+    with override_settings(STORAGE_ADAPTERS=local(tmp_path) | {"second": local(tmp_path / "second")["default"]}):
+        second = get_storage_adapter("second")
+        second.put_final("here", b"x")
+        (tmp_path / "pickle").write_bytes(pickle.dumps(second))
+        second.close()
+        get_storage_adapter().close()
+    code = (
+        "import pathlib, pickle, sys\n"
+        "from django.conf import settings\n"
+        "root = pathlib.Path('.')\n"
+        "def areas(root): return {'BACKEND': 'storage.LocalStorageAdapter',"
+        " 'OPTIONS': {'temp_dir': root / 'a', 'final_dir': root / 'b'}}\n"
+        "settings.configure(STORAGE_ADAPTERS={'default': areas(root), 'second': areas(root / 'second')})\n"
+        "from storage import get_storage_adapter\n"
+        "get_storage_adapter().put_final('first', b'x')\n"
+        "pickle.loads(pathlib.Path('pickle').read_bytes()).put_final('there', b'x')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    assert sorted(path.name for path in (tmp_path / "second" / "b").iterdir() if path.is_file()) == ["here", "there"]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir() if path.is_file()) == ["first"]
+
+
+HIDDEN = "".join(map(chr, (90, 83, 69, 67, 82, 69, 84, 90)))  # a literal would stand in the source that reports show
+
+
+def shown(error):
+    """What Django's reports, and those that print the variables of frames, show of an error, from our frames on."""
+    ours = error.__traceback__
+    while not ours.tb_frame.f_code.co_filename.startswith(str(Path(conf.__file__).parent)):
+        ours = ours.tb_next
+    django = ExceptionReporter(None, type(error), error, ours).get_traceback_frames()
+    captured = traceback.TracebackException(type(error), error, ours, capture_locals=True)
+    assert django and captured.stack
+    return f"{[frame['vars'] for frame in django]} {[frame.locals for frame in captured.stack]} {error} {error!r}"
+
+
+# Each is an option that cannot be, or a failure at the first use.
+REPORTED = {
+    "an option": {"region_name": "EU"},
+    "its end": {"secret_key": HIDDEN + "\n"},
+    "the token": {"security_token": HIDDEN + "\n"},
+    "half": {"access_key": ""},
+    "an unknown option": {"regoin_name": "eu"},
+    "the endpoint": {"endpoint_url": f"http://u:{HIDDEN}@h"},
+    "the port of an endpoint": {"endpoint_url": f"http://u:{HIDDEN}@h:99999"},
+    "the proxy": {"proxy": f"http://u:{HIDDEN}@h:99999"},
+    "the first use": {"ca_bundle": "/nonexistent.pem"},
+    "a server that is not there": {"max_attempts": 1},
+}
+
+
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("name", REPORTED)
+def test_no_report_shows_a_secret(name, debug, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", HIDDEN)
+    given = {
+        "bucket_name": "b",
+        "access_key": "AKID",
+        "secret_key": HIDDEN,
+        "endpoint_url": "http://127.0.0.1:1",
+        **REPORTED[name],
+    }
+    flat = {
+        "STORAGE_BACKEND": "s3",
+        **{flat: given.pop(option) for flat, option in conf.FLAT["s3"].items() if option in given},
+    }
+    by_alias = [
+        s3(
+            **{
+                conf.FLAT["s3"].get(key, key): value
+                for key, value in {**given, **flat}.items()
+                if key != "STORAGE_BACKEND"
+            }
+        )
+    ]
+    if not given:
+        by_alias.append(flat)
+    for values in by_alias:
+        with override_settings(DEBUG=debug, ROOT_URLCONF=__name__, **values):
+            with pytest.raises((ImproperlyConfigured, StorageError)) as caught:
+                get_storage_adapter().check_health()
+            assert HIDDEN not in shown(caught.value)
+
+
+def test_values_that_mask_themselves():
+    adapter = S3StorageAdapter(bucket_name="b", access_key="AKIDAKID", secret_key=HIDDEN, security_token=HIDDEN)
+    for text in (repr(adapter), str(adapter), repr(vars(adapter)), f"{adapter._configurations()!r}"):
+        assert HIDDEN not in text and "AKIDAKID" not in text
+    assert connected(adapter)["secret_key"] == HIDDEN
 
 
 @pytest.mark.parametrize("name", WRONG)

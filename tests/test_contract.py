@@ -6,17 +6,20 @@ import gzip
 import io
 import os
 import random
+import signal
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
-from conftest import BYTES, CONTRACT
+from conftest import ADAPTERS, BYTES, CONTRACT
 from django.core.files.base import ContentFile, File
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.test import RequestFactory
+from servers import Endpoint
 
 from storage import (
     Assembled,
@@ -28,6 +31,7 @@ from storage import (
     StorageCancelled,
     StorageError,
     TempPart,
+    native,
 )
 
 KiB, MiB = 1024, 1024 * 1024
@@ -624,7 +628,7 @@ def test_extend_digest(adapter):
 def test_extend_digest_of_what_is_not_there(adapter):
     assert adapter.extend_digest("s") == 0
     adapter.put_temp_part("s", 2, b"two")
-    assert adapter.extend_digest("s", max_seconds=-1) == 0
+    assert adapter.extend_digest("s", max_seconds=0) == 0
     for session in ("", "a/b", "..", "a\\b"):
         with pytest.raises(InvalidKey):
             adapter.extend_digest(session)
@@ -723,6 +727,64 @@ def test_large_and_small_parts(adapter):
         for n in range(4):
             assert reader.read(len(datas[n])) == datas[n]
         assert reader.read() == b""
+
+
+def put_behind(adapter, key, data, **told):
+    """Replaces an object as others would, who keep no digest with it, or the metadata that is told."""
+    if adapter.backend == "local":
+        path = Path(adapter.directories[1], key)
+        path.unlink()
+        path.write_bytes(data)
+    else:
+        options = adapter._options
+        endpoint = Endpoint(
+            *(options[name] for name in ("endpoint_url", "access_key", "secret_key", "bucket_name", "region_name")),
+            adapter._ca_bundle,
+        )
+        with endpoint.client() as client:
+            client.put_object(Bucket=adapter.bucket, Key=key, Body=data, Metadata=told)
+
+
+WITHOUT_MEMORY = [name for name in ADAPTERS if name not in ("memory", "s3-bare")]
+
+
+@pytest.mark.parametrize("adapter", WITHOUT_MEMORY, indirect=True)
+@pytest.mark.parametrize("size", [1, 10 * KiB, 700 * KiB], ids=["a byte", "small", "large"])
+def test_what_a_final_object_states_is_expected_of_a_read(adapter, size):
+    """Also where the store keeps no digest, and where it tells one that is not that of the bytes."""
+    data = BYTES[:size]
+    changed = bytes([data[0] ^ 1]) + data[1:]
+    final = adapter.put_final("a", data)
+
+    def read(*named, **wanted):
+        with adapter.get_final_stream(*named, **wanted) as reader:
+            return reader.read()
+
+    assert read(final) == read(adapter.bucket, final) == read(*final, size=size, sha256=final.sha256) == data
+    put_behind(adapter, final.key, changed)
+    assert read(*final) == read(*final, sha256=digest(changed)) == changed
+    tellings = [{}]
+    if adapter.backend == "s3":
+        tellings += [{"gostorage-sha256": final.sha256}, {"gostorage-sha256": digest(changed)}]
+    for told in tellings:
+        put_behind(adapter, final.key, changed, **told)
+        for named, wanted in [
+            ((final,), {}),
+            ((adapter.bucket, final), {}),
+            (tuple(final), {"sha256": final.sha256}),
+            ((dataclasses.replace(final, sha256=digest(changed)),), {"sha256": final.sha256}),
+        ]:
+            with pytest.raises(ContentMismatch):
+                read(*named, **wanted)
+    put_behind(adapter, final.key, changed + b"x")
+    for named, wanted in [((final,), {}), (tuple(final), {"size": size}), ((final,), {"start": 1, "length": 0})]:
+        with pytest.raises(ContentMismatch) as caught:
+            adapter.get_final_stream(*named, **wanted)
+        assert caught.value.op == "get"
+    assert read(dataclasses.replace(final, size=None, sha256=None)) == changed + b"x"
+    assert read(final, size=size + 1, sha256=digest(changed + b"x")) == changed + b"x"
+    assert adapter.stat_final(final).size == size + 1, "of the value only the name counts"
+    adapter.delete_final(final)
 
 
 def test_ranges(adapter):
@@ -832,6 +894,32 @@ def test_threads_share_a_reader(adapter):
             pieces = sorted(piece for some in pool.map(reads, sizes) for piece in some)
         rest = reader.read()
     assert b"".join([*pieces, rest]) == data
+
+
+@pytest.mark.parametrize("size", [1000, 256 * KiB, MiB])
+def test_a_signal_handler_that_reads_the_stream_it_interrupts(adapter, monkeypatch, size):
+    """It gets an error, no deadlock, and the read that it interrupted goes on."""
+    final = adapter.put_final("a", BYTES[: 3 * MiB])
+    read, found = native.read, []
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGUSR1)
+        return read(*args)
+
+    def handler(*_):
+        for call in (stream.read, stream.read1, stream.readline, stream.peek):
+            with pytest.raises(StorageError) as caught:
+                call(size)
+            found.append(caught.value.code)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        monkeypatch.setattr(native, "read", interrupted)
+        with adapter.get_final_stream(final) as stream:
+            assert b"".join(iter(lambda: stream.read(size), b"")) == BYTES[: 3 * MiB]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(found) >= 4 and set(found) == {"reentrant"}
 
 
 def test_reader_survives_overwrite_and_delete(adapter):
@@ -1002,7 +1090,7 @@ def test_names_that_look_alike_differ(adapter):
 
 
 def test_content_type_and_metadata(adapter):
-    final = adapter.put_final("a", b"x", content_type="text/plain", metadata={"by": "Zoë\n|%"})
+    final = adapter.put_final("a", b"x", content_type="text/plain", metadata={"by": "Zoë |%"})
     assert read_final(adapter, final) == b"x"
     adapter.put_final("a", b"x", metadata={"k": "v" * 1900})
     for metadata in ({"k": "v" * 1950}, {"k": 1}, {1: "v"}, ["k"]):

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from storage import InvalidKey, native
-from storage.base import check_key
+from storage.arguments import check_key
 
 SETTINGS = settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SEGMENTS = st.one_of(

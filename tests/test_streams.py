@@ -1,23 +1,29 @@
 """Sources and readers at their edges; what every adapter shares is in test_contract."""
 
+import copy
 import gc
 import gzip
 import hashlib
+import http.client
 import io
 import mmap
 import os
+import pickle
 import random
 import shutil
+import socket
 import tempfile
 
 import pytest
 from conftest import BYTES
 from django.core.files.base import File
-from django.core.files.uploadedfile import TemporaryUploadedFile
-from django.http import FileResponse
+from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile, UploadedFile
+from django.core.handlers.asgi import ASGIRequest
+from django.http import FileResponse, HttpRequest
+from django.test import RequestFactory
 
-from storage import ContentMismatch, MemoryStorageAdapter, ObjectReader, StorageError
-from storage.streams import CHUNK, Meter, check_source
+from storage import ContentMismatch, MemoryStorageAdapter, ObjectNotFound, ObjectReader, StorageError
+from storage.streams import CHUNK, Meter, check_source, known_length
 
 DATA = BYTES[: 3 * CHUNK + 17]
 
@@ -304,3 +310,235 @@ def test_a_pipe_is_read_as_it_comes(memory):
         sink.write(b"abc")
         sink.close()
         assert memory.put_final("a", source).size == 3
+
+
+# ---- sources that know how long they are
+
+
+class Reads:
+    """Has only `read`, as the bodies of requests have."""
+
+    def __init__(self, data):
+        self._bytes = io.BytesIO(data)
+        self.read = self._bytes.read
+        self.readline = self._bytes.readline
+        self.close = self._bytes.close
+
+
+def wsgi(data, **environ):
+    return RequestFactory().generic("PUT", "/", data, **environ)
+
+
+def cut(request, left):
+    """The same request, of whose body only `left` bytes arrive."""
+    body = request.environ["wsgi.input"].read(left)
+    return type(request)(request.environ | {"wsgi.input": Reads(body)})
+
+
+def asgi(data, length):
+    headers = [] if length is None else [(b"content-length", str(length).encode())]
+    scope = {"type": "http", "method": "PUT", "path": "/", "query_string": b"", "headers": headers}
+    return ASGIRequest(scope, io.BytesIO(data))
+
+
+class Wrapped:
+    """As Django REST framework wraps a request."""
+
+    def __init__(self, request):
+        self._request = request
+
+    def __getattr__(self, name):
+        return getattr(self._request, name)
+
+
+def accessed(request):
+    assert request.body
+    return request
+
+
+def answered(data, length):
+    """The answer to a request, as `urlopen` gives it too."""
+    here, there = socket.socketpair()
+    with there:
+        there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + data)
+    response = http.client.HTTPResponse(here)
+    here.close()
+    response.begin()
+    return response
+
+
+def sized(stream, size):
+    file = File(stream, name="a")
+    file.size = size
+    return file
+
+
+class KnowsItsSize(File):
+    size = 100
+
+
+# Each gives 50 bytes, of 100 that it tells of.
+CUT = {
+    "WSGI": lambda data: cut(wsgi(data * 2), 50),
+    "WSGI, wrapped": lambda data: Wrapped(cut(wsgi(data * 2), 50)),
+    "WSGI, body accessed": lambda data: accessed(cut(wsgi(data * 2), 50)),
+    "ASGI": lambda data: asgi(data, 100),
+    "ASGI, body accessed": lambda data: accessed(asgi(data, 100)),
+    "answer": lambda data: answered(data, 100),
+    "file": lambda data: sized(Reads(data), 100),
+    "file of a class": lambda data: KnowsItsSize(io.BytesIO(data), name="a"),
+    "uploaded": lambda data: UploadedFile(io.BytesIO(data), "a", size=100),
+    "uploaded, only read": lambda data: UploadedFile(Reads(data), "a", size=100),
+    "file in a file": lambda data: UploadedFile(File(io.BytesIO(data), name="a"), "a", size=100),
+}
+MUTE = ("file", "uploaded, only read")  # they do not tell where they stand: at their start, it is thought
+WHOLE = {
+    "WSGI": lambda data: wsgi(data),
+    "WSGI, wrapped": lambda data: Wrapped(wsgi(data)),
+    "WSGI, body accessed": lambda data: accessed(wsgi(data)),
+    "ASGI": lambda data: asgi(data, 50),
+    "ASGI, chunked": lambda data: asgi(data, None),
+    "ASGI, body accessed": lambda data: accessed(asgi(data, 50)),
+    "answer": lambda data: answered(data, 50),
+    "file": lambda data: sized(io.BytesIO(data), 50),
+    "longer than its size": lambda data: sized(io.BytesIO(data), 49),
+    "of no size": lambda data: File(Reads(data), name="a"),
+    "uploaded": lambda data: UploadedFile(io.BytesIO(data), "a", size=50),
+    "uploaded, simple": lambda data: SimpleUploadedFile("a", data),
+}
+FIFTY = b"0123456789" * 5
+
+
+def close(source):
+    if hasattr(source, "close"):
+        source.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [(name, read) for name in CUT for read in (0, 3) if name not in MUTE or not read]
+)
+def test_a_source_that_ends_early_is_never_stored(memory, name, read):
+    source = CUT[name](FIFTY)
+    assert len(source.read(read)) == read
+    assert known_length(source) == 100 - read
+    with pytest.raises(ContentMismatch) as caught:
+        memory.put_final("a", source)
+    assert (caught.value.op, caught.value.key) == ("put", "a")
+    assert f"after {50 - read} of its {100 - read} bytes" in str(caught.value)
+    with pytest.raises(ObjectNotFound):
+        memory.stat_final("memory", "a")
+    with pytest.raises(ContentMismatch):
+        memory.put_temp_part("s", 1, CUT[name](FIFTY), size=100)
+    assert memory.list_temp_parts("s") == []
+    close(source)
+
+
+@pytest.mark.parametrize("read", [0, 3])
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_source_that_gives_what_it_says(memory, name, read):
+    source = WHOLE[name](FIFTY)
+    assert len(source.read(read)) == read
+    final = memory.put_final("a", source)
+    assert final.sha256 == hashlib.sha256(FIFTY[read:]).hexdigest()
+    close(source)
+
+
+def test_a_body_that_wsgi_does_not_give(memory):
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+    for environ in (chunked, chunked | {"CONTENT_LENGTH": "0"}, {"CONTENT_LENGTH": "abc"}, {"CONTENT_LENGTH": "-5"}):
+        for source in (wsgi(b"x", **environ), Wrapped(wsgi(b"x", **environ))):
+            with pytest.raises(StorageError) as caught:
+                memory.put_final("a", source)
+            assert caught.value.code == "no_length" and "Content-Length" in str(caught.value)
+    for environ in ({}, {"CONTENT_LENGTH": "0"}, {"CONTENT_LENGTH": ""}):
+        assert memory.put_final("a", wsgi(b"", **environ)).size == 0
+    assert memory.put_final("a", asgi(b"", None)).size == memory.put_final("a", asgi(b"", 0)).size == 0
+    bare = HttpRequest()
+    bare._stream = io.BytesIO(FIFTY)
+    assert memory.put_final("a", bare).size == 50
+
+
+def test_a_body_that_was_parsed(memory):
+    request = RequestFactory().post("/", {"file": SimpleUploadedFile("a", FIFTY)})
+    assert request.FILES["file"].size == 50
+    with pytest.raises(StorageError) as caught:
+        memory.put_final("a", request)
+    assert caught.value.code == "source" and "request.FILES" in str(caught.value)
+    assert memory.put_final("a", request.FILES["file"]).size == 50
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_a_file_that_shrinks_while_it_is_read(memory, tmp_path, buffering):
+    path = tmp_path / "file"
+    path.write_bytes(FILE)
+    with path.open("rb", buffering=buffering) as file, pytest.raises(ContentMismatch):
+        memory.put_final("a", file, progress=lambda *_: os.truncate(path, 300_000))
+    path.write_bytes(FILE)
+    with path.open("rb", buffering=buffering) as file:
+        assert memory.put_final("a", file).size == len(FILE)
+
+
+# ---- memory that was lent to a source
+
+
+def test_a_source_cannot_take_the_memory_away(memory):
+    """It may let go of the view that it was given: what is below stays."""
+
+    class Shrinking:
+        tried = 0
+
+        def readinto(self, view):
+            view[:10] = b"0123456789"
+            buffer = view.obj
+            view.release()
+            for shrink in (
+                buffer.clear,
+                lambda: buffer.extend(bytes(1 << 20)),
+                lambda: buffer.__delitem__(slice(None)),
+            ):
+                with pytest.raises(BufferError):
+                    shrink()
+                Shrinking.tried += 1
+            return 10
+
+    with pytest.raises(ValueError, match="released"):
+        memory.put_final("a", Shrinking())
+    assert Shrinking.tried == 3
+
+
+def test_a_bytearray_keeps_its_size_while_it_is_stored(memory):
+    data = bytearray(FILE)
+    refused = []
+
+    def progress(*_):
+        try:
+            data.clear()
+        except BufferError as error:
+            refused.append(error)
+
+    memory.put_final("a", [data], progress=progress)
+    assert refused or not data
+    memory.put_final("b", bytearray(FILE))
+
+
+# ---- readers
+
+
+def test_readers_are_not_copied(reader):
+    for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            refused(reader)
+
+
+@pytest.mark.parametrize("size", [100, 300_000])
+def test_what_is_expected_of_a_read(memory, size):
+    final = memory.put_final("a", FILE)
+    other = hashlib.sha256(b"").hexdigest()
+    for wrong in ({"size": len(FILE) + 1}, {"size": 0}, {"sha256": other}):
+        for ranged in ({}, {"start": 5, "length": 9}):
+            for value in (final, (final.bucket, final.key)):
+                named = value if isinstance(value, tuple) else (value,)
+                with pytest.raises(ContentMismatch):
+                    memory.get_final_stream(*named, **wrong, **ranged)
+    with memory.get_final_stream(*final, size=len(FILE), sha256=final.sha256.upper(), start=3, length=size) as stream:
+        assert stream.read() == FILE[3 : 3 + size]

@@ -12,49 +12,45 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from . import native
-from .base import (
-    Assembled,
-    FinalObject,
-    Keep,
-    Progress,
-    Source,
-    StorageAdapter,
-    SweepReport,
-    TempPart,
+from .arguments import (
+    MAX_SECONDS,
     check_age,
+    check_callable,
     check_content_type,
-    check_count,
     check_file_id,
+    check_final,
+    check_flag,
     check_key,
+    check_max_seconds,
     check_metadata,
+    check_part,
     check_part_number,
+    check_parts,
+    check_range,
     check_seconds,
     check_session_id,
     check_sha256,
+    check_size,
 )
-from .exceptions import InvalidKey, StorageError
-from .streams import Meter, ObjectReader, check_source, pump
+from .base import Assembled, FinalObject, Keep, Progress, Source, StorageAdapter, SweepReport, TempPart
+from .exceptions import ContentMismatch, InvalidKey, StorageError
+from .streams import Meter, ObjectReader, check_source, known_length, pump
 from .sweep import Sweep
 
 logger = logging.getLogger("storage")
-
-_NEVER = 1e9
-"""Seconds, for a time without end."""
 
 
 class NativeAdapter(StorageAdapter):
     """What every adapter does alike; a kind of store adds its configuration."""
 
-    bucket: str
+    bucket = ""
     carry_digest: bool
     """Whether parts carry the digest of the whole on, from one to the next."""
     prefix = ""
     """What stands before a file id in the key of a final object."""
 
     def __init__(self, *, carry_digest: bool = True) -> None:
-        if not isinstance(carry_digest, bool):
-            raise ImproperlyConfigured(f"carry_digest (STORAGE_CARRY_DIGEST) is True or False, not {carry_digest!r}")
-        self.carry_digest = carry_digest
+        self.carry_digest = flag("carry_digest (STORAGE_CARRY_DIGEST)", carry_digest)
         self._stores = native.number(), native.number()
         self._opened: int | None = None  # the generation that they were opened in
         self._closed = False
@@ -109,8 +105,8 @@ class NativeAdapter(StorageAdapter):
         progress: Progress | None = None,
     ) -> TempPart:
         number = check_part_number(part_number)
-        key = f"{check_session_id(session_id)}/{number:05d}"
-        options: dict[str, Any] = {} if overwrite else {"overwrite": False}
+        key = f"{check_session_id(session_id, 'put')}/{number:05d}"
+        options: dict[str, Any] = {} if check_flag("overwrite", overwrite) else {"overwrite": False}
         if self.carry_digest:
             options["carry"] = True
         stored = self._put("_temp", key, stream, size, sha256, progress, **options)
@@ -128,8 +124,8 @@ class NativeAdapter(StorageAdapter):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        key = check_file_id(file_id)
-        options: dict[str, Any] = {} if overwrite else {"overwrite": False}
+        key = check_file_id(file_id, "put")
+        options: dict[str, Any] = {} if check_flag("overwrite", overwrite) else {"overwrite": False}
         if content_type := check_content_type(content_type):
             options["content_type"] = content_type
         if described := check_metadata(metadata):
@@ -147,17 +143,19 @@ class NativeAdapter(StorageAdapter):
         progress: Progress | None,
         **options: Any,
     ) -> dict[str, Any]:
-        size, sha256 = check_count("size", size), check_sha256(sha256)
-        if size is not None:
-            options["size"] = size
-        if sha256:
-            options["sha256"] = sha256
+        size, sha256 = check_size(size), check_sha256(sha256)
+        check_callable("progress", progress, "two numbers of bytes")
+        options |= _expected(size, sha256)
         if type(stream) is bytes and len(stream) <= native.SHORT and progress is None:
             return native.call(getattr(self, area), "put", key=key, whole=stream, **options)
         check_source(stream)
+        length = known_length(stream)
         meter = Meter(progress, size)
         with native.Call(getattr(self, area), "put", key=key, **options) as call:
-            meter.final(pump(stream, call, meter))
+            done = pump(stream, call, meter)
+            if length is not None and done < length:
+                raise ContentMismatch(f"the stream ended after {done} of its {length} bytes", op="put", key=key)
+            meter.final(done)
             call.finish()
             return call.wait()
 
@@ -173,25 +171,20 @@ class NativeAdapter(StorageAdapter):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        if isinstance(temp_keys, str | TempPart):
-            raise TypeError("temp_keys is a list of parts, not one")
-        parts = [_expected(part) for part in temp_keys]
-        if not parts:
-            raise ValueError("an object is assembled from at least one part")
-        size = check_count("size", size)
+        key, parts = check_file_id(file_id, "assemble"), check_parts(temp_keys, "assemble")
+        size = check_size(size)
+        check_callable("progress", progress, "two numbers of bytes")
         arguments: dict[str, Any] = {
-            "key": check_file_id(file_id),
-            "temp_store": self._temp,
-            "parts": parts,
-            "size": -1 if size is None else size,
-            "sha256": check_sha256(sha256),
-            "overwrite": bool(overwrite),
+            "parts": [{"key": part, **_expected(stated, digest)} for part, stated, digest in parts],
+            **_expected(size, check_sha256(sha256)),
+            "overwrite": check_flag("overwrite", overwrite),
             "content_type": check_content_type(content_type),
             "metadata": check_metadata(metadata),
+            "temp_store": self._temp,
         }
-        sizes = [part["size"] for part in parts]
-        meter = Meter(progress, size if size is not None else None if -1 in sizes else sum(sizes))
-        with native.Call(self._final, "assemble", **arguments) as call:
+        sizes = [stated for _, stated, _ in parts if stated is not None]
+        meter = Meter(progress, size if size is not None else sum(sizes) if len(sizes) == len(parts) else None)
+        with native.Call(self._final, "assemble", key=key, **arguments) as call:
             while (figures := call.poll()) is None:
                 if progress is not None:
                     meter(call.progress())
@@ -200,7 +193,7 @@ class NativeAdapter(StorageAdapter):
             stored = call.wait()
         logger.info(
             "assembled %r of %d parts: %d bytes, %d copied by the store, %d read here",
-            arguments["key"],
+            key,
             len(parts),
             stored["size"],
             stored["copied"],
@@ -210,24 +203,27 @@ class NativeAdapter(StorageAdapter):
         return self._final_object(stored)
 
     def extend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
-        seconds = _NEVER if max_seconds is None else max(0.0, float(max_seconds))
-        prefix = check_session_id(session_id) + "/"
-        covered: int = native.call(self._temp, "extend", prefix=prefix, seconds=min(seconds, _NEVER))["count"]
+        prefix = check_session_id(session_id, "extend") + "/"
+        seconds = check_max_seconds(max_seconds)
+        seconds = MAX_SECONDS if seconds is None else seconds
+        covered: int = native.call(self._temp, "extend", prefix=prefix, seconds=seconds)["count"]
         return covered
 
     def get_temp_part_stream(self, temp_key: str | TempPart) -> ObjectReader:
-        return self._reader(self._temp, _expected(temp_key))
+        key, size, sha256 = check_part(temp_key, "get")
+        return self._reader(self._temp, {"key": key, **_expected(size, sha256)})
 
     def delete_temp_part(self, temp_key: str | TempPart) -> None:
-        native.call(self._temp, "delete", key=check_key(_key(temp_key)), temp=True)
+        native.call(self._temp, "delete", key=check_part(temp_key, "delete")[0], temp=True)
 
     def list_temp_parts(self, session_id: object) -> list[TempPart]:
-        listed = native.call(self._temp, "list", prefix=check_session_id(session_id) + "/")
+        listed = native.call(self._temp, "list", prefix=check_session_id(session_id, "list") + "/")
         parts = [(item, _part_number(item["key"])) for item in listed["objects"] or ()]
         return [TempPart(item["key"], number, item["size"], item["sha256"] or None) for item, number in parts if number]
 
     def delete_temp_parts(self, session_id: object) -> int:
-        deleted: int = native.call(self._temp, "delete_all", prefix=check_session_id(session_id) + "/")["count"]
+        prefix = check_session_id(session_id, "delete_all") + "/"
+        deleted: int = native.call(self._temp, "delete_all", prefix=prefix)["count"]
         return deleted
 
     def get_final_stream(
@@ -237,10 +233,16 @@ class NativeAdapter(StorageAdapter):
         *,
         start: int = 0,
         length: int | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
     ) -> ObjectReader:
-        start = check_count("start", start) or 0
-        length = check_count("length", length)
-        wanted: dict[str, Any] = {"key": self._final_key(bucket, key)}
+        start, length = check_range(start, length)
+        size, sha256 = check_size(size), check_sha256(sha256)
+        name, stated_size, stated_sha256 = self._final_key(bucket, key, "get")
+        wanted: dict[str, Any] = {
+            "key": name,
+            **_expected(stated_size if size is None else size, sha256 or stated_sha256),
+        }
         if start:
             wanted["start"] = start
         if length is not None:
@@ -248,10 +250,10 @@ class NativeAdapter(StorageAdapter):
         return self._reader(self._final, wanted, start=start, length=length)
 
     def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
-        return self._final_object(native.call(self._final, "stat", key=self._final_key(bucket, key)))
+        return self._final_object(native.call(self._final, "stat", key=self._final_key(bucket, key, "stat")[0]))
 
     def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
-        native.call(self._final, "delete", key=self._final_key(bucket, key))
+        native.call(self._final, "delete", key=self._final_key(bucket, key, "delete")[0])
 
     def sweep(
         self,
@@ -261,13 +263,12 @@ class NativeAdapter(StorageAdapter):
         dry_run: bool = False,
         max_seconds: float | None = None,
     ) -> SweepReport:
-        if keep is not None and not callable(keep):
-            raise TypeError(f"keep is a function of a session id, not {type(keep).__name__}")
-        older_than, max_seconds = check_age(older_than), check_seconds("max_seconds", max_seconds)
-        return Sweep(self, older_than, keep, bool(dry_run), max_seconds).run()
+        check_callable("keep", keep, "a session id")
+        older_than, max_seconds = check_age(older_than), check_max_seconds(max_seconds)
+        return Sweep(self, older_than, keep, check_flag("dry_run", dry_run), max_seconds).run()
 
     def check_health(self, timeout: float = 5.0) -> None:
-        end = time.monotonic() + timeout
+        end = time.monotonic() + check_seconds("timeout", timeout)
         for store in self._open():
             native.call_within(end - time.monotonic(), store, "check")
 
@@ -278,38 +279,35 @@ class NativeAdapter(StorageAdapter):
     def _final_object(self, stored: dict[str, Any]) -> FinalObject:
         return FinalObject(self.bucket, self.prefix + stored["key"], stored["size"], stored["sha256"] or None)
 
-    def _final_key(self, bucket: str | FinalObject, key: str | None) -> str:
-        if isinstance(bucket, FinalObject):
-            bucket, key = bucket
-        elif isinstance(key, FinalObject):
-            key = key.key
-        if key is None:
-            raise TypeError("a bucket and a key are needed, or a FinalObject")
+    def _final_key(
+        self, bucket: str | FinalObject, key: str | FinalObject | None, op: str
+    ) -> tuple[str, int | None, str]:
+        """The key below our prefix, and the size and digest that a value object says."""
+        bucket, key, size, sha256 = check_final(bucket, key)
         if bucket != self.bucket:
             raise StorageError(
-                f"this adapter has the bucket {self.bucket!r}, not {bucket!r}",
-                code="bucket",
-                key=key,
+                f"this adapter has the bucket {self.bucket!r}, not {bucket[:100]!r}", code="bucket", op=op, key=key
             )
-        if isinstance(key, str) and not key.startswith(self.prefix):
-            raise InvalidKey(f"the keys of final objects begin with {self.prefix!r}: use FinalObject.key", key=key)
-        return check_key(key[len(self.prefix) :] if isinstance(key, str) else key)
+        if not key.startswith(self.prefix):
+            raise InvalidKey(
+                f"the keys of final objects begin with {self.prefix!r}: use FinalObject.key", op=op, key=key
+            )
+        return check_key(key[len(self.prefix) :], op), size, sha256
 
 
-def _key(part: str | TempPart) -> str:
-    return part.key if isinstance(part, TempPart) else part
+def flag(name: str, value: bool) -> bool:
+    """An option that is True or False. Raises ``ImproperlyConfigured``."""
+    if not isinstance(value, bool):
+        raise ImproperlyConfigured(f"{name} is True or False, not {value!r}")
+    return value
 
 
-def _expected(part: str | TempPart) -> dict[str, Any]:
-    """A part with what its value object says of it: a plain key takes what is there now."""
-    key = check_key(_key(part))
-    if isinstance(part, TempPart):
-        return {
-            "key": key,
-            "size": -1 if part.size is None else part.size,
-            "sha256": check_sha256(part.sha256 or None),
-        }
-    return {"key": key, "size": -1, "sha256": ""}
+def _expected(size: int | None, sha256: str) -> dict[str, Any]:
+    """What the Go side is to find: nothing is said of what nobody knows."""
+    expected: dict[str, Any] = {} if size is None else {"size": size}
+    if sha256:
+        expected["sha256"] = sha256
+    return expected
 
 
 def _part_number(key: str) -> int:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import operator
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, runtime_checkable
-
-from .exceptions import InvalidKey
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from .streams import ObjectReader
-
-MAX_PART_NUMBER = 10_000
-"""As in S3's multipart uploads."""
-
-MAX_KEY_CHARACTERS = 500
-MAX_KEY_BYTES = 900
-MAX_SEGMENT_BYTES = 255
-
-MAX_METADATA_BYTES = 2048 - 128
-"""S3's limit for the user-defined metadata of an object, less what we keep there ourselves."""
 
 
 @runtime_checkable
@@ -106,11 +92,29 @@ class StorageAdapter(ABC):
 
     All or nothing: the end of the stream means commit. Anything else (the stream raises, a size or digest differs, an
     interrupt, a crash) leaves the key as it was, and the caller's own exception arrives unchanged. Adapters are safe
-    to share between threads.
+    to share between threads. A copy of one is the same adapter, and a pickle says its alias.
     """
 
     backend: ClassVar[str]
     """A stable name of the kind of store, to be kept in a database row."""
+
+    _named: tuple[Callable[[str], StorageAdapter], str] | None = None
+    """What gives this adapter by its alias, and the alias; None of one made by hand."""
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[str], StorageAdapter], tuple[str]]:
+        if self._named is None:
+            raise TypeError(
+                f"a {type(self).__name__} made by hand cannot be pickled: name it in STORAGE_ADAPTERS, and pickle what"
+                " get_storage_adapter(alias) gives, or the alias"
+            )
+        get, alias = self._named
+        return get, (alias,)
 
     @abstractmethod
     def put_temp_part(
@@ -129,6 +133,13 @@ class StorageAdapter(ABC):
         Raises ``ContentMismatch`` when the stream has not the ``size`` (bytes) or ``sha256`` (hex) given,
         ``ObjectExists`` with ``overwrite=False`` when a different part is there (the same one is success),
         ``InvalidKey``, ``StorageFull``, ``StoragePermissionError``; whatever the stream raises.
+
+        A stream that tells how long it is (a request, the answer to one, a Django or plain file) and ends before that
+        is a ``ContentMismatch`` too, and a request whose body has no length that the server can give a
+        ``StorageError`` with the code "no_length".
+
+        An id is a ``str``, an ``int`` or a ``uuid.UUID``. Arguments that cannot be are refused before anything is sent,
+        by a ``TypeError`` or ``ValueError``, here and in every method.
         """
 
     @abstractmethod
@@ -160,7 +171,12 @@ class StorageAdapter(ABC):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        """Store a final object in one go. Raises as ``put_temp_part`` does."""
+        """Store a final object in one go. Raises as ``put_temp_part`` does.
+
+        ``content_type`` is visible ASCII of at most 255 characters. Names of ``metadata`` are HTTP tokens that differ
+        not only in case and do not begin with ``gostorage-``; values have no control characters; 1,920 bytes in all, in
+        the encoded form in which S3 is sent them.
+        """
 
     @abstractmethod
     def assemble(
@@ -189,7 +205,8 @@ class StorageAdapter(ABC):
         """Carry the digest of the whole on over parts that came out of order, so that ``assemble`` has less to read.
 
         It covers the parts 1, 2, 3 … as far as there is no gap, and gives how many. Each part is read once in all.
-        After ``max_seconds`` none is begun, but one is read in any case. Raises ``ContentMismatch`` for a damaged part.
+        After ``max_seconds`` none is begun, but one is read in any case; None and infinity are no end. Raises
+        ``ContentMismatch`` for a damaged part, ``ValueError`` for a negative time.
         """
 
     @abstractmethod
@@ -200,12 +217,22 @@ class StorageAdapter(ABC):
         *,
         start: int = 0,
         length: int | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
     ) -> ObjectReader:
-        """Open a final object, or ``length`` bytes of it from ``start``. Raises ``ObjectNotFound``."""
+        """Open a final object, or ``length`` bytes of it from ``start`` (both in bytes).
+
+        A ``FinalObject`` states the size and the digest that the object must have; ``size`` (bytes, of the whole) and
+        ``sha256`` (hex) say so for those who hold a bucket and a key, and come before what a ``FinalObject`` carries.
+
+        Raises ``ObjectNotFound``, and ``ContentMismatch`` when the object has another size or is known to have another
+        digest. The bytes are compared with the digest when all of them have been read: the reader raises
+        ``ContentMismatch`` then, also where the store keeps no digest.
+        """
 
     @abstractmethod
     def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
-        """Describe a final object. Raises ``ObjectNotFound``."""
+        """Describe a final object as it is now: a ``FinalObject`` only names it. Raises ``ObjectNotFound``."""
 
     @abstractmethod
     def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
@@ -237,139 +264,9 @@ class StorageAdapter(ABC):
     def check_health(self, timeout: float = 5.0) -> None:
         """Write and remove a probe in both areas. Raises a ``StorageError`` that says what is wrong.
 
-        ``StorageTimeout`` when that takes longer than ``timeout`` seconds.
+        ``StorageTimeout`` when that takes longer than ``timeout`` seconds, which are finite and not negative.
         """
 
     @abstractmethod
     def close(self) -> None:
         """End all transfers (they raise ``StorageCancelled``) and streams. Later calls raise ``StorageError``."""
-
-
-STAGING = ".gostorage-staging"
-"""The folder of unfinished writes at the root of an area on a disk; no segment of a key is its name."""
-
-# The backslash, and the characters of Unicode category Cc.
-_FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
-
-
-def check_key(key: str) -> str:
-    """The only definition of a legal key; ``object.CheckKey`` gives the same verdict in Go. Raises ``InvalidKey``.
-
-    Relative, valid UTF-8, at most 500 characters and 900 bytes, of segments of 1 to 255 bytes that are not ``.``,
-    ``..`` or our own folder (``.gostorage-staging`` in any case, also before dots and blanks); no backslash, no control character (Unicode category Cc). Look-alikes are different names, kept exactly.
-    """
-    if not isinstance(key, str):
-        raise TypeError(f"a key is a str, not {type(key).__name__}")
-    try:
-        encoded = key.encode()
-    except UnicodeEncodeError:
-        raise _invalid("", "it is not valid UTF-8") from None
-    if not key:
-        raise _invalid(key, "it is empty")
-    if len(encoded) > MAX_KEY_BYTES:
-        raise _invalid("", f"it is longer than {MAX_KEY_BYTES} bytes")
-    if len(key) > MAX_KEY_CHARACTERS:
-        raise _invalid("", f"it is longer than {MAX_KEY_CHARACTERS} characters")
-    if _FORBIDDEN.search(key):
-        raise _invalid(key, "it holds a backslash or a control character")
-    for segment in key.split("/"):
-        if segment in {"", ".", ".."}:
-            raise _invalid(key, "it has an empty, '.' or '..' segment")
-        if len(segment.encode()) > MAX_SEGMENT_BYTES:
-            raise _invalid(key, f"it has a segment longer than {MAX_SEGMENT_BYTES} bytes")
-        if segment.isascii() and segment.rstrip(". ").lower() == STAGING:
-            raise _invalid(key, "it has a segment that is the name of our own folder")
-    return key
-
-
-def _invalid(key: str, why: str) -> InvalidKey:
-    return InvalidKey(f"not a legal key: {why}", key=key)
-
-
-def check_file_id(file_id: object) -> str:
-    """``str(file_id)``, which must be a key. Raises ``InvalidKey``, ``TypeError`` for None and bytes."""
-    if file_id is None or isinstance(file_id, (bytes, bytearray, memoryview)):
-        raise TypeError(f"an id is a str, an int or a UUID, not {type(file_id).__name__}")
-    return check_key(str(file_id))
-
-
-def check_session_id(session_id: object) -> str:
-    """``str(session_id)``, which must be a key of one segment. Raises ``InvalidKey``."""
-    session = check_file_id(session_id)
-    if "/" in session:
-        raise _invalid(session, "a session id has no slash")
-    return session
-
-
-def check_part_number(number: int) -> int:
-    """Raises ``ValueError`` unless it is 1 to 10,000, ``TypeError`` unless it is a whole number."""
-    if isinstance(number, bool):
-        raise TypeError("a part number is an int, not bool")
-    number = operator.index(number)
-    if not 1 <= number <= MAX_PART_NUMBER:
-        raise ValueError(f"part_number is 1 to {MAX_PART_NUMBER:,}, not {number:,}")
-    return number
-
-
-def check_count(name: str, value: int | None) -> int | None:
-    """Raises ``ValueError`` when a number of bytes is negative."""
-    if value is None:
-        return None
-    value = operator.index(value)
-    if value < 0:
-        raise ValueError(f"{name} is a number of bytes, not negative: {value}")
-    return value
-
-
-def check_age(older_than: timedelta) -> timedelta:
-    """Raises ``TypeError`` unless it is a timedelta, ``ValueError`` when it is negative."""
-    if not isinstance(older_than, timedelta):
-        raise TypeError(f"older_than is a timedelta, not {type(older_than).__name__}")
-    if older_than < timedelta():
-        raise ValueError(f"older_than is not negative: {older_than}")
-    return older_than
-
-
-def check_seconds(name: str, seconds: float | None) -> float | None:
-    """Raises ``TypeError`` unless it is a number or None, ``ValueError`` when it is negative."""
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
-    if not seconds >= 0:
-        raise ValueError(f"{name} is a number of seconds, not negative: {seconds}")
-    return seconds
-
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def check_sha256(sha256: str | None) -> str:
-    """Lower-case hex, or "" for None. Raises ``ValueError`` unless it is 64 hex digits."""
-    if sha256 is None:
-        return ""
-    if not isinstance(sha256, str):
-        raise TypeError(f"sha256 is 64 hex digits in a str, not {type(sha256).__name__}")
-    lowered = sha256.lower()
-    if not _SHA256.fullmatch(lowered):
-        raise ValueError("sha256 is 64 hex digits")
-    return lowered
-
-
-def check_content_type(content_type: str | None) -> str:
-    """The content type, or "" for None. Raises ``TypeError`` unless it is text."""
-    if content_type is not None and not isinstance(content_type, str):
-        raise TypeError(f"content_type is a str, not {type(content_type).__name__}")
-    return content_type or ""
-
-
-def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """Raises ``ValueError`` for more than 2 KiB in all, ``TypeError`` for what is not text."""
-    if not metadata:
-        return {}
-    checked = dict(metadata)
-    if not all(isinstance(text, str) for pair in checked.items() for text in pair):
-        raise TypeError("metadata maps str to str")
-    if sum(len(name.encode()) + len(value.encode()) for name, value in checked.items()) > MAX_METADATA_BYTES:
-        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes in all")
-    return checked

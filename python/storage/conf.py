@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ FLAT = {
         "STORAGE_TEMP_PREFIX": "temp_prefix",
         "STORAGE_FINAL_PREFIX": "final_prefix",
         "STORAGE_CARRY_DIGEST": "carry_digest",
+        "STORAGE_CONDITIONAL_WRITES": "conditional_writes",
         "AWS_STORAGE_BUCKET_NAME": "bucket_name",
         "AWS_S3_ENDPOINT_URL": "endpoint_url",
         "AWS_S3_REGION_NAME": "region_name",
@@ -55,6 +57,36 @@ FLAT_NAMES = tuple(
         ("STORAGE_BACKEND", *(name for names in FLAT.values() for name in names if name.startswith("STORAGE_")))
     )
 )
+
+SECRET = re.compile("secret|token|passw|credential|private|(^|_)key$", re.IGNORECASE)
+"""Options whose values are never shown."""
+
+MASK = "****"
+
+
+class Secret(str):
+    """A text that shows nothing of itself in a traceback, an error report or a log of variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK)
+
+
+def masked(name: str, value: Any) -> Any:
+    """A setting or option with what is secret in it made `Secret`: by its name, or as the user of a URL."""
+    if isinstance(value, Mapping):
+        return {key: masked(str(key), each) for key, each in value.items()}
+    if isinstance(value, str) and (SECRET.search(name) or ("://" in value and "@" in value)):
+        return Secret(value)
+    return value
+
+
+def setting(kind: str, option: str) -> str:
+    """What messages call an option: its name, and the flat one if there is any."""
+    flat = next((name for name, known in FLAT[kind].items() if known == option), "")
+    return f"{option} ({flat})" if flat else option
+
 
 HINTS = {
     "local": {
@@ -104,8 +136,8 @@ class Entry(NamedTuple):
 
 
 def _value(name: str) -> Any:
-    """A flat setting; an empty string, as django-configurations gives it, means unset."""
-    value = getattr(settings, name, None)
+    """A setting; an empty string, as django-configurations gives it, means unset."""
+    value = masked(name, getattr(settings, name, None))
     return None if value == "" else value
 
 
@@ -279,7 +311,9 @@ def get_storage_adapter(alias: str = "default") -> StorageAdapter:
         with _lock:
             adapter = _adapters.get(alias)
             if adapter is None or getattr(adapter, "_closed", False):
-                adapter = _adapters[alias] = make_adapter(alias)
+                adapter = make_adapter(alias)
+                adapter._named = get_storage_adapter, alias
+                _adapters[alias] = adapter
     return adapter
 
 

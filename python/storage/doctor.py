@@ -28,11 +28,6 @@ from .local import LocalStorageAdapter
 VERSION = 1
 """Of the JSON form of a report: it changes when a name there is taken away or gets another meaning."""
 
-SECRET = re.compile("secret|token|passw|credential|private|(^|_)key$", re.IGNORECASE)
-"""Options whose values are never shown."""
-
-MASK = "****"
-
 _CHUNK = 1024 * 1024
 _LARGE = 8 * 1024 * 1024  # bytes of the large put, where no part_size says when an object is large
 _MOST = 64 * 1024 * 1024  # a large put of more than this is not tried
@@ -149,10 +144,10 @@ def _shown(name: str, value: object) -> str:
         return f"<{type(value).__name__}>"
     text = oct(value) if name.endswith("_mode") and isinstance(value, int) else str(value)
     if name == "access_key":
-        return MASK + text[-4:] if len(text) >= 8 else MASK
-    if SECRET.search(name):
-        return MASK
-    return re.sub(r"//[^/@]*@", f"//{MASK}@", text)  # the user and password of a URL
+        return conf.MASK + text[-4:] if len(text) >= 8 else conf.MASK
+    if conf.SECRET.search(name):
+        return conf.MASK
+    return re.sub(r"//[^/@]*@", f"//{conf.MASK}@", text)  # the user and password of a URL
 
 
 # ---- the store

@@ -83,7 +83,7 @@ class ObjectExists(StorageError, FileExistsError):
 
 
 class InvalidKey(StorageError, ValueError):
-    """The name is not a legal key; see ``storage.base.check_key``."""
+    """The name is not a legal key; see ``storage.arguments.check_key``."""
 
     default_code = "invalid_key"
 

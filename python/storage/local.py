@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .adapter import NativeAdapter
-from .base import check_key
+from .adapter import NativeAdapter, flag
+from .arguments import check_key
+from .conf import setting
 
 
 class LocalStorageAdapter(NativeAdapter):
@@ -41,7 +42,7 @@ class LocalStorageAdapter(NativeAdapter):
         check_key(bucket)
         self.bucket = bucket
         self._options = {
-            "durable": bool(durable),
+            "durable": flag("durable", durable),
             "file_mode": _mode("file_mode", file_mode),
             "directory_mode": _mode("directory_mode", directory_mode),
         }
@@ -77,7 +78,7 @@ class LocalStorageAdapter(NativeAdapter):
 def _directory(name: str, value: str | os.PathLike[str]) -> str:
     path = os.fspath(value)
     if not isinstance(path, str) or not path or "\0" in path:
-        raise ImproperlyConfigured(f"{name} (STORAGE_{name.upper()}) is the path of a directory, and not empty")
+        raise ImproperlyConfigured(f"{setting('local', name)} is the path of a directory, and not empty")
     return os.path.abspath(path)
 
 

@@ -177,8 +177,9 @@ def _invoke(function: str, *arguments: object) -> Any:
     """Call a function of the extension; its errors become ours here and nowhere else."""
     try:
         return (_functions or _load())[function](*arguments)
-    except RuntimeError as error:
-        if not str(error).startswith(WIRE):  # what a signal handler raised
+    except BaseException as error:
+        del arguments  # the configuration of a store has secrets, and error reports show this frame
+        if not (isinstance(error, RuntimeError) and str(error).startswith(WIRE)):  # what a signal handler raised
             raise
         raise from_wire(str(error)) from None
 
@@ -460,7 +461,7 @@ def _finish_undoing() -> None:
 
 
 def check_key(key: str) -> None:
-    """The Go side's verdict on a key; the same as ``storage.base.check_key``."""
+    """The Go side's verdict on a key; the same as ``storage.arguments.check_key``."""
     _invoke("CheckKey", key)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .adapter import NativeAdapter
-from .base import MAX_KEY_BYTES, check_key
+from .adapter import NativeAdapter, flag
+from .arguments import CONTROL, MAX_KEY_BYTES, check_key
+from .conf import Secret, masked, setting
 
 MIN_PART_SIZE = 5 * 1024 * 1024
 MAX_PART_SIZE = 5 * 1024**3
@@ -20,6 +22,7 @@ MAX_S3_KEY_BYTES = 1024
 
 CHECKSUMS = ("auto", "crc32", "crc64nvme", "sha256", "off")
 ADDRESSING_STYLES = ("auto", "path", "virtual")
+CONDITIONAL_WRITES = ("required", "look")
 
 
 class S3StorageAdapter(NativeAdapter):
@@ -32,6 +35,10 @@ class S3StorageAdapter(NativeAdapter):
 
     ``checksum`` says how the server verifies the parts of a large upload: ``auto`` is ``crc64nvme`` where the server
     takes it, else the SHA-256 in the signature of each part.
+
+    ``conditional_writes`` says how ``overwrite=False`` is kept: ``required`` by the store, which must know
+    ``If-None-Match``; ``look`` looks before each such put whether the object is there, which is not atomic: of two
+    writers at once both may win.
 
     Raises ``ImproperlyConfigured``.
     """
@@ -64,15 +71,18 @@ class S3StorageAdapter(NativeAdapter):
         storage_class: str | None = None,
         proxy: str | None = None,
         carry_digest: bool = True,
+        conditional_writes: Literal["required", "look"] = "required",
     ) -> None:
+        # First of all, since error reports show this frame.
+        access_key, secret_key = masked("access_key", access_key), masked("secret_key", secret_key)
+        security_token = masked("security_token", security_token)
+        endpoint_url, proxy = masked("endpoint_url", endpoint_url), masked("proxy", proxy)
         super().__init__(carry_digest=carry_digest)
-        if not isinstance(bucket_name, str) or not bucket_name or "/" in bucket_name:
-            raise ImproperlyConfigured("bucket_name (AWS_STORAGE_BUCKET_NAME) is the name of a bucket, and not empty")
         if bool(access_key) != bool(secret_key):
             raise ImproperlyConfigured(
                 "access_key and secret_key (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) are set together, or neither"
             )
-        self.bucket = bucket_name
+        self.bucket = _bucket(bucket_name)
         self._prefixes = _prefix("temp_prefix", temp_prefix), _prefix("final_prefix", final_prefix)
         _check_areas(*self._prefixes)
         self.prefix = self._prefixes[1]
@@ -81,26 +91,27 @@ class S3StorageAdapter(NativeAdapter):
         elif verify is not None and not isinstance(verify, bool):
             raise ImproperlyConfigured("verify (AWS_S3_VERIFY) is True, False or the path of a CA file")
         self._ca_bundle = ca_bundle
-        self._storage_class = storage_class or ""
+        self._storage_class = _header("storage_class", storage_class)
         self._options: dict[str, Any] = {
-            "bucket_name": bucket_name,
-            "access_key": access_key or "",
-            "secret_key": secret_key or "",
-            "security_token": security_token or "",
-            "region_name": region_name or "",
+            "bucket_name": self.bucket,
+            "access_key": _header("access_key", access_key),
+            "secret_key": _text("secret_key", secret_key),
+            "security_token": _header("security_token", security_token),
+            "region_name": _region(region_name),
             "endpoint_url": _endpoint(endpoint_url),
             "addressing_style": _one_of("addressing_style", addressing_style or "auto", ADDRESSING_STYLES),
             "verify": verify is not False,
             "part_size": _number("part_size", part_size, MIN_PART_SIZE, MAX_PART_SIZE),
             "concurrency": _number("concurrency", concurrency, 1, 64),
-            "equal_parts": bool(equal_parts),
+            "equal_parts": flag("equal_parts", equal_parts),
             "connect_timeout": _seconds("connect_timeout", connect_timeout),
             "read_timeout": _seconds("read_timeout", read_timeout),
             "max_attempts": _number("max_attempts", max_attempts, 1, 20),
             "checksum": _one_of("checksum", checksum, CHECKSUMS),
-            "server_side_encryption": server_side_encryption or "",
-            "kms_key_id": kms_key_id or "",
-            "proxy": proxy or "",
+            "server_side_encryption": _header("server_side_encryption", server_side_encryption),
+            "kms_key_id": _header("kms_key_id", kms_key_id),
+            "proxy": _proxy(proxy),
+            "conditional_writes": _one_of("conditional_writes", conditional_writes, CONDITIONAL_WRITES),
         }
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -124,24 +135,66 @@ class S3StorageAdapter(NativeAdapter):
 def _environment() -> dict[str, str]:
     """What the SDK's default chain and the choice of a proxy read, as Python has it now."""
     return {
-        name: value
+        name: Secret(value)
         for name, value in os.environ.items()
         if name.startswith("AWS_") or name.upper().endswith("_PROXY") or name == "HOME"
     }
 
 
+def _text(name: str, value: str | None) -> str:
+    """A text without what a file or a shell has left at its ends; "" for None. The value is in no message."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ImproperlyConfigured(f"{setting('s3', name)} is a str, not {type(value).__name__}")
+    if CONTROL.search(value) or value != value.strip():
+        raise ImproperlyConfigured(
+            f"{setting('s3', name)} has a blank or a newline at its ends, or a control character: take it away"
+        )
+    return value
+
+
+def _header(name: str, value: str | None) -> str:
+    """The same, in the characters that a header can have."""
+    text = _text(name, value)
+    if not text.isascii():
+        raise ImproperlyConfigured(f"{setting('s3', name)} has a character that is not ASCII")
+    return text
+
+
+_BUCKET = re.compile(r"[A-Za-z0-9._:-]{1,255}")
+_REGION = re.compile(r"[a-z0-9-]{1,63}")
+
+
+def _bucket(value: str) -> str:
+    """As strict as all stores are together: older ones take capitals and underscores, Ceph a tenant and a colon."""
+    name = _text("bucket_name", value)
+    if not _BUCKET.fullmatch(name) or not name.strip("."):
+        raise ImproperlyConfigured(
+            f"{setting('s3', 'bucket_name')} is the name of a bucket: letters, digits and - . _ and no slash"
+        )
+    return name
+
+
+def _region(value: str | None) -> str:
+    region = _text("region_name", value)
+    if region and not _REGION.fullmatch(region):
+        raise ImproperlyConfigured(
+            f"{setting('s3', 'region_name')} is small letters, digits and -, such as eu-central-1"
+        )
+    return region
+
+
 def _prefix(name: str, value: str) -> str:
-    if not isinstance(value, str) or not value.strip("/"):
-        raise ImproperlyConfigured(f"{name} (STORAGE_{name.upper()}) is a folder of the bucket, and not empty")
-    folder = value.rstrip("/")
+    folder = _text(name, value).rstrip("/")
+    if not folder:
+        raise ImproperlyConfigured(f"{setting('s3', name)} is a folder of the bucket, and not empty")
     try:
         check_key(folder)
     except ValueError as error:
-        raise ImproperlyConfigured(f"{name} (STORAGE_{name.upper()}) is {value!r}: {error}") from None
+        raise ImproperlyConfigured(f"{setting('s3', name)} is {value!a}: {error}") from None
     if len(folder.encode()) + 1 + MAX_KEY_BYTES > MAX_S3_KEY_BYTES:
-        raise ImproperlyConfigured(
-            f"{name} (STORAGE_{name.upper()}) is longer than {MAX_S3_KEY_BYTES - MAX_KEY_BYTES - 1} bytes"
-        )
+        raise ImproperlyConfigured(f"{setting('s3', name)} is longer than {MAX_S3_KEY_BYTES - MAX_KEY_BYTES - 1} bytes")
     return folder + "/"
 
 
@@ -153,17 +206,42 @@ def _check_areas(temp: str, final: str) -> None:
         )
 
 
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
+
+
+def _parts(value: str, schemes: tuple[str, ...]) -> SplitResult | None:
+    """A URL taken apart, or None where it cannot be one."""
+    try:
+        parts = urlsplit(value)
+        port, host = parts.port, parts.hostname
+    except ValueError:  # an impossible port, half a bracket
+        return None
+    fits = parts.scheme in schemes and host and _HOST.fullmatch(host) and port != 0 and " " not in value
+    return parts if fits else None
+
+
 def _endpoint(value: str | None) -> str:
-    if not value:
-        return ""
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ImproperlyConfigured(
-            "endpoint_url (AWS_S3_ENDPOINT_URL) is a URL such as https://s3.example.com, with http:// or https://"
-        )
-    if parts.username or parts.password or parts.query:
-        raise ImproperlyConfigured("endpoint_url (AWS_S3_ENDPOINT_URL) holds no credentials and no query")
-    return value.rstrip("/")
+    url = _text("endpoint_url", value)
+    problem = _problem_of_endpoint(url) if url else ""
+    if problem:
+        raise ImproperlyConfigured(f"{setting('s3', 'endpoint_url')} {problem}")
+    return url.rstrip("/")
+
+
+def _proxy(value: str | None) -> str:
+    url = _text("proxy", value)
+    if url and _parts(url, ("http", "https", "socks5")) is None:
+        raise ImproperlyConfigured("proxy is a URL such as http://proxy.example.com:3128, with a port from 1 to 65535")
+    return url
+
+
+def _problem_of_endpoint(url: str) -> str:
+    parts = _parts(url, ("http", "https"))
+    if parts is None:
+        return "is a URL such as https://s3.example.com:9000, with http:// or https:// and a port from 1 to 65535"
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        return "holds no credentials, no query and no fragment"
+    return ""
 
 
 def _certificates(verify: str | os.PathLike[str]) -> str | os.PathLike[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import io
 import os
 import stat
@@ -10,9 +11,11 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
+from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, cast
 
 from django.core.files import File, uploadedfile
+from django.http import HttpRequest
 
 from . import native
 from .exceptions import StorageError
@@ -75,6 +78,68 @@ def check_source(source: object) -> None:
     )
 
 
+def known_length(source: object) -> int | None:
+    """How many bytes a source says that it still has, or None; it is not moved. One that ends earlier was cut.
+
+    Raises ``StorageError`` for a request whose body the server or Django has not given.
+    """
+    request = getattr(source, "_request", source)  # what Django REST framework wraps
+    if isinstance(request, HttpRequest):
+        return _length_of_body(request)
+    if isinstance(source, HTTPResponse):
+        return source.length
+    if isinstance(source, File) and (size := _stated_size(source)) is not None:
+        return size - _position(source)
+    if (file := _plain_file(source)) is not None:
+        return os.fstat(file.fileno()).st_size - file.tell()
+    return None
+
+
+def _length_of_body(request: HttpRequest) -> int | None:
+    """What Django has still to read of the body, by what the client said of it."""
+    stated = str(request.META.get("CONTENT_LENGTH") or "")
+    length = int(stated) if stated.isascii() and stated.isdigit() else 0
+    if not length:
+        if hasattr(request, "environ") and "HTTP_TRANSFER_ENCODING" in request.META:
+            raise StorageError(
+                "the body of the request is chunked, and WSGI gives nothing of it: have the client send Content-Length,"
+                " have the server in front buffer requests, or serve the view by ASGI",
+                code="no_length",
+                op="put",
+            )
+        if stated.strip("0"):
+            raise StorageError("the request has a Content-Length that is no number", code="no_length", op="put")
+        return None
+    stream = getattr(request, "_stream", None)
+    if getattr(request, "_read_started", False) and hasattr(request, "_files") and not hasattr(request, "_body"):
+        raise StorageError(
+            "the body of the request was read for request.POST or request.FILES: store what is in request.FILES",
+            code="source",
+            op="put",
+        )
+    limited = getattr(stream, "_pos", None)  # Django's stream of WSGI tells by no other name where it stands
+    return length - (limited if isinstance(limited, int) else _position(stream))
+
+
+def _stated_size(file: File[Any]) -> int | None:
+    """The size that a Django file was given, or that its class knows. That of `File` itself seeks to find it."""
+    stated = vars(file).get("size")
+    if stated is None and type(file).size is not File.size:
+        try:
+            stated = file.size
+        except (OSError, ValueError, NotImplementedError):  # of a storage that cannot tell
+            return None
+    return stated if isinstance(stated, int) else None
+
+
+def _position(stream: Any) -> int:
+    """Where a stream stands; one that does not tell stands at its start."""
+    try:
+        return int(stream.tell())
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
 def pump(source: Source, call: native.Call, meter: Meter) -> int:
     """Move all of ``source`` into a put; gives the number of bytes. What the source raises arrives unchanged."""
     sink = _Sink(call, meter)
@@ -121,7 +186,8 @@ def _pump_file(file: PlainFile, sink: _Sink) -> None:
 def _pump_into(readinto: Callable[[memoryview], int | None], sink: _Sink) -> None:
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
-    address = native.address_of(buffer)
+    pin = native.pinned(buffer)  # while it is held, a source that has released the view cannot resize what is below it
+    address = ctypes.addressof(pin)
     while count := _not_none(readinto(view)):
         if not 0 < count <= CHUNK:
             raise ValueError(f"the stream's readinto answers {count} for a buffer of {CHUNK} bytes")
@@ -174,30 +240,16 @@ class _Sink:
 def _not_none(answer: Any) -> Any:
     if answer is None:
         raise StorageError(
-            "the stream has no data now (it answers None): it must be a blocking one", code="source", retryable=True
+            "the stream has no data now (it answers None): it must be a blocking one",
+            code="source",
+            op="put",
+            retryable=True,
         )
     return answer
 
 
-def _check_generation(generation: int) -> None:
-    if generation != native.generation():
-        raise native.forked("stream")
-
-
-class _Held(io.BytesIO):
-    """A small object, of which all bytes are here."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._generation = native.generation()
-
-    def readinto(self, buffer: Any) -> int:
-        _check_generation(self._generation)
-        return super().readinto(buffer)
-
-    def readall(self) -> bytes:
-        _check_generation(self._generation)
-        return self.read()
+def reentrant() -> StorageError:
+    return StorageError("a signal handler has used the stream that it interrupted: open another one", code="reentrant")
 
 
 class _Window(io.RawIOBase):
@@ -216,7 +268,7 @@ class _Window(io.RawIOBase):
         self._position = 0
         self.borrows = "borrows" in opened
         self._ahead, self._ahead_at = b"", 0  # what is read there next may be in this memory already
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def readable(self) -> bool:
         return True
@@ -241,10 +293,16 @@ class _Window(io.RawIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed stream")
-        _check_generation(self._generation)
+        if self._generation != native.generation():
+            raise native.forked("stream")
+
+    def _check_free(self) -> None:
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise reentrant()
 
     def readinto(self, buffer: Any) -> int:
         self._check()
+        self._check_free()
         with self._lock:
             wanted = min(memoryview(buffer).nbytes, self.size - self._position, native.TURN)
             if wanted <= 0:
@@ -256,6 +314,7 @@ class _Window(io.RawIOBase):
 
     def take(self, position: int, size: int) -> bytes | None:
         """So many bytes, or what is left, if the stream stands there. The next as many come meanwhile."""
+        self._check_free()
         with self._lock:
             left = self.size - position
             if self._position != position or left <= 0:
@@ -287,6 +346,24 @@ class _Window(io.RawIOBase):
             super().close()  # last: what a signal interrupts is done again by the finalizer
 
 
+def _here(name: str) -> Any:
+    """A method of `BufferedReader`, which gives what it holds also where the stream does not belong."""
+    method = getattr(io.BufferedReader, name)
+
+    @functools.wraps(method)
+    def checked(self: ObjectReader, *args: Any) -> Any:
+        if self._generation != native.generation():
+            raise native.forked("stream")
+        try:
+            return method(self, *args)
+        except RuntimeError as error:
+            if str(error).startswith("reentrant call"):
+                raise reentrant() from None
+            raise
+
+    return checked
+
+
 class ObjectReader(io.BufferedReader):
     """A stored object, or a range of it, as a binary stream: seekable, buffered, a context manager.
 
@@ -294,6 +371,9 @@ class ObjectReader(io.BufferedReader):
     does not know it; ``name`` is the key. Iterating gives chunks of 256 KiB, not lines. Reading on to the end
     verifies the digest: ``ContentMismatch`` comes in place of the last bytes. It reads the object as it was when it
     was opened, even if that is replaced or deleted meanwhile.
+
+    A forked child of the process that opened it gets a ``StorageError`` with the code "forked" of every read, and a
+    signal handler that interrupted a read of it one with the code "reentrant".
     """
 
     def __init__(
@@ -301,10 +381,11 @@ class ObjectReader(io.BufferedReader):
     ) -> None:
         self._key: str = opened["key"]
         self.sha256: str | None = opened["sha256"] or None
+        self._generation = native.generation()
         self._window: _Window | None = None
         if "data" in opened:
             self._size: int = opened["size"]
-            super().__init__(_Held(opened["data"]), self._size or 1)
+            super().__init__(cast("Any", io.BytesIO(opened["data"])), self._size or 1)
             return
         window = self._window = _Window(owner, number, opened, start, length)
         self._size = window.size
@@ -329,9 +410,19 @@ class ObjectReader(io.BufferedReader):
         if window is not None and window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
             data = window.take(self.tell(), size)
             if data is not None:
-                self.tell()  # BufferedReader counts what it reads: so it asks where the stream stands
+                super().tell()  # BufferedReader counts what it reads: so it asks where the stream stands
                 return data
-        return super().read(size)
+        read: bytes = self._read(size)
+        return read
+
+    _read = _here("read")
+    read1 = _here("read1")
+    readinto = _here("readinto")
+    readinto1 = _here("readinto1")
+    readline = _here("readline")
+    peek = _here("peek")
+    seek = _here("seek")
+    tell = _here("tell")
 
     def __repr__(self) -> str:
         return f"<ObjectReader {self._key!r}, {self.size} bytes>"

@@ -114,13 +114,22 @@ def streams_belong_to_the_parent():
     final = adapter.put_final("a", [DATA] * MANY)
     reader = adapter.get_final_stream(*final)
     fresh = adapter.get_final_stream(*final)
+    held = adapter.get_final_stream(adapter.put_final("small", b"a line\nand more"))
     assert reader.read(10) == DATA[:10]
 
     def in_child():
         mine = adapter.get_final_stream(*final)  # may well have the id of the parent's reader
         refused(fresh.read, 10)
         refused(reader.readinto, bytearray(600_000))
-        reader.close()
+        for stream in (reader, held):  # though their bytes are in memory
+            for call in (stream.read, stream.read1, stream.readline, stream.peek, stream.tell, stream.readlines):
+                refused(call)
+            for call in (stream.read, stream.read1, stream.peek, stream.seek):
+                refused(call, 1)
+            for call in (stream.readinto, stream.readinto1):
+                refused(call, bytearray(1))
+            refused(next, iter(stream))
+            stream.close()
         fresh.close()
         gc.collect()
         assert mine.read() == DATA * MANY
@@ -129,6 +138,9 @@ def streams_belong_to_the_parent():
     child(in_child)
     assert reader.read() == (DATA * MANY)[10:]
     assert fresh.read() == DATA * MANY
+    assert held.read() == b"a line\nand more"
+    for stream in (reader, fresh, held):
+        stream.close()
 
 
 def transfers_belong_to_the_parent():

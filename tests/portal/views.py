@@ -41,7 +41,7 @@ def storage_errors(view: View) -> View:
         except ValueError as error:  # also ContentMismatch and InvalidKey
             return JsonResponse({"error": str(error)}, status=400)
         except StorageError as error:
-            return JsonResponse({"error": str(error)}, status=503)
+            return JsonResponse({"error": str(error)}, status=411 if error.code == "no_length" else 503)
 
     return wrapped
 

@@ -19,7 +19,7 @@ const Staging = ".gostorage-staging"
 
 // CheckKey is the only definition of a legal key: relative, valid UTF-8 within the limits, of segments that are not
 // empty, ".", ".." or ours, with no backslash and no control character (Unicode category Cc). Names that merely look
-// alike are different names. storage.base.check_key gives the same verdict.
+// alike are different names. storage.arguments.check_key gives the same verdict.
 func CheckKey(key string) error {
 	switch {
 	case key == "":

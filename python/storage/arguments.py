@@ -1,0 +1,308 @@
+"""What callers may pass: each argument is judged here, before anything is sent, with one verdict for all adapters.
+
+A check gives the argument in its plain form, or raises ``TypeError``, ``ValueError``, or for keys ``InvalidKey``.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from .base import FinalObject, TempPart
+from .exceptions import InvalidKey
+
+MAX_PART_NUMBER = 10_000
+"""As in S3's multipart uploads."""
+
+MAX_SIZE = 5 * 1024**4
+"""Bytes of an object: 5 TiB, the limit of a multipart upload in the Amazon S3 User Guide."""
+
+MAX_KEY_CHARACTERS = 500
+MAX_KEY_BYTES = 900
+MAX_SEGMENT_BYTES = 255
+
+MAX_METADATA_BYTES = 2048 - 128
+"""S3's limit for the user-defined metadata of an object, less what we keep there ourselves."""
+
+MAX_CONTENT_TYPE_CHARACTERS = 255
+
+MAX_SECONDS = 1e9
+"""For a time without end: what the Go side can still count."""
+
+STAGING = ".gostorage-staging"
+"""The folder of unfinished writes at the root of an area on a disk; no segment of a key is its name."""
+
+# The characters of Unicode category Cc, and for keys the backslash.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
+
+
+# ---- keys and ids; `op` is what an error says was tried
+
+
+def check_key(key: str, op: str = "") -> str:
+    """The only definition of a legal key; ``object.CheckKey`` gives the same verdict in Go. Raises ``InvalidKey``.
+
+    Relative, valid UTF-8, at most 500 characters and 900 bytes, of segments of 1 to 255 bytes that are not ``.``,
+    ``..`` or our own folder (``.gostorage-staging`` in any case, also before dots and blanks); no backslash, no
+    control character (Unicode category Cc). Look-alikes are different names, kept exactly.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"a key is a str, not {type(key).__name__}")
+    key = str.__str__(key)
+    try:
+        encoded = key.encode()
+    except UnicodeEncodeError:
+        raise _invalid("", op, "it is not valid UTF-8") from None
+    if not key:
+        raise _invalid(key, op, "it is empty")
+    if len(encoded) > MAX_KEY_BYTES:
+        raise _invalid("", op, f"it is longer than {MAX_KEY_BYTES} bytes")
+    if len(key) > MAX_KEY_CHARACTERS:
+        raise _invalid("", op, f"it is longer than {MAX_KEY_CHARACTERS} characters")
+    if _FORBIDDEN.search(key):
+        raise _invalid(key, op, "it holds a backslash or a control character")
+    for segment in key.split("/"):
+        if segment in {"", ".", ".."}:
+            raise _invalid(key, op, "it has an empty, '.' or '..' segment")
+        if len(segment.encode()) > MAX_SEGMENT_BYTES:
+            raise _invalid(key, op, f"it has a segment longer than {MAX_SEGMENT_BYTES} bytes")
+        if segment.isascii() and segment.rstrip(". ").lower() == STAGING:
+            raise _invalid(key, op, "it has a segment that is the name of our own folder")
+    return key
+
+
+def _invalid(key: str, op: str, why: str) -> InvalidKey:
+    return InvalidKey(f"not a legal key: {why}", op=op, key=key)
+
+
+def check_file_id(file_id: object, op: str = "") -> str:
+    """The key that a str, an int or a UUID is."""
+    if isinstance(file_id, str):
+        return check_key(file_id, op)
+    if isinstance(file_id, int) and not isinstance(file_id, bool):
+        return check_key(int.__repr__(file_id), op)
+    if isinstance(file_id, UUID):
+        return check_key(str(file_id), op)
+    raise TypeError(f"an id is a str, an int or a UUID, not {type(file_id).__name__}: of a model instance pass its pk")
+
+
+def check_session_id(session_id: object, op: str = "") -> str:
+    """The same, of one segment."""
+    session = check_file_id(session_id, op)
+    if "/" in session:
+        raise _invalid(session, op, "a session id has no slash")
+    return session
+
+
+# ---- values of this package
+
+
+def check_part(part: str | TempPart, op: str = "") -> tuple[str, int | None, str]:
+    """The key of a part, and the size and digest that it is to have as far as a value says so: else None and ""."""
+    if not isinstance(part, TempPart):
+        return check_key(part, op), None, ""
+    check_part_number(part.part_number)
+    return check_key(part.key, op), check_size(part.size), check_sha256(part.sha256 or None)
+
+
+def check_parts(parts: Iterable[str | TempPart], op: str = "") -> list[tuple[str, int | None, str]]:
+    """The same of at least one part, in their order."""
+    if isinstance(parts, str | TempPart):
+        raise TypeError("temp_keys is a list of parts, not one")
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"temp_keys is a list of parts, not {type(parts).__name__}")
+    checked = [check_part(part, op) for part in parts]
+    if not checked:
+        raise ValueError("an object is assembled from at least one part")
+    return checked
+
+
+def check_final(bucket: str | FinalObject, key: str | FinalObject | None) -> tuple[str, str, int | None, str]:
+    """The bucket and the key that were given, and the size and digest as far as a value says so: else None and ""."""
+    value = bucket if isinstance(bucket, FinalObject) else key if isinstance(key, FinalObject) else None
+    size, sha256 = (None, "") if value is None else (check_size(value.size), check_sha256(value.sha256 or None))
+    if isinstance(bucket, FinalObject):
+        bucket, key = bucket
+    elif isinstance(key, FinalObject):
+        key = key.key
+    if key is None:
+        raise TypeError("a bucket and a key are needed, or a FinalObject")
+    if not isinstance(bucket, str):
+        raise TypeError(f"a bucket is a str, not {type(bucket).__name__}")
+    if not isinstance(key, str):
+        raise TypeError(f"a key is a str, not {type(key).__name__}")
+    return str.__str__(bucket), str.__str__(key), size, sha256
+
+
+# ---- numbers
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    return operator.index(value)  # type: ignore[arg-type]
+
+
+def check_part_number(number: int) -> int:
+    """1 to 10,000."""
+    number = _whole("part_number", number)
+    if not 1 <= number <= MAX_PART_NUMBER:
+        raise ValueError(f"part_number is 1 to {MAX_PART_NUMBER:,}")
+    return number
+
+
+def _not_negative(name: str, value: int) -> int:
+    value = _whole(name, value)
+    if value < 0:
+        raise ValueError(f"{name} is a number of bytes, not negative")
+    return value
+
+
+def check_size(size: int | None) -> int | None:
+    """The bytes of an object, at most 5 TiB, or None."""
+    if size is None:
+        return None
+    size = _not_negative("size", size)
+    if size > MAX_SIZE:
+        raise ValueError(f"size is at most {MAX_SIZE:,} bytes (5 TiB)")
+    return size
+
+
+def check_range(start: int, length: int | None) -> tuple[int, int | None]:
+    """Where to read. What lies beyond the end of any object is cut, so that start and length can be added."""
+    start = min(_not_negative("start", start), MAX_SIZE)
+    return start, None if length is None else min(_not_negative("length", length), MAX_SIZE)
+
+
+def check_age(older_than: timedelta) -> timedelta:
+    """A time that is not negative."""
+    if not isinstance(older_than, timedelta):
+        raise TypeError(f"older_than is a timedelta, not {type(older_than).__name__}")
+    if older_than < timedelta():
+        raise ValueError(f"older_than is not negative: {older_than}")
+    return older_than
+
+
+def check_seconds(name: str, seconds: float) -> float:
+    """A time that is not negative and has an end."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{name} is a number of seconds, neither negative nor without end")
+    return float(min(seconds, MAX_SECONDS))
+
+
+def check_max_seconds(max_seconds: float | None) -> float | None:
+    """The same; infinity and None are for no end."""
+    if max_seconds is None or (isinstance(max_seconds, float) and max_seconds == math.inf):
+        return None
+    return check_seconds("max_seconds", max_seconds)
+
+
+# ---- the rest
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """True or False, and nothing that only counts as such: the text "False" is true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {type(value).__name__}")
+    return value
+
+
+def check_callable(name: str, function: Callable[..., Any] | None, of: str) -> None:
+    """A function, or None."""
+    if function is not None and not callable(function):
+        raise TypeError(f"{name} is a function of {of}, not {type(function).__name__}")
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_sha256(sha256: str | None) -> str:
+    """64 hex digits, which become lower-case, or "" for None."""
+    if sha256 is None:
+        return ""
+    if not isinstance(sha256, str):
+        raise TypeError(f"sha256 is 64 hex digits in a str, not {type(sha256).__name__}")
+    lowered = sha256.lower()
+    if not _SHA256.fullmatch(lowered):
+        raise ValueError("sha256 is 64 hex digits")
+    return lowered
+
+
+_VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+
+
+def check_content_type(content_type: str | None) -> str:
+    """Visible ASCII, with blanks only in between, at most 255 characters; "" for None."""
+    if content_type is None:
+        return ""
+    if not isinstance(content_type, str):
+        raise TypeError(f"content_type is a str, not {type(content_type).__name__}")
+    if content_type and not _VISIBLE.fullmatch(content_type):
+        raise ValueError("content_type is visible ASCII, such as text/plain; charset=utf-8")
+    if len(content_type) > MAX_CONTENT_TYPE_CHARACTERS:
+        raise ValueError(f"content_type has at most {MAX_CONTENT_TYPE_CHARACTERS} characters")
+    return str.__str__(content_type)
+
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = "gostorage-"
+
+
+def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """Names are HTTP tokens, compared without case; at most 1,920 bytes in all, in the form that S3 is sent."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is a dict of str to str, not {type(metadata).__name__}")
+    checked: dict[str, str] = {}
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("metadata maps str to str")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"a name of metadata is letters, digits and - . _ (an HTTP token), not {name!a:.100}")
+        if name.lower().startswith(_OURS):
+            raise ValueError(f"names of metadata that begin with {_OURS!r} are for this package: {name[:100]!a}")
+        if CONTROL.search(value):
+            raise ValueError(f"the metadata {name[:100]!a} has a control character")
+        if not _encodable(value):
+            raise ValueError(f"the metadata {name[:100]!a} is not valid Unicode")
+        checked[str.__str__(name)] = str.__str__(value)
+    if len({name.lower() for name in checked}) < len(checked):
+        raise ValueError("two names of metadata differ only in case: stores take them for one")
+    if sum(len(name) + _sent_bytes(value) for name, value in checked.items()) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES:,} bytes in all, encoded as S3 is sent it")
+    return checked
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_WORD_BYTES = 45  # of text in an encoded word of RFC 2047, which has at most 75 characters
+_WORD_FRAME = len("=?utf-8?b??=")
+
+
+def _sent_bytes(value: str) -> int:
+    """The bytes of a value as a header has it: what is not ASCII goes in encoded words, as Go's mime package makes
+    them: each of whole characters, and a blank between two."""
+    if value.isascii():
+        return len(value)
+    words = [0]
+    for character in value:
+        size = len(character.encode())
+        if words[-1] + size > _WORD_BYTES:
+            words.append(0)
+        words[-1] += size
+    return sum(_WORD_FRAME + 4 * -(-size // 3) for size in words) + len(words) - 1
