@@ -203,7 +203,6 @@ def table():
                     ("metadata", {bad: "v"}, ValueError, "for this package")
                     for bad in ("gostorage-sha256", "GoStorage-x", "GOSTORAGE-")
                 ),
-                *(("metadata", {"k": bad}, ValueError, "control character") for bad in (*HEADERS, "a\tb")),
                 ("metadata", {"k": "\ud800"}, ValueError, "Unicode"),
                 ("metadata", {"Name": "a", "name": "b"}, ValueError, "only in case"),
                 ("metadata", {"k": "v" * 1920}, ValueError, "1,920"),

@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from . import native
 from .arguments import (
+    MAX_PART_NUMBER,
     MAX_SECONDS,
     check_age,
     check_callable,
@@ -313,4 +314,5 @@ def _expected(size: int | None, sha256: str) -> dict[str, Any]:
 def _part_number(key: str) -> int:
     """The number in a temp key, or 0 for a file that is no part."""
     name = key.rpartition("/")[2]
-    return int(name) if len(name) == 5 and name.isascii() and name.isdigit() else 0
+    number = int(name) if len(name) == 5 and name.isascii() and name.isdigit() else 0
+    return number if number <= MAX_PART_NUMBER else 0

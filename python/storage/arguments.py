@@ -270,8 +270,6 @@ def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
             raise ValueError(f"a name of metadata is letters, digits and - . _ (an HTTP token), not {name!a:.100}")
         if name.lower().startswith(_OURS):
             raise ValueError(f"names of metadata that begin with {_OURS!r} are for this package: {name[:100]!a}")
-        if CONTROL.search(value):
-            raise ValueError(f"the metadata {name[:100]!a} has a control character")
         if not _encodable(value):
             raise ValueError(f"the metadata {name[:100]!a} is not valid Unicode")
         checked[str.__str__(name)] = str.__str__(value)
@@ -295,9 +293,9 @@ _WORD_FRAME = len("=?utf-8?b??=")
 
 
 def _sent_bytes(value: str) -> int:
-    """The bytes of a value as a header has it: what is not ASCII goes in encoded words, as Go's mime package makes
-    them: each of whole characters, and a blank between two."""
-    if value.isascii():
+    """The bytes of a value as a header has it: what is not printable ASCII goes in encoded words, as Go's mime package
+    makes them: each of whole characters, and a blank between two."""
+    if value.isascii() and value.replace("\t", " ").isprintable():
         return len(value)
     words = [0]
     for character in value:

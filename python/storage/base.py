@@ -77,7 +77,8 @@ class SweepReport:
     """What a sweep has removed, or would remove in a dry run.
 
     ``sessions`` counts those of which parts were removed, ``parts`` their parts, ``uploads`` unfinished writes, and
-    ``size`` the bytes of both. ``finished`` is False when time ran out: another call goes on from there.
+    ``size`` the bytes of both. ``finished`` is False when time ran out: another call goes on from there. ``unseen``
+    says what the store did not let it look at, and why: old parts have gone all the same.
     """
 
     sessions: int
@@ -85,6 +86,7 @@ class SweepReport:
     uploads: int
     size: int
     finished: bool
+    unseen: tuple[str, ...] = ()
 
 
 class StorageAdapter(ABC):

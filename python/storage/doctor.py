@@ -308,8 +308,8 @@ class RoundTrip:
 
     def _overwrite(self) -> str:
         advice = "do not rely on overwrite=False with this store: give every object a key that never comes twice"
-        self._put_final("small", self._whole, overwrite=False)
         try:
+            self._put_final("small", self._whole, overwrite=False)
             self._put_final("small", b"another", overwrite=False)
         except ObjectExists:
             return "overwrite=False leaves an object that is there as it is"

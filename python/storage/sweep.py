@@ -41,7 +41,8 @@ def sweep(
     dry_run: bool = False,
     max_seconds: float | None = 200,
 ) -> dict[str, Any]:
-    """Sweep the adapter of an alias; see ``StorageAdapter.sweep``. Gives the report as a dict, for JSON.
+    """Sweep the adapter of an alias; see ``StorageAdapter.sweep``. Gives the report as a dict, for JSON;
+    ``unseen`` is in it where there is something.
 
     All arguments may be JSON too, as a Celery beat schedule has them: ``older_than`` is a timedelta or such as
     ``"24h"``, ``keep`` a function or its dotted path. ``max_seconds`` leaves room below a time limit of 300 s.
@@ -49,7 +50,10 @@ def sweep(
     age = parse_age(older_than) if isinstance(older_than, str) else older_than
     spare = _imported(keep) if isinstance(keep, str) else keep
     report = conf.get_storage_adapter(alias).sweep(age, keep=spare, dry_run=dry_run, max_seconds=max_seconds)
-    return asdict(report)
+    told = asdict(report)
+    if not report.unseen:
+        del told["unseen"]
+    return told
 
 
 def parse_age(text: str) -> timedelta:
@@ -86,6 +90,7 @@ class Sweep:
         self._started = monotonic()
         self._end = self._started + min(_FOREVER if max_seconds is None else max_seconds, _FOREVER)
         self._counts = dict.fromkeys(("sessions", "parts", "uploads", "size"), 0)
+        self._unseen: list[str] = []
         self._area, self._after = "temp", ""
         self._resumed = False
 
@@ -113,7 +118,9 @@ class Sweep:
         if failed:
             raise failed
         counts = self._counts
-        return SweepReport(counts["sessions"], counts["parts"], counts["uploads"], counts["size"], finished)
+        return SweepReport(
+            counts["sessions"], counts["parts"], counts["uploads"], counts["size"], finished, tuple(self._unseen)
+        )
 
     def _page(self) -> str:
         """Sweep as much as goes at once, and give the place behind it, or "" at the end of the area."""
@@ -148,7 +155,10 @@ class Sweep:
             "dry_run": self._dry_run,
             **more,
         }
-        return native.call_within(self._left(), self._adapter.stores()[self._area], op, sweep=arguments)
+        done = native.call_within(self._left(), self._adapter.stores()[self._area], op, sweep=arguments)
+        if done["unseen"] and (unseen := f"{self._area} area: {done['unseen']}") not in self._unseen:
+            self._unseen.append(unseen)
+        return done
 
     def _left(self) -> float:
         """The seconds that a request may take."""

@@ -224,7 +224,7 @@ func (l *line) appendHead(b []byte, request *http.Request) []byte {
 	if request.ContentLength > 0 || request.Method == http.MethodPut || request.Method == http.MethodPost {
 		b = append(strconv.AppendInt(append(b, "Content-Length: "...), request.ContentLength, 10), "\r\n"...)
 	}
-	if request.Method == http.MethodGet {
+	if request.Method == http.MethodGet && request.Header.Get("Accept-Encoding") == "" {
 		b = append(b, "Accept-Encoding: identity\r\n"...) // else proxies may choose one; unsigned, since some change it
 	}
 	headers := bytes.NewBuffer(b)

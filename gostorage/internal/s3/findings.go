@@ -123,9 +123,6 @@ func (p *probe) reach() object.Finding {
 	if p.silent != nil {
 		return failed(p.silent)
 	}
-	if err := p.store.Check(p.ctx); err != nil {
-		return failed(err)
-	}
 	out, err := p.put(p.small, greeting, greeting, nil)
 	if err != nil {
 		return failed(err)
@@ -148,46 +145,6 @@ func (p *probe) description() object.Finding {
 		return object.No("an object has other ETags from one request to the next", otherStore)
 	}
 	return object.Yes("an object has the size and the ETag that it was stored with")
-}
-
-// listing looks for the objects of the probe, in order and no others.
-func (p *probe) listing() object.Finding {
-	second := p.small + "er"
-	if _, err := p.put(second, greeting, greeting, nil); err != nil {
-		return failed(err)
-	}
-	found, err := p.store.List(p.ctx, p.folder)
-	if err != nil {
-		return failed(err)
-	}
-	if len(found) != 2 || found[0].Key != p.small || found[1].Key != second || found[0].Size != int64(len(greeting)) {
-		return object.No("the objects below a prefix are not listed as they are", otherStore)
-	}
-	if found[0].Modified.IsZero() {
-		return object.No("a listing does not tell when objects were modified", "storage_sweep takes nothing here for old")
-	}
-	return object.Yes("the objects below a prefix are listed, with sizes and dates")
-}
-
-// upload makes an object of a part.
-func (p *probe) upload() object.Finding {
-	key := p.folder + "upload"
-	id, err := p.create(key, "")
-	if err != nil {
-		return failed(err)
-	}
-	defer func() { _ = p.forget(id) }()
-	part, err := p.part(id, greeting, greeting, checksumSigned)
-	if err == nil {
-		err = p.complete(id, part, nil)
-	}
-	if err != nil {
-		return failed(err)
-	}
-	if found, _, err := p.store.look(p.ctx, key); err != nil || found.Size != int64(len(greeting)) {
-		return object.No("an upload in parts was acknowledged, and its object is not there", otherStore)
-	}
-	return object.Yes("an object can be uploaded in parts")
 }
 
 func (p *probe) latency() object.Finding {

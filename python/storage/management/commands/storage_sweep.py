@@ -62,6 +62,8 @@ class Command(BaseCommand):
             f"{options['alias']}: {verb} {report['parts']} parts of {report['sessions']} sessions and"
             f" {report['uploads']} unfinished writes, {filesizeformat(report['size'])}".replace("\xa0", " ")
         )
+        for unseen in report.get("unseen", ()):
+            self.stdout.write(self.style.WARNING(f"could not look at {unseen}"))
         if not report["finished"]:
             self.stdout.write(self.style.WARNING("time ran out: call it again to go on"))
 
