@@ -360,6 +360,12 @@ def test_options_without_a_flat_name(name):
             S3StorageAdapter(**{"bucket_name": "b", name: bad})
 
 
+@pytest.mark.parametrize("bad", ["", "b\n", " b", "b ", "a\\b", "..", 5, None])
+def test_the_bucket_of_a_disk(tmp_path, bad):
+    with pytest.raises(ImproperlyConfigured, match="bucket"):
+        LocalStorageAdapter(temp_dir=tmp_path / "a", final_dir=tmp_path / "b", bucket=bad)
+
+
 def test_what_stores_really_have():
     for option, values in {
         "bucket_name": ["b", "uploads", "my.bucket-1", "Old_Bucket", "tenant:bucket", "a" * 255],

@@ -453,6 +453,13 @@ def test_a_body_that_wsgi_does_not_give(memory):
     for environ in ({}, {"CONTENT_LENGTH": "0"}, {"CONTENT_LENGTH": ""}):
         assert memory.put_final("a", wsgi(b"", **environ)).size == 0
     assert memory.put_final("a", asgi(b"", None)).size == memory.put_final("a", asgi(b"", 0)).size == 0
+    given = wsgi(b"", **chunked)
+    given._stream = io.BytesIO(FIFTY)  # a middleware has put in what the server gives
+    assert memory.put_final("a", given).size == 50
+    accessed = wsgi(b"x", **chunked)
+    assert accessed.body == b""
+    with pytest.raises(StorageError):
+        memory.put_final("a", accessed)
     bare = HttpRequest()
     bare._stream = io.BytesIO(FIFTY)
     assert memory.put_final("a", bare).size == 50

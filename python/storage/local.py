@@ -39,8 +39,7 @@ class LocalStorageAdapter(NativeAdapter):
     ) -> None:
         super().__init__(carry_digest=carry_digest)
         self._directories = _directory("temp_dir", temp_dir), _directory("final_dir", final_dir)
-        check_key(bucket)
-        self.bucket = bucket
+        self.bucket = _bucket(bucket)
         self._options = {
             "durable": flag("durable", durable),
             "file_mode": _mode("file_mode", file_mode),
@@ -80,6 +79,16 @@ def _directory(name: str, value: str | os.PathLike[str]) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise ImproperlyConfigured(f"{setting('local', name)} is the path of a directory, and not empty")
     return os.path.abspath(path)
+
+
+def _bucket(value: str) -> str:
+    try:
+        bucket = check_key(value)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"bucket is a name such as 'local': {error}") from None
+    if bucket != bucket.strip():
+        raise ImproperlyConfigured("bucket has a blank at its ends: take it away")
+    return bucket
 
 
 def _mode(name: str, value: int) -> int:

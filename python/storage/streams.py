@@ -99,8 +99,11 @@ def _length_of_body(request: HttpRequest) -> int | None:
     """What Django has still to read of the body, by what the client said of it."""
     stated = str(request.META.get("CONTENT_LENGTH") or "")
     length = int(stated) if stated.isascii() and stated.isdigit() else 0
+    stream = getattr(request, "_stream", None)
     if not length:
-        if hasattr(request, "environ") and "HTTP_TRANSFER_ENCODING" in request.META:
+        # Of WSGI Django reads no more than the Content-Length, unless somebody has put another stream in its place.
+        nothing = getattr(stream, "limit", None) == 0 or getattr(request, "_body", None) == b""
+        if nothing and hasattr(request, "environ") and "HTTP_TRANSFER_ENCODING" in request.META:
             raise StorageError(
                 "the body of the request is chunked, and WSGI gives nothing of it: have the client send Content-Length,"
                 " have the server in front buffer requests, or serve the view by ASGI",
@@ -110,7 +113,6 @@ def _length_of_body(request: HttpRequest) -> int | None:
         if stated.strip("0"):
             raise StorageError("the request has a Content-Length that is no number", code="no_length", op="put")
         return None
-    stream = getattr(request, "_stream", None)
     if getattr(request, "_read_started", False) and hasattr(request, "_files") and not hasattr(request, "_body"):
         raise StorageError(
             "the body of the request was read for request.POST or request.FILES: store what is in request.FILES",
