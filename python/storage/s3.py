@@ -137,7 +137,7 @@ def _environment() -> dict[str, str]:
     return {
         name: Secret(value)
         for name, value in os.environ.items()
-        if name.startswith("AWS_") or name.upper().endswith("_PROXY") or name == "HOME"
+        if name.startswith("AWS_") or name.upper().endswith("_PROXY") or name in ("HOME", "REQUEST_METHOD")
     }
 
 

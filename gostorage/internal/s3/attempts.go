@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
@@ -18,7 +19,6 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -36,8 +36,7 @@ type request struct {
 type attempts struct {
 	transport   *transport
 	signer      *v4.Signer
-	credentials aws.CredentialsProvider
-	lasting     atomic.Pointer[aws.Credentials] // those that do not expire, once they are known
+	credentials *keeper
 	region      string
 	endpoint    *url.URL
 	retryer     aws.RetryerV2
@@ -153,15 +152,31 @@ func wantsMD5(err error) bool {
 
 const payloadHeader = "X-Amz-Content-Sha256"
 
-// once makes one attempt.
+// once makes one attempt: with other credentials too, if the store refuses those that somebody has issued.
 func (a *attempts) once(
 	ctx context.Context, about *request, request *http.Request, body [][]byte,
 	understand func(context.Context, *http.Response) error,
 ) error {
+	err := a.try(ctx, about, request, body, understand)
+	stale, ok := errors.AsType[*staleError](err)
+	if !ok || ctx.Err() != nil {
+		return err
+	}
+	others, failed := a.credentials.renew(ctx, stale.refused)
+	if failed != nil || !others {
+		return cmp.Or(failed, err)
+	}
+	return a.try(ctx, about, request, body, understand)
+}
+
+func (a *attempts) try(
+	ctx context.Context, about *request, request *http.Request, body [][]byte,
+	understand func(context.Context, *http.Response) error,
+) error {
 	about.attempts++
-	identity, err := a.identity(ctx)
+	identity, err := a.credentials.Retrieve(ctx)
 	if err != nil {
-		return &credentialsError{err}
+		return err
 	}
 	applied := a.skew.Load()
 	now := time.Now().Add(time.Duration(applied))
@@ -181,6 +196,9 @@ func (a *attempts) once(
 		a.ahead.Store(skew)
 	}
 	err = understand(ctx, response)
+	if err != nil && a.credentials.issued && stale(response, err) {
+		return &staleError{err, identity}
+	}
 	if err != nil && clocked == nil && response.StatusCode == http.StatusForbidden &&
 		time.Duration(skew-applied).Abs() > mostDrift {
 		a.skew.Store(skew) // the next attempt is signed by the server's clock
@@ -200,27 +218,11 @@ func (e *skewedError) Unwrap() error { return e.error }
 // asItIs: S3 signs a path as it is sent.
 func asItIs(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }
 
-// identity gives the credentials; those that expire may have to be asked for.
-func (a *attempts) identity(ctx context.Context) (aws.Credentials, error) {
-	if known := a.lasting.Load(); known != nil {
-		return *known, nil
-	}
-	found, err := coroutine.Aside(ctx, a.credentials.Retrieve, nil)
-	if err == nil && !found.CanExpire {
-		a.lasting.Store(&found)
-	}
-	return found, err
-}
-
-// credentialsError says that the default chain found nobody to be.
-type credentialsError struct{ err error }
-
-func (e *credentialsError) Error() string { return e.err.Error() }
-
-func (e *credentialsError) Unwrap() error { return e.err }
-
 // worthwhile tells whether another attempt may succeed: as the SDK sees it, and where it knows less of errors.
 func (a *attempts) worthwhile(err error) bool {
+	if _, ok := errors.AsType[*credentialsError](err); ok { // their issuer was asked again
+		return false
+	}
 	_, skewed := errors.AsType[*skewedError](err)
 	return a.retryer.IsErrorRetryable(err) && !hopeless(err) || garbled(err) || senseless(err) || skewed
 }

@@ -19,6 +19,7 @@ import (
 type client struct {
 	operations
 	*attempts
+	resolved connection // what it is for, with the endpoint of the environment or the profile if none was set
 	// What its store has shown of itself.
 	miscounts atomic.Bool             // it tells checksums that are none of the bytes
 	unordered atomic.Bool             // it lists in no order
@@ -83,10 +84,11 @@ func connect(c connection) (*client, error) {
 		return nil, err
 	}
 	ctx := context.Background()
-	credentials, region, err := c.identity(ctx)
+	credentials, err := c.resolve(ctx)
 	if err != nil {
 		return nil, err
 	}
+	region := c.Region
 	endpoint, err := c.endpoint(ctx, region)
 	if err != nil {
 		return nil, err
@@ -97,13 +99,13 @@ func connect(c connection) (*client, error) {
 	}
 	by := &attempts{
 		transport: newTransport(endpoint, proxy, secure, seconds(c.ConnectTimeout), seconds(c.ReadTimeout), c.Idle),
-		signer:    v4.NewSigner(), credentials: credentials, region: region, endpoint: endpoint,
+		signer:    v4.NewSigner(), credentials: keep(credentials), region: region, endpoint: endpoint,
 		retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = c.MaxAttempts
 			o.MaxBackoff = maxBackoff
 		}),
 	}
-	made := &client{operations: prepare(sdk.New(sdk.Options{Region: region}), by), attempts: by}
+	made := &client{operations: prepare(sdk.New(sdk.Options{Region: region}), by), attempts: by, resolved: c}
 	made.exposed = endpoint.Scheme == "http" && !(loopback(endpoint) && (proxy == nil || loopback(proxy)))
 	return made, nil
 }

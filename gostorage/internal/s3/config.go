@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"net/url"
 	"os"
@@ -12,9 +13,14 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -59,28 +65,62 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 // defaultRegion is what S3-compatible stores expect where nothing is said, and AWS's global endpoint.
 const defaultRegion = "us-east-1"
 
-// identity finds credentials and region: what was configured, else the SDK's default chain. That asks other servers than
-// the endpoint, by a client of its own which knows AWS_CA_BUNDLE too.
-func (c connection) identity(ctx context.Context) (aws.CredentialsProvider, string, error) {
+// resolve finds what is not configured in the environment and the profile, as the SDK does: region and endpoint, which it
+// notes, and credentials. Their default chain asks other servers than the endpoint, by a client of its own which knows
+// AWS_CA_BUNDLE too.
+func (c *connection) resolve(ctx context.Context) (aws.CredentialsProvider, error) {
 	var provider aws.CredentialsProvider
 	if c.AccessKey != "" {
 		provider = credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, c.SessionToken)
-		if c.Region != "" || c.Endpoint != "" {
-			return provider, orDefault(c.Region, defaultRegion), nil
+		if c.Endpoint != "" {
+			c.Region = orDefault(c.Region, defaultRegion)
+			return provider, nil
 		}
 	}
-	var options []func(*awsconfig.LoadOptions) error
-	if c.Region != "" {
-		options = append(options, awsconfig.WithRegion(c.Region))
+	issuer := awshttp.NewBuildableClient().WithTimeout(issuerTime).WithTransportOptions(func(t *http.Transport) {
+		t.Proxy = func(request *http.Request) (*url.URL, error) { return c.proxyOfEnvironment(request.URL) }
+	})
+	found, err := awsconfig.LoadDefaultConfig(ctx,
+		awsconfig.WithRegion(c.Region), awsconfig.WithLogger(logging.Nop{}),
+		awsconfig.WithDefaultsMode(aws.DefaultsModeStandard), // the automatic one would ask the network
+		awsconfig.WithHTTPClient(issuer),
+		awsconfig.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = issuer }),
+		awsconfig.WithRetryer(func() aws.Retryer {
+			return retry.NewStandard(func(o *retry.StandardOptions) {
+				o.MaxAttempts = issuerAttempts
+				o.Retryables = append(o.Retryables, retry.RetryableHTTPStatusCode{
+					Codes: map[int]struct{}{http.StatusTooManyRequests: {}},
+				})
+			})
+		}),
+		awsconfig.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) {
+			o.ExpiryWindow, o.ExpiryWindowJitterFrac = renewedBefore, 0
+		}),
+	)
+	if _, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](err); ok {
+		return nil, object.Errorf(object.Config, "AWS_PROFILE of the environment names a profile that does not exist")
 	}
-	found, err := awsconfig.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return nil, "", object.Errorf(object.Config, "the AWS configuration of the environment cannot be used")
+		return nil, object.Errorf(object.Config, "the AWS configuration of the environment cannot be used")
+	}
+	c.Region = orDefault(found.Region, defaultRegion)
+	if c.Endpoint == "" {
+		c.Endpoint = strings.TrimRight(aws.ToString(sdk.NewFromConfig(found).Options().BaseEndpoint), "/")
+		if c.Endpoint != "" && !isEndpoint(c.Endpoint) {
+			return nil, object.Errorf(object.Config, "AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's endpoint_url is a URL"+
+				" such as https://s3.example.com, with http:// or https://, without credentials and query")
+		}
 	}
 	if provider == nil {
 		provider = found.Credentials
 	}
-	return provider, orDefault(found.Region, defaultRegion), nil
+	return provider, nil
+}
+
+func isEndpoint(text string) bool {
+	to, err := url.Parse(text)
+	return err == nil && (to.Scheme == "http" || to.Scheme == "https") && to.Hostname() != "" && to.User == nil &&
+		to.RawQuery == ""
 }
 
 func orDefault(value, otherwise string) string {
@@ -144,22 +184,56 @@ func (c connection) tlsConfig() (*tls.Config, error) {
 
 // proxy decides once, since a client has one host.
 func (c connection) proxy(host *url.URL) (*url.URL, error) {
-	if c.Proxy != "" {
-		through, err := url.Parse(c.Proxy)
-		if err != nil || through.Host == "" {
-			return nil, object.Errorf(object.Config, "proxy is a URL such as http://proxy.example:3128")
-		}
-		return through, nil
+	if c.Proxy == "" {
+		return c.proxyOfEnvironment(host)
 	}
-	through, err := http.ProxyFromEnvironment(&http.Request{URL: host})
-	if err != nil {
-		return nil, object.Errorf(object.Config, "HTTP_PROXY or HTTPS_PROXY of the environment is no URL")
+	through, ok := proxyURL(c.Proxy)
+	if !ok {
+		return nil, object.Errorf(object.Config, "proxy is a URL such as http://proxy.example:3128")
 	}
 	return through, nil
 }
 
+// proxyOfEnvironment is the one that the adapter's environment names for a host, or nil. As with boto3 a name in small
+// letters goes first, also when it is empty, and ALL_PROXY is none of those that are read.
+func (c connection) proxyOfEnvironment(host *url.URL) (*url.URL, error) {
+	named := func(name string) string {
+		value, ok := c.Environment[strings.ToLower(name)]
+		// What CGI names HTTP_PROXY is a header of the request that the process serves.
+		if !ok && !(name == "HTTP_PROXY" && c.Environment["REQUEST_METHOD"] != "") {
+			value = c.Environment[name]
+		}
+		return value
+	}
+	variable := strings.ToUpper(host.Scheme) + "_PROXY"
+	value := named(variable)
+	// Of the rules of NO_PROXY it matters only whether any proxy is to be used.
+	const any = "http://proxy.invalid"
+	used := httpproxy.Config{HTTPProxy: any, HTTPSProxy: any, NoProxy: named("NO_PROXY")}
+	if through, _ := used.ProxyFunc()(host); value == "" || through == nil {
+		return nil, nil
+	}
+	through, ok := proxyURL(value)
+	if !ok {
+		return nil, object.Errorf(object.Config, "%s of the environment is no URL such as http://proxy.example:3128", variable)
+	}
+	return through, nil
+}
+
+// proxyURL reads the URL of a proxy, or its host and port.
+func proxyURL(text string) (*url.URL, bool) {
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	through, err := url.Parse(text)
+	if err != nil || through.Hostname() == "" || ports[through.Scheme] == "" {
+		return nil, false
+	}
+	return through, true
+}
+
 // setEnvironment makes Go's view of the environment that of Python, which may have changed since the extension was
-// loaded: the SDK's default chain and the proxies are read from it.
+// loaded: the SDK's default chain is read from it.
 func setEnvironment(now map[string]string) {
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
@@ -175,5 +249,5 @@ func setEnvironment(now map[string]string) {
 }
 
 func fromEnvironment(name string) bool {
-	return strings.HasPrefix(name, "AWS_") || name == "HOME" || strings.HasSuffix(strings.ToUpper(name), "_PROXY")
+	return strings.HasPrefix(name, "AWS_") || name == "HOME"
 }

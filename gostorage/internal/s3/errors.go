@@ -35,8 +35,8 @@ var kinds = map[string]object.Code{
 	"QuotaExceeded": object.Full, "XMinioStorageFull": object.Full, "InsufficientStorage": object.Full,
 	"XMinioAdminBucketQuotaExceeded": object.Full,
 	"KeyTooLongError":                object.InvalidKey, "KeyTooLong": object.InvalidKey, "XMinioInvalidObjectName": object.InvalidKey,
-	"XAdminUserNotFound": object.Permission,
-	"SlowDown":           object.Unavailable, "SlowDownRead": object.Unavailable, "SlowDownWrite": object.Unavailable,
+	"XAdminUserNotFound": object.Permission, "ExpiredToken": object.Permission, "InvalidToken": object.Permission,
+	"SlowDown": object.Unavailable, "SlowDownRead": object.Unavailable, "SlowDownWrite": object.Unavailable,
 	"RequestTimeout": object.Timeout,
 }
 
@@ -70,6 +70,9 @@ func classify(err error) error {
 	if known, ok := errors.AsType[*object.Error](err); ok {
 		return known
 	}
+	if missing, ok := errors.AsType[*credentialsError](err); ok { // what their issuer answers is not the store's
+		return missing.told()
+	}
 	response, answered := errors.AsType[*smithyhttp.ResponseError](err)
 	code, said := "", ""
 	if refused, ok := errors.AsType[smithy.APIError](err); ok {
@@ -94,6 +97,11 @@ func classify(err error) error {
 		failed.RequestID = id.ServiceRequestID()
 	}
 	failed.Message = describe(code, said, status, response.Response)
+	if _, ok := errors.AsType[*staleError](err); ok && ended[code] {
+		failed.Code, failed.Retryable = object.Unavailable, true
+		failed.Message = "the store says that the temporary credentials have expired, of new ones too: try again later;" +
+			" are all clocks right?"
+	}
 	return failed
 }
 
@@ -179,9 +187,6 @@ func network(err error) error {
 		failed := object.Errorf(code, format, args...)
 		failed.Retryable = code == object.Timeout || code == object.Unavailable
 		return failed
-	}
-	if _, ok := errors.AsType[*credentialsError](err); ok {
-		return fail(object.Permission, "no credentials were found: set access_key and secret_key, or provide them by the environment")
 	}
 	if strange, ok := errors.AsType[*strangeError](err); ok {
 		return fail(object.Unavailable, "%v", strange)

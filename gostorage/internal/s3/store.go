@@ -61,6 +61,7 @@ func Open(config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.connection = client.resolved
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &Store{config: config, client: client, ctx: ctx, cancel: cancel}, nil
 }
