@@ -56,8 +56,35 @@ func gather(response *http.Response) ([]byte, error) {
 	case len(text) > most:
 		return nil, strange("an answer of more than %d bytes", most)
 	}
+	if response.StatusCode/100 != 2 {
+		text = hide(text, response)
+	}
 	response.Body = io.NopCloser(bytes.NewReader(text))
 	return text, nil
+}
+
+// hide takes out of an error what may be an echo of the request's own credentials.
+func hide(text []byte, response *http.Response) []byte {
+	asked := response.Request.Header
+	secrets := asked["X-Amz-Security-Token"]
+	for field := range strings.FieldsFuncSeq(asked.Get("Authorization"), func(r rune) bool { return r == ' ' || r == ',' }) {
+		if _, value, ok := strings.Cut(field, "="); ok && !strings.HasPrefix(field, "SignedHeaders") {
+			value, _, _ = strings.Cut(value, "/")
+			secrets = append(secrets[:len(secrets):len(secrets)], value)
+		}
+	}
+	for _, secret := range secrets {
+		if secret == "" {
+			continue
+		}
+		text = bytes.ReplaceAll(text, []byte(secret), []byte("****"))
+		for name, values := range response.Header {
+			for i := range values {
+				response.Header[name][i] = strings.ReplaceAll(values[i], secret, "****")
+			}
+		}
+	}
+	return text
 }
 
 // document reads the answer of an operation whose success is an XML document. One with another root is no success; one
@@ -75,12 +102,22 @@ func document(response *http.Response, root string) error {
 		return nil
 	case "Error":
 		response.StatusCode = http.StatusInternalServerError
+		response.Body = io.NopCloser(bytes.NewReader(hide(text, response)))
 		return nil
 	case "":
 		return strange("no %s", root)
 	default:
 		return strange("a document of another kind in place of %s", root)
 	}
+}
+
+// refusal reads an answer that is no success. A page that says 404 does not say that there is no such object.
+func refusal(response *http.Response) error {
+	text, err := gather(response)
+	if err == nil && response.StatusCode == http.StatusNotFound && len(bytes.TrimSpace(text)) > 0 && rootOf(text) != "Error" {
+		err = strange("a page that says 404")
+	}
+	return err
 }
 
 // rootOf gives the name of a document's first element, "" if it has none.
@@ -385,5 +422,3 @@ func metadataOf(response *http.Response) map[string]string {
 	}
 	return found
 }
-
-func told(text string) string { return text }

@@ -67,7 +67,7 @@ func (a *attempts) make(
 			continue
 		}
 		if err == nil || ctx.Err() != nil || tried >= a.retryer.MaxAttempts() || time.Since(about.began) > retryBudget ||
-			!a.worthwhile(err) || wait(ctx, a.delay(tried, err)) != nil {
+			!a.worthwhile(err, tried) || wait(ctx, a.delay(tried, err)) != nil {
 			return err
 		}
 	}
@@ -218,8 +218,12 @@ func (e *skewedError) Unwrap() error { return e.error }
 // asItIs: S3 signs a path as it is sent.
 func asItIs(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }
 
-// worthwhile tells whether another attempt may succeed: as the SDK sees it, and where it knows less of errors.
-func (a *attempts) worthwhile(err error) bool {
+// worthwhile tells whether another attempt may succeed: as the SDK sees it, and where it knows less of errors. What does not
+// answer like S3 is asked once more.
+func (a *attempts) worthwhile(err error, tried int) bool {
+	if _, strange := errors.AsType[*strangeError](err); strange {
+		return tried == 1
+	}
 	if _, ok := errors.AsType[*credentialsError](err); ok { // their issuer was asked again
 		return false
 	}

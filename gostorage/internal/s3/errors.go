@@ -9,11 +9,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
+	"unicode/utf8"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
@@ -73,6 +77,9 @@ func classify(err error) error {
 	if missing, ok := errors.AsType[*credentialsError](err); ok { // what their issuer answers is not the store's
 		return missing.told()
 	}
+	if _, ok := errors.AsType[*strangeError](err); ok {
+		return network(err)
+	}
 	response, answered := errors.AsType[*smithyhttp.ResponseError](err)
 	code, said := "", ""
 	if refused, ok := errors.AsType[smithy.APIError](err); ok {
@@ -94,7 +101,7 @@ func classify(err error) error {
 	failed := answer(code, status)
 	failed.Status, failed.Said = status, code
 	if id, ok := errors.AsType[*awshttp.ResponseError](err); ok {
-		failed.RequestID = id.ServiceRequestID()
+		failed.RequestID = told(id.ServiceRequestID())
 	}
 	failed.Message = describe(code, said, status, response.Response)
 	if _, ok := errors.AsType[*staleError](err); ok && ended[code] {
@@ -151,12 +158,12 @@ var expectedRegion = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
 func describe(code, said string, status int, response *smithyhttp.Response) string {
 	text := fmt.Sprintf("the server answers %d", status)
 	if code != "" {
-		text += " " + code
+		text += " " + told(code)
 	}
 	hint, known := hints[code]
-	region := ""
+	region, location := "", ""
 	if response != nil {
-		region = response.Header.Get("X-Amz-Bucket-Region")
+		region, location = response.Header.Get("X-Amz-Bucket-Region"), response.Header.Get("Location")
 	}
 	if match := expectedRegion.FindStringSubmatch(said); match != nil {
 		region = match[1]
@@ -164,14 +171,20 @@ func describe(code, said string, status int, response *smithyhttp.Response) stri
 	switch {
 	case known:
 		text += ": " + hint
-	case status == http.StatusMovedPermanently || status == http.StatusTemporaryRedirect:
+	case status/100 == 3 && region != "":
 		text += ": the bucket is in another region: set region_name"
+	case status/100 == 3:
+		text += ": " + redirected(response, location)
+	case status == http.StatusRequestEntityTooLarge:
+		text += ": a proxy in front of the store takes no requests as large: set a smaller part_size, or raise its limit"
+	case status == http.StatusForbidden && code == "" && response != nil && strings.HasPrefix(response.Header.Get("Content-Type"), "text/"):
+		text += " without an error of S3: a proxy in front of the store may refuse it, or endpoint_url is none of an S3 store"
 	case status == http.StatusForbidden:
 		text += ": " + hints["AccessDenied"]
 	case strings.Contains(said, "HTTP request to an HTTPS server") || strings.Contains(said, "plain HTTP request"):
 		text += ": the endpoint speaks https: begin endpoint_url with https://"
 	case said != "" && code != "":
-		text += ": " + strings.Join(strings.Fields(said), " ")
+		text += ": " + told(strings.Join(strings.Fields(said), " "))
 	case status == http.StatusBadRequest:
 		text += ": is endpoint_url an S3 endpoint, with the right scheme (http or https) and port?"
 	}
@@ -179,6 +192,37 @@ func describe(code, said string, status int, response *smithyhttp.Response) stri
 		text += fmt.Sprintf(" (%q)", region)
 	}
 	return text
+}
+
+// redirected says where an answer sends us that is no answer of a store.
+func redirected(response *smithyhttp.Response, location string) string {
+	to, err := url.Parse(location)
+	if err != nil || location == "" || to.Host == "" {
+		return "it sends elsewhere: is endpoint_url that of an S3 store?"
+	}
+	if asked := response.Request; asked != nil && to.Hostname() == asked.URL.Hostname() && to.Scheme == "https" && asked.URL.Scheme == "http" {
+		return "it sends to https: begin endpoint_url with https://"
+	}
+	return fmt.Sprintf("it sends to %q: set endpoint_url to where the store is", told(to.Host))
+}
+
+// longestTold in characters is how much of what a server says goes into a message.
+const longestTold = 200
+
+// told makes what a server says safe for a message or a log: cut, and with nothing in it that is not to be seen.
+func told(text string) string {
+	var safe strings.Builder
+	for i, r := range []rune(text[:min(len(text), 4*longestTold)]) {
+		switch {
+		case i == longestTold:
+			return safe.String() + "..."
+		case strconv.IsPrint(r) && r != utf8.RuneError:
+			safe.WriteRune(r)
+		default:
+			fmt.Fprintf(&safe, "\\u%04x", r)
+		}
+	}
+	return safe.String()
 }
 
 // network describes an error without an answer.
@@ -192,8 +236,7 @@ func network(err error) error {
 		return fail(object.Unavailable, "%v", strange)
 	}
 	if certificate(err) {
-		return fail(object.Refused,
-			"the endpoint's certificate is not trusted: set ca_bundle to the CA that signed it (or AWS_CA_BUNDLE)")
+		return fail(object.Refused, "%s", untrusted(err))
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "HTTP response to HTTPS") {
 		return fail(object.Refused, "the endpoint does not speak TLS: begin endpoint_url with http://, or use its https port")
@@ -225,6 +268,33 @@ func network(err error) error {
 		return fail(object.Unavailable, "the request could not be sent")
 	}
 	return fail(object.Internal, "unexpected error of type %T", err)
+}
+
+// untrusted says what is wrong with the certificate of a server.
+func untrusted(err error) string {
+	if name, ok := errors.AsType[x509.HostnameError](err); ok {
+		if len(name.Certificate.DNSNames)+len(name.Certificate.IPAddresses) == 0 {
+			return "the endpoint's certificate names no host (it has no subjectAltName): have one made that names " + told(name.Host)
+		}
+		return fmt.Sprintf("the endpoint's certificate is for other hosts than %s: set endpoint_url to a name that it has, such as %s",
+			told(name.Host), told(append(slices.Clone(name.Certificate.DNSNames), addresses(name.Certificate)...)[0]))
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		if time.Now().Before(invalid.Cert.NotBefore) {
+			return "the endpoint's certificate is not valid yet: is the clock of this machine right?"
+		}
+		return "the endpoint's certificate has expired: have it renewed, or set the clock of this machine"
+	} else if ok {
+		return "the endpoint's certificate, or one that it was signed by, may not be used so: have another made"
+	}
+	return "the endpoint's certificate is not trusted: set ca_bundle to the CA that signed it (or AWS_CA_BUNDLE)"
+}
+
+func addresses(certificate *x509.Certificate) (texts []string) {
+	for _, address := range certificate.IPAddresses {
+		texts = append(texts, address.String())
+	}
+	return texts
 }
 
 func certificate(err error) bool {

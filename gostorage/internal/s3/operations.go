@@ -230,7 +230,7 @@ func (op operation[In, Out]) understand(ctx context.Context, in *In, response *h
 	rules := op.rules
 	switch {
 	case response.StatusCode/100 != 2:
-		if _, err := gather(response); err != nil {
+		if err := refusal(response); err != nil {
 			return nil, asError(response, err)
 		}
 	case rules.brief != nil:

@@ -373,7 +373,9 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err erro
 		if failed.Code == object.NotFound || kept != nil {
 			continue
 		}
-		failed.Key = strings.TrimPrefix(aws.ToString(one.Key), s.config.Prefix)
+		if slices.ContainsFunc(keys, func(asked types.ObjectIdentifier) bool { return *asked.Key == aws.ToString(one.Key) }) {
+			failed.Key = strings.TrimPrefix(*one.Key, s.config.Prefix)
+		}
 		failed.Message = describe(code, aws.ToString(one.Message), http.StatusOK, nil)
 		kept = failed
 	}
