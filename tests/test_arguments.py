@@ -399,7 +399,17 @@ VALUES = [
     "\U0001f600" * 60,
     "aé€" * 70,
 ]
-VALUES += ["~" * 100, "a?=_ b", "\u00a0", "é" + "a" * 200, "a" * 46 + "\U0001f600" + "é" * 21]
+VALUES += [
+    "~" * 100,
+    "a?=_ b",
+    "\u00a0",
+    "é" + "a" * 200,
+    "a" * 46 + "\U0001f600" + "é" * 21,
+    "a\r\nX-Evil: 1",
+    "\x7f" * 50,
+    "a\tb",
+    "\x85",
+]
 
 
 def test_the_limit_counts_what_is_sent(listener):

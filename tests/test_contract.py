@@ -1090,7 +1090,7 @@ def test_names_that_look_alike_differ(adapter):
 
 
 def test_content_type_and_metadata(adapter):
-    final = adapter.put_final("a", b"x", content_type="text/plain", metadata={"by": "Zoë |%"})
+    final = adapter.put_final("a", b"x", content_type="text/plain", metadata={"by": "Zoë\n|%"})
     assert read_final(adapter, final) == b"x"
     adapter.put_final("a", b"x", metadata={"k": "v" * 1900})
     for metadata in ({"k": "v" * 1950}, {"k": 1}, {1: "v"}, ["k"]):

@@ -276,7 +276,7 @@ def test_what_is_copied_is_covered(faults, wire):
 
 def test_options_reach_the_server_with_a_copy(faults):
     options = {"server_side_encryption": "aws:kms", "kms_key_id": "alias/mine", "storage_class": "STANDARD_IA"}
-    described = {"content_type": "text/x-own", "metadata": {"By": "Zoë | %"}}
+    described = {"content_type": "text/x-own", "metadata": {"By": "Zoë | %\n"}}
     folder = uuid.uuid4().hex
     with (
         contextlib.closing(make_s3(faults.endpoint, folder=folder)) as plain,
@@ -388,7 +388,7 @@ def test_options_reach_the_server(operation, data, faults):
         "storage_class": "STANDARD_IA",
         "security_token": "token",
     }
-    described = {"content_type": "text/x-own", "metadata": {"By": "Zoë | %"}}
+    described = {"content_type": "text/x-own", "metadata": {"By": "Zoë | %\n"}}
     with contextlib.closing(make_s3(faults.endpoint, part_size=PART, **options)) as adapter:
         final = asked(faults, operation, lambda: adapter.put_final("a", data, **described))
         temp = asked(faults, operation, lambda: adapter.put_temp_part("s", 1, data))

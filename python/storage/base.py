@@ -176,8 +176,8 @@ class StorageAdapter(ABC):
         """Store a final object in one go. Raises as ``put_temp_part`` does.
 
         ``content_type`` is visible ASCII of at most 255 characters. Names of ``metadata`` are HTTP tokens that differ
-        not only in case and do not begin with ``gostorage-``; values have no control characters; 1,920 bytes in all, in
-        the encoded form in which S3 is sent them.
+        not only in case and do not begin with ``gostorage-``; values are any text; 1,920 bytes in all, in the encoded
+        form in which S3 is sent them.
         """
 
     @abstractmethod
