@@ -24,8 +24,9 @@ from servers.careless import Careless
 from storage import MemoryStorageAdapter, StoragePermissionError, doctor
 
 S3 = {
-    "credentials", "bucket", "clock", "latency", "description", "range", "conditional_put", "conditional_complete", "altered_put",
-    "altered_part", "whole_checksum", "copy_part", "abort", "delete_batch", "versions", "unfinished_uploads",
+    "credentials", "bucket", "clock", "latency", "description", "range", "conditional_put", "conditional_complete",
+    "altered_put", "altered_part", "whole_checksum", "copy_part", "abort", "delete_batch", "versions",
+    "unfinished_uploads",
 }  # fmt: skip
 LOCAL = {"permissions", "free_space", "sync", "nameless_files", "attributes", "hard_links"}
 PROMISES = {"settings", "put", "list", "assemble", "read", "overwrite", "large_put", "delete"}

@@ -3,14 +3,18 @@
 import contextlib
 import os
 import shutil
+import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 import traceback
+from datetime import timedelta
 from hashlib import sha256
 
 import pytest
-from conftest import BYTES, STAGING, make_local
+from conftest import BYTES, STAGING, command, make_local
 from django.core.exceptions import ImproperlyConfigured
 
 from storage import (
@@ -444,3 +448,153 @@ def test_parts_with_another_mode_are_copied(tmp_path):
     assert stat.S_IMODE((tmp_path / "final/a").stat().st_mode) == 0o600
     assert final.sha256 == digest(DATA)
     adapter.close(), other.close()
+
+
+# ---- disks as they are
+
+
+def test_areas_have_their_modes(tmp_path):
+    old = os.umask(0o777)
+    try:
+        adapter = make_local(tmp_path / "a" / "b", directory_mode=0o2750, file_mode=0o2640)
+        adapter.put_temp_part("s", 1, b"x")
+        final = adapter.put_final("c/d", b"x")
+    finally:
+        os.umask(old)
+    modes = {
+        path: os.stat(tmp_path / "a" / path).st_mode & 0o7777 for path in ("", "b", "b/temp", "b/final", "b/final/c")
+    }
+    assert set(modes.values()) == {0o2750} and len(modes) == 5, modes
+    assert os.stat(tmp_path / "a/b/final" / STAGING).st_mode & 0o7777 == 0o700
+    assert os.stat(tmp_path / "a/b/final/c/d").st_mode & 0o7777 == 0o2640
+    assert adapter.stat_final(final).size == 1
+    adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("area", "says"),
+    [("file", "is a file"), ("file/below", "is a file"), ("/proc/nowhere", "cannot be made"), ("/sys", "temp_dir")],
+)
+def test_an_area_that_cannot_be_is_named(tmp_path, area, says):
+    (tmp_path / "file").write_bytes(b"kept")
+    adapter = LocalStorageAdapter(temp_dir=tmp_path / area, final_dir=tmp_path / "final")
+    for call in (adapter.check_health, lambda: adapter.put_temp_part("s", 1, b"x")):
+        with pytest.raises(StorageError) as caught:
+            call()
+        assert says in str(caught.value) and "temp_dir (STORAGE_TEMP_DIR)" in str(caught.value)
+        assert str(tmp_path) not in str(caught.value)
+    assert (tmp_path / "file").read_bytes() == b"kept"
+    adapter.close()
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def listening(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))
+
+
+def dangling(path):
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("put_there", [fifo, listening, dangling])
+def test_what_is_no_file_is_in_the_way(local, tmp_path, put_there, monkeypatch):
+    local.put_final("warm", b"x")
+    monkeypatch.chdir(tmp_path)
+    put_there(tmp_path / "final" / "k")
+    with pytest.raises(ObjectNotFound):
+        local.get_final_stream("local", "k")
+    with pytest.raises(StorageError) as caught:
+        local.put_final("k", b"y", overwrite=False)
+    assert caught.value.code == "conflict"
+    assert os.path.lexists(tmp_path / "final" / "k")
+    local.delete_final("local", "warm")
+
+
+def test_the_staging_folder_of_before_is_swept(local, tmp_path):
+    local.put_final("a", b"x")
+    old = tmp_path / "final" / ".gostorage\\staging"
+    old.mkdir()
+    (old / ("0" * 32)).write_bytes(b"half")
+    assert local.sweep(timedelta()).uploads == 1
+    assert os.listdir(old) == []
+    local.close()
+    again = make_local(tmp_path)
+    assert again.stat_final("local", "a").size == 1
+    assert not old.exists()
+    again.close()
+
+
+def test_metadata_that_does_not_fit_says_so(mount, tmp_path):
+    """ext4 keeps all attributes of a file in a block, here of 1 KiB."""
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    command("mkfs.ext4", "-q", "-b", "1024", image)
+    adapter = make_local(mount("-o", "loop", image))
+    for options in ({"metadata": {"k": "v" * 1500}}, {"metadata": {"a": "é" * 100, "b": "v" * 900}}):
+        with pytest.raises(StorageError) as caught:
+            adapter.put_final("k", b"x", **options)
+        assert type(caught.value) is StorageError and "does not fit" in str(caught.value)
+    assert adapter.put_final("k", b"x", metadata={"k": "v"}).size == 1
+    adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("injected", "works"),
+    [
+        (("fchmod,fchmodat:error=EPERM",), True),
+        (("linkat:error=EPERM",), True),
+        (("linkat:error=EPERM", "renameat2:error=EINVAL"), False),
+        (("fsetxattr:error=ENOSYS",), True),
+        (("copy_file_range:error=EPERM",), True),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+def test_file_systems_that_lack_something(tmp_path, injected, works):
+    """What can be kept in another way is kept; else check_health refuses, and overwrite=False does."""
+    code = f"""
+import sys
+from django.conf import settings
+settings.configure(SECRET_KEY="k")
+from storage import LocalStorageAdapter, StorageError
+a = LocalStorageAdapter(temp_dir="{tmp_path}/t", final_dir="{tmp_path}/f")
+works = {works}
+def refused(call):
+    try:
+        call()
+    except StorageError as error:
+        return type(error) is StorageError and "overwrite=False" in str(error)
+    return False
+assert refused(a.check_health) != works, "health"
+part = a.put_temp_part("s", 1, b"a" * 300_000)
+other = a.put_temp_part("s", 2, b"b" * 300_000)
+assert a.put_final("k", b"one").size == 3 and a.put_final("k", b"other").size == 5
+assert refused(lambda: a.put_final("n", b"x", overwrite=False)) != works, "create"
+if works:
+    assert a.put_final("n", b"x", overwrite=False).size == 1
+    try:
+        a.put_final("n", b"y", overwrite=False)
+    except FileExistsError:
+        pass
+    else:
+        sys.exit("overwritten")
+assert a.assemble("joined", [part, other]).size == 600_000
+assert a.get_final_stream("local", "joined").read() == b"a" * 300_000 + b"b" * 300_000
+a.close()
+"""
+    inject = [option for one in injected for option in ("-e", f"inject={one}")]
+    calls = ",".join(one.partition(":")[0] for one in injected)
+    done = subprocess.run(
+        ["strace", "-f", "-qq", "-o", tmp_path / "log", "-e", f"trace={calls}", *inject, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(INJECTED)" in (tmp_path / "log").read_text()
+    for area in "tf":
+        assert os.listdir(tmp_path / area / STAGING) == []

@@ -54,7 +54,23 @@ def base64_of(data):
 # ---- how much
 
 
+def knows_conditions(adapter):
+    """What the first puts that must replace nothing find out about the store, once."""
+    adapter.put_final("conditions/small", b"", overwrite=False)
+    adapter.put_final("conditions/large", LARGE, overwrite=False)
+
+
+def test_conditions_are_tried_once(adapter, wire):
+    """Beside the first put of each kind that must replace nothing."""
+    for data, expected in ((SMALL, ["DeleteObject", "PutObject", "PutObject", "PutObject"]), (LARGE, None)):
+        first, second = (wire(adapter.put_final, f"a{n}{len(data)}", data, overwrite=False) for n in (1, 2))
+        assert expected in (None, sorted(operations(first)))
+        assert len(first) > len(second)
+        assert not any("gostorage-probe" in entry.key for entry in second)
+
+
 def test_one_request_for_what_is_small(adapter, wire):
+    knows_conditions(adapter)
     final = adapter.put_final("a", SMALL)
     calls = {
         "PutObject": lambda: adapter.put_final("a", Reads(SMALL)),
@@ -182,6 +198,7 @@ def requests_of(entries):
 
 
 def test_parts_are_copied_by_the_server(adapter, wire):
+    knows_conditions(adapter)
     parts = put_parts(adapter, LARGE[:PART], LARGE[PART : 2 * PART], LARGE[2 * PART :])
     entries = wire(adapter.assemble, "a", parts, overwrite=False)
     assert requests_of(entries) == {
@@ -245,6 +262,7 @@ def test_small_parts_are_sent_as_one(adapter, wire):
 
 def test_one_part_is_one_copy(adapter, wire):
     """Once the server has shown that it copies: to one that does not this would be a put of nothing."""
+    knows_conditions(adapter)
     parts = put_parts(adapter, SMALL)
     described = {"ListObjectsV2": 1, "HeadObject": 1}
     upload = {"CreateMultipartUpload": 1, "UploadPartCopy": 1, "CompleteMultipartUpload": 1}
@@ -365,6 +383,7 @@ def test_a_batch_of_deletes_is_covered(adapter, wire):
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
 def test_a_condition_is_sent_with_the_commit(data, adapter, wire):
+    knows_conditions(adapter)
     commit = {"PutObject", "CompleteMultipartUpload"}
     for overwrite in (False, True):
         entries = wire(adapter.put_final, f"a/{overwrite}", data, overwrite=overwrite)

@@ -63,8 +63,11 @@ class LocalStorageAdapter(NativeAdapter):
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
         self._check_areas()
-        temp, final = ({"backend": "local", "root": root, **self._options} for root in self._directories)
-        return temp, final
+        temp, final = self._directories
+        return (
+            {"backend": "local", "root": temp, "area": "temp_dir (STORAGE_TEMP_DIR)", **self._options},
+            {"backend": "local", "root": final, "area": "final_dir (STORAGE_FINAL_DIR)", **self._options},
+        )
 
     def check_health(self, timeout: float = 5.0) -> None:
         self._check_areas()

@@ -50,7 +50,7 @@ func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) e
 	}
 	if opts.ContentType != "" {
 		if _, err := set(file, contentTypeAttribute, opts.ContentType); err != nil {
-			return err
+			return tooLarge(file, err)
 		}
 	}
 	if len(opts.Metadata) > 0 {
@@ -59,15 +59,26 @@ func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) e
 			return err
 		}
 		_, err = set(file, metadataAttribute, string(metadata))
-		return err
+		return tooLarge(file, err)
 	}
 	return nil
 }
 
+// tooLarge tells a full disk from one that has no room for as many attributes with a file: ext4 has a block for all.
+func tooLarge(file *os.File, err error) error {
+	var disk unix.Statfs_t
+	fits := errors.Is(err, unix.ENOSPC) && unix.Fstatfs(int(file.Fd()), &disk) == nil && disk.Bavail > 0
+	if fits || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) {
+		return object.Errorf(object.Refused, "the metadata does not fit into the attributes that this file system keeps with a file:"+
+			" give less of it, or keep it in the database")
+	}
+	return err
+}
+
 // set tells whether the file system keeps the attribute.
 func set(file *os.File, name, value string) (bool, error) {
-	err := unix.Fsetxattr(int(file.Fd()), name, []byte(value), 0)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
+	err := retry(func() error { return unix.Fsetxattr(int(file.Fd()), name, []byte(value), 0) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
 		return false, nil
 	}
 	return err == nil, err

@@ -83,7 +83,7 @@ func (s *Store) link(ctx context.Context, at, there *place, join *object.Join) (
 	file := &staged{File: opened.File, staging: at.staging, shared: true}
 	defer file.discard()
 	// Whoever put the part may have had other options.
-	if stat, err := file.Stat(); err != nil || stat.Mode() != s.config.FileMode {
+	if stat, err := file.Stat(); err != nil || modeOf(stat) != s.config.FileMode {
 		return object.Info{}, object.ErrCannotJoin
 	}
 	sum, err := join.SHA256(ctx)
@@ -130,7 +130,7 @@ func (f *staged) append(ctx context.Context, there *place, part object.Info, don
 		}
 		n, err := copyRange(f.File, opened.File, min(left, copyAtOnce))
 		switch {
-		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+		case lacks(err), errors.Is(err, unix.EXDEV), errors.Is(err, unix.ETXTBSY), err == nil && n == 0 && opened.Unchanged():
 			return object.ErrCannotJoin
 		case err != nil:
 			return classify(err)

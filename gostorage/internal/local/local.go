@@ -6,6 +6,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -25,12 +27,16 @@ import (
 // StagingName is the folder of unfinished writes at the root of a store.
 const StagingName = object.Staging
 
+// oldStaging was its name once: what lies there is swept.
+const oldStaging = `.gostorage\staging`
+
 // Config says where and how a Store keeps its files.
 type Config struct {
-	Root          string      `json:"root"`
-	Durable       bool        `json:"durable"` // fsync files and directories before a put is acknowledged
-	FileMode      fs.FileMode `json:"file_mode"`
-	DirectoryMode fs.FileMode `json:"directory_mode"`
+	Root          string `json:"root"`
+	Durable       bool   `json:"durable"` // fsync files and directories before a put is acknowledged
+	FileMode      uint32 `json:"file_mode"`
+	DirectoryMode uint32 `json:"directory_mode"`
+	Area          string `json:"area"` // the setting that names the root, for messages
 }
 
 // Store is an object.Store on a file system.
@@ -52,8 +58,11 @@ type place struct {
 	root    *os.Root
 	top     *os.File
 	staging *os.File
-	proc    bool   // a file without a name can be given one, by its path there
 	mode    uint32 // of new files: theirs, and what it takes to give them attributes
+	durable bool
+
+	trying sync.Mutex
+	can    atomic.Pointer[abilities] // nil: nothing was tried yet
 }
 
 // Open makes a Store; directories are made and opened at the first operation.
@@ -72,9 +81,10 @@ func (p *place) close() {
 	if p == nil {
 		return
 	}
-	for _, c := range []io.Closer{p.staging, p.top, p.root} {
+	for _, c := range []*os.File{p.staging, p.top} {
 		_ = c.Close() // directories opened for reading: nothing can be lost
 	}
+	_ = p.root.Close()
 }
 
 // here gives the opened root. A directory that was removed under us is made again.
@@ -102,30 +112,120 @@ func linked(directory *os.File) bool {
 }
 
 func (s *Store) enter() (_ *place, err error) {
-	if err := os.MkdirAll(s.config.Root, s.config.DirectoryMode); err != nil {
-		return nil, err
+	if err := s.make(s.config.Root); err != nil {
+		return nil, s.unusable(err)
 	}
 	root, err := os.OpenRoot(s.config.Root)
 	if err != nil {
-		return nil, err
+		return nil, s.unusable(err)
 	}
 	top, err := root.Open(".")
 	if err != nil {
 		_ = root.Close()
-		return nil, err
+		return nil, s.unusable(err)
 	}
-	err = root.Mkdir(StagingName, 0o700)
+	at := &place{root: root, top: top, mode: s.config.FileMode&0o777 | 0o600, durable: s.config.Durable}
+	if err := at.enterStaging(); err != nil {
+		at.close()
+		return nil, s.unusable(err)
+	}
+	if at.folds() {
+		at.close()
+		return nil, object.Errorf(object.Refused, "%s is on a file system that takes different names for one (upper and lower"+
+			" case, or dots and blanks at the end), so that one object could replace another: use another one", s.area())
+	}
+	return at, nil
+}
+
+// enterStaging makes the folder of unfinished writes and opens it. One that earlier versions had goes when it is empty.
+func (p *place) enterStaging() error {
+	_ = unix.Unlinkat(int(p.top.Fd()), oldStaging, unix.AT_REMOVEDIR)
+	err := p.root.Mkdir(StagingName, 0o700)
+	made := err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		_, _ = root.Close(), top.Close()
-		return nil, err
+		return err
 	}
-	staging, err := root.Open(StagingName)
+	if made {
+		err = chmod(unix.Fchmodat(int(p.top.Fd()), StagingName, 0o700, 0)) // what the umask took away
+		if err != nil {
+			return err
+		}
+	}
+	p.staging, err = p.root.Open(StagingName)
+	return err
+}
+
+// folds tells whether other names lead to the staging folder.
+func (p *place) folds() bool {
+	var ours, other unix.Stat_t
+	if unix.Fstat(int(p.staging.Fd()), &ours) != nil {
+		return false
+	}
+	for _, name := range []string{strings.ToUpper(StagingName), StagingName + "."} {
+		err := unix.Fstatat(int(p.top.Fd()), name, &other, unix.AT_SYMLINK_NOFOLLOW)
+		if err == nil && other.Ino == ours.Ino && other.Dev == ours.Dev {
+			return true
+		}
+	}
+	return false
+}
+
+// make makes a directory with the mode that is wanted of it, and those that it lies in.
+func (s *Store) make(name string) error {
+	err := os.Mkdir(name, fs.FileMode(s.config.DirectoryMode&0o777))
+	if errors.Is(err, fs.ErrNotExist) && path.Dir(name) != name {
+		if err := s.make(path.Dir(name)); err != nil {
+			return err
+		}
+		err = os.Mkdir(name, fs.FileMode(s.config.DirectoryMode&0o777))
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil // whatever it is shows when it is opened
+	}
 	if err != nil {
-		_, _ = root.Close(), top.Close()
-		return nil, err
+		return err
 	}
-	mode := uint32(s.config.FileMode.Perm() | 0o600)
-	return &place{root: root, top: top, staging: staging, proc: linkable(int(staging.Fd())), mode: mode}, nil
+	if err := chmod(unix.Chmod(name, s.config.DirectoryMode)); err != nil { // what the umask took away
+		return err
+	}
+	if !s.config.Durable {
+		return nil
+	}
+	parent, err := os.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = parent.Close() }()
+	return parent.Sync() // a new directory is an entry of its parent
+}
+
+// area names the directory as its owner knows it.
+func (s *Store) area() string { return cmp.Or(s.config.Area, "the directory") }
+
+// unusable says of a directory that cannot be entered why that is.
+func (s *Store) unusable(err error) error {
+	why, code := "", object.IO
+	errno, _ := errors.AsType[unix.Errno](err)
+	if stat, failed := os.Stat(s.config.Root); failed == nil && !stat.IsDir() {
+		errno = unix.ENOTDIR // os.OpenRoot has words of its own for that
+	}
+	switch errno {
+	case unix.ENOTDIR:
+		why = "is a file, or lies below one: name a directory"
+	case unix.EACCES, unix.EPERM:
+		why, code = "cannot be entered or written to: let the user of this process do so", object.Permission
+	case unix.EROFS:
+		why, code = "is on a file system that is mounted read-only", object.Permission
+	case unix.ENOENT:
+		why = "cannot be made where it is: name a directory on a disk"
+	case unix.ENOTCONN, unix.ESTALE, unix.EIO, unix.ENODEV, unix.ENXIO:
+		why, code = "does not answer ("+unix.ErrnoName(errno)+"): is its file system still mounted?", object.Unavailable
+	default:
+		return classify(err)
+	}
+	failed := object.Errorf(code, "%s %s", s.area(), why)
+	failed.Retryable = code == object.Unavailable
+	return failed
 }
 
 // Put implements object.Store.
@@ -164,8 +264,8 @@ func (s *Store) seal(file *staged, info *object.Info, opts object.PutOptions) er
 	if err := writeAttributes(file.File, info, opts); err != nil { // while we may still write to it
 		return err
 	}
-	if stat.Mode() != s.config.FileMode { // by the umask, or while we had to write to it
-		if err := file.Chmod(s.config.FileMode); err != nil {
+	if modeOf(stat) != s.config.FileMode { // by the umask, or while we had to write to it
+		if err := chmod(unix.Fchmod(int(file.Fd()), s.config.FileMode)); err != nil {
 			return err
 		}
 	}
@@ -192,11 +292,16 @@ func (s *Store) publish(
 			return there, err
 		case errors.Is(err, fs.ErrNotExist) && attempt < 100:
 			continue // a delete took an emptied folder away before the file was in it
+		case slices.ContainsFunc(unnameable, func(errno unix.Errno) bool { return errors.Is(err, errno) }):
+			return object.Info{}, object.Errorf(object.InvalidKey, "the file system has no file of this name (%s)", s.area())
 		default:
 			return object.Info{}, classify(err)
 		}
 	}
 }
+
+// unnameable are the errors of a file system for names that it cannot have.
+var unnameable = []unix.Errno{unix.EINVAL, unix.EILSEQ, unix.ENAMETOOLONG, unix.ENOENT}
 
 // tryPublish tells false when the key is taken and must not be overwritten.
 func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) (bool, error) {
@@ -206,7 +311,10 @@ func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) 
 	}
 	defer at.leave(directory)
 	err = file.linkTo(directory, path.Base(key))
-	if errors.Is(err, fs.ErrExist) {
+	if err == errNotExclusive && !overwrite {
+		return false, object.Errorf(object.Refused, "%s", notExclusive)
+	}
+	if errors.Is(err, fs.ErrExist) || err == errNotExclusive {
 		if !overwrite {
 			return false, nil
 		}
@@ -221,8 +329,8 @@ func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) 
 // settle decides a put without overwrite that came second.
 func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error) {
 	reader, err := s.Get(ctx, put.Key, object.Whole)
-	if object.CodeOf(err) == object.NotFound && s.isFolder(put.Key) {
-		return object.Info{}, object.Errorf(object.Conflict, "a folder of other objects has this name")
+	if object.CodeOf(err) == object.NotFound && s.inTheWay(put.Key) {
+		return object.Info{}, object.Errorf(object.Conflict, "a folder, or what is no file, has this name")
 	}
 	if err != nil {
 		return object.Info{}, err
@@ -237,13 +345,14 @@ func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error
 	return object.Same(there, put)
 }
 
-func (s *Store) isFolder(key string) bool {
+// inTheWay tells whether something that is no object has the name.
+func (s *Store) inTheWay(key string) bool {
 	at, err := s.here()
 	if err != nil {
 		return false
 	}
-	stat, err := at.root.Stat(key)
-	return err == nil && stat.IsDir()
+	stat, err := at.root.Lstat(key)
+	return err == nil && !stat.Mode().IsRegular()
 }
 
 // directory opens a folder of the store, which is to be left, and makes it if need be.
@@ -260,7 +369,7 @@ func (s *Store) directory(at *place, name string) (*os.File, error) {
 		return nil, err
 	}
 	defer at.leave(parent)
-	err = at.root.Mkdir(name, s.config.DirectoryMode)
+	err = at.root.Mkdir(name, fs.FileMode(s.config.DirectoryMode&0o777))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
@@ -270,7 +379,7 @@ func (s *Store) directory(at *place, name string) (*os.File, error) {
 		return nil, err
 	}
 	if made {
-		err = directory.Chmod(s.config.DirectoryMode) // what the umask took away
+		err = chmod(unix.Fchmod(int(directory.Fd()), s.config.DirectoryMode)) // what the umask took away
 		if err == nil && s.config.Durable {
 			err = parent.Sync() // a new folder is an entry of its parent
 		}
@@ -301,7 +410,7 @@ func (p *place) open(key string) (*reader, error) {
 	// O_NONBLOCK: a FIFO that somebody put there must not hold us up.
 	file, err := p.root.OpenFile(key, unix.O_NONBLOCK, 0)
 	if err != nil {
-		if errors.Is(err, unix.ENOTDIR) {
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) { // a socket, a device
 			err = fs.ErrNotExist
 		}
 		return nil, classify(err)
@@ -458,7 +567,7 @@ func (s *Store) Check(ctx context.Context) error {
 	}
 	file, err := at.stage()
 	if err != nil {
-		return classify(err)
+		return s.unusable(err)
 	}
 	defer file.discard()
 	if _, err := file.Write([]byte("probe")); err != nil {
@@ -466,6 +575,9 @@ func (s *Store) Check(ctx context.Context) error {
 	}
 	if err := file.Sync(); err != nil {
 		return classify(err)
+	}
+	if can := at.can.Load(); can != nil && !can.exclusive() {
+		return object.Errorf(object.Refused, "%s: %s", s.area(), notExclusive)
 	}
 	return ctx.Err()
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +22,8 @@ type staged struct {
 	*os.File
 	staging *os.File
 	name    string // in the staging folder; empty for a file without a name
-	shared  bool   // another key names it too
+	can     abilities
+	shared  bool // another key names it too
 	durable bool
 	written int64
 	started int64 // how far the disk was told to begin with
@@ -46,32 +49,146 @@ func (f *staged) wrote(n int64) {
 	}
 }
 
-func (p *place) stage() (*staged, error) {
-	if p.proc {
-		fd, err := retried(func() (int, error) {
-			return unix.Openat(int(p.staging.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, p.mode)
-		})
-		if err == nil {
-			return &staged{File: os.NewFile(uintptr(fd), "staged"), staging: p.staging}, nil
-		}
-		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
-			return nil, err
+// abilities are what the file system of a place can do.
+type abilities struct {
+	nameless  bool // files without a name, which can be given one by their path in /proc
+	links     bool // hard links
+	noReplace bool // renames that replace nothing
+}
+
+// exclusive tells whether a file can be given a name that must be free.
+func (a abilities) exclusive() bool { return a.links || a.noReplace }
+
+// notExclusive is what is to be said of a file system that cannot do so.
+const notExclusive = "the file system has neither hard links nor renames that replace nothing, so that overwrite=False" +
+	" cannot be kept: use another one"
+
+var errNotExclusive = errors.New(notExclusive)
+
+// abilities tries, once, what the file system can do.
+func (p *place) abilities() (abilities, error) {
+	if known := p.can.Load(); known != nil {
+		return *known, nil
+	}
+	p.trying.Lock()
+	defer p.trying.Unlock()
+	if known := p.can.Load(); known != nil {
+		return *known, nil
+	}
+	can, err := p.try()
+	if err == nil {
+		p.can.Store(&can)
+	}
+	return can, err
+}
+
+func (p *place) try() (can abilities, err error) {
+	if p.durable {
+		if err := p.staging.Sync(); lacks(err) {
+			return can, object.Errorf(object.Refused, "the file system cannot sync a directory, so that a power loss may take what"+
+				" was acknowledged: use another one, or accept that by durable=False")
+		} else if err != nil {
+			return can, err
 		}
 	}
+	if file, err := p.openNameless(); err == nil {
+		name := randomName()
+		err = linkFd(file.File, p.staging, name)
+		_ = file.Close()
+		if err == nil {
+			return abilities{nameless: true, links: true}, unlink(p.staging, name)
+		}
+		if !lacks(err) && !errors.Is(err, unix.ENOENT) {
+			return can, err
+		}
+	} else if !lacks(err) {
+		return can, err
+	}
+	file, err := p.openNamed()
+	if err != nil {
+		return can, err
+	}
+	defer file.discard()
+	other := randomName()
+	err = retry(func() error {
+		return unix.Linkat(int(p.staging.Fd()), file.name, int(p.staging.Fd()), other, 0)
+	})
+	if err == nil {
+		return abilities{links: true}, unlink(p.staging, other)
+	}
+	if !lacks(err) {
+		return can, err
+	}
+	err = retry(func() error {
+		return unix.Renameat2(int(p.staging.Fd()), file.name, int(p.staging.Fd()), other, unix.RENAME_NOREPLACE)
+	})
+	if err == nil {
+		file.name = other
+		return abilities{noReplace: true}, nil
+	}
+	if !lacks(err) {
+		return can, err
+	}
+	return can, nil
+}
+
+// lacks tells that a file system does not know what it was asked for.
+func lacks(err error) bool {
+	return slices.ContainsFunc(unknown, func(errno unix.Errno) bool { return errors.Is(err, errno) })
+}
+
+var unknown = []unix.Errno{unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL, unix.EPERM, unix.EISDIR, unix.EMLINK}
+
+// chmod passes over that a file system has no modes.
+func chmod(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+func modeOf(stat fs.FileInfo) uint32 {
+	if system, ok := stat.Sys().(*syscall.Stat_t); ok {
+		return system.Mode & 0o7777
+	}
+	return uint32(stat.Mode().Perm())
+}
+
+func (p *place) stage() (*staged, error) {
+	can, err := p.abilities()
+	if err != nil {
+		return nil, err
+	}
+	var file *staged
+	if can.nameless {
+		file, err = p.openNameless()
+	} else {
+		file, err = p.openNamed()
+	}
+	if err != nil {
+		return nil, err
+	}
+	file.can = can
+	return file, nil
+}
+
+func (p *place) openNameless() (*staged, error) {
+	return p.openStaged(".", "", unix.O_TMPFILE)
+}
+
+func (p *place) openNamed() (*staged, error) {
 	name := randomName()
+	return p.openStaged(name, name, unix.O_CREAT|unix.O_EXCL)
+}
+
+func (p *place) openStaged(at, name string, how int) (*staged, error) {
 	fd, err := retried(func() (int, error) {
-		return unix.Openat(int(p.staging.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, p.mode)
+		return unix.Openat(int(p.staging.Fd()), at, how|unix.O_RDWR|unix.O_CLOEXEC, p.mode)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &staged{File: os.NewFile(uintptr(fd), "staged"), staging: p.staging, name: name}, nil
-}
-
-// linkable tells whether /proc is there to give a file a name by.
-func linkable(fd int) bool {
-	var stat unix.Stat_t
-	return unix.Lstat(procPath(fd), &stat) == nil
 }
 
 func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
@@ -87,17 +204,21 @@ func isRandomName(name string) bool {
 	return err == nil && len(random) == 16
 }
 
-// linkTo gives the file a name that must be free: ErrExist otherwise.
+// linkTo gives the file a name that must be free: ErrExist otherwise, and errNotExclusive where that cannot be had.
 func (f *staged) linkTo(directory *os.File, name string) error {
-	if f.name == "" {
+	switch {
+	case f.name == "":
 		return linkFd(f.File, directory, name)
+	case f.can.links:
+		return retry(func() error { return unix.Linkat(int(f.staging.Fd()), f.name, int(directory.Fd()), name, 0) })
+	case !f.can.noReplace:
+		return errNotExclusive
 	}
-	err := unix.Linkat(int(f.staging.Fd()), f.name, int(directory.Fd()), name, 0)
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) { // no hard links here
-		err = unix.Renameat2(int(f.staging.Fd()), f.name, int(directory.Fd()), name, unix.RENAME_NOREPLACE)
-		if err == nil {
-			f.name = ""
-		}
+	err := retry(func() error {
+		return unix.Renameat2(int(f.staging.Fd()), f.name, int(directory.Fd()), name, unix.RENAME_NOREPLACE)
+	})
+	if err == nil {
+		f.name = ""
 	}
 	return err
 }
@@ -111,7 +232,7 @@ func (f *staged) renameTo(directory *os.File, name string) error {
 		}
 		f.name = through
 	}
-	err := unix.Renameat(int(f.staging.Fd()), f.name, int(directory.Fd()), name)
+	err := retry(func() error { return unix.Renameat(int(f.staging.Fd()), f.name, int(directory.Fd()), name) })
 	if err == nil && !f.shared { // a name of the same file is not replaced: both stay
 		f.name = ""
 	}
@@ -119,15 +240,27 @@ func (f *staged) renameTo(directory *os.File, name string) error {
 }
 
 func linkFd(file, directory *os.File, name string) error {
-	return unix.Linkat(unix.AT_FDCWD, procPath(int(file.Fd())), int(directory.Fd()), name, unix.AT_SYMLINK_FOLLOW)
+	return retry(func() error {
+		return unix.Linkat(unix.AT_FDCWD, procPath(int(file.Fd())), int(directory.Fd()), name, unix.AT_SYMLINK_FOLLOW)
+	})
+}
+
+func unlink(directory *os.File, name string) error {
+	return retry(func() error { return unix.Unlinkat(int(directory.Fd()), name, 0) })
 }
 
 // discard forgets the file; a published one keeps its key.
 func (f *staged) discard() {
 	if f.name != "" {
-		_ = unix.Unlinkat(int(f.staging.Fd()), f.name, 0) // what stays is litter in the staging folder
+		_ = unlink(f.staging, f.name) // what stays is litter in the staging folder
 	}
 	_ = f.Close() // fsync has told of every error that matters
+}
+
+// retry is retried for a call that gives nothing else.
+func retry(call func() error) error {
+	_, err := retried(func() (int, error) { return 0, call() })
+	return err
 }
 
 // retried repeats a system call that a signal interrupted.
@@ -171,6 +304,10 @@ func classify(err error) error {
 		return object.Errorf(object.Conflict, "an object cannot be both a file and a folder of others: %s", text)
 	case unix.EXDEV:
 		return object.Errorf(object.Conflict, "a folder of the store lies on another file system: %s", text)
+	case unix.ENOTCONN, unix.ESTALE:
+		gone := object.Errorf(object.Unavailable, "the file system does not answer: is it still mounted? %s", text)
+		gone.Retryable = true
+		return gone
 	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN, unix.EBUSY:
 		busy := object.Errorf(object.Unavailable, "the system has no room for it now: %s", text)
 		busy.Retryable = true

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -132,7 +133,22 @@ func (s *Store) staged(after string) ([]object.Unfinished, error) {
 	if err != nil {
 		return nil, err
 	}
-	directory, err := at.root.Open(StagingName)
+	var found []object.Unfinished
+	for _, folder := range []string{StagingName, oldStaging} { // in the order of keys
+		one, err := at.stagedIn(folder, after)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, one...)
+	}
+	return found, nil
+}
+
+func (p *place) stagedIn(folder, after string) (found []object.Unfinished, err error) {
+	directory, err := p.root.Open(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -142,9 +158,8 @@ func (s *Store) staged(after string) ([]object.Unfinished, error) {
 		return nil, classify(err)
 	}
 	slices.Sort(names)
-	var found []object.Unfinished
 	for _, name := range names {
-		key := StagingName + "/" + name
+		key := folder + "/" + name
 		if key <= after || !isRandomName(name) {
 			continue
 		}
@@ -159,13 +174,27 @@ func (s *Store) staged(after string) ([]object.Unfinished, error) {
 	return found, nil
 }
 
+// folder opens the one that a write lies in, which is to be closed.
+func (s *Store) folder(write object.Unfinished) (*os.File, error) {
+	at, err := s.here()
+	if err != nil {
+		return nil, err
+	}
+	directory, err := at.root.Open(path.Dir(write.Key))
+	if err != nil {
+		return nil, classify(err)
+	}
+	return directory, nil
+}
+
 // Inspect implements object.Sweeper.
 func (s *Store) Inspect(_ context.Context, write *object.Unfinished) error {
-	at, err := s.here()
+	directory, err := s.folder(*write)
 	if err != nil {
 		return err
 	}
-	stat, err := look(at.staging, write.ID)
+	defer func() { _ = directory.Close() }()
+	stat, err := look(directory, write.ID)
 	if err != nil {
 		return err
 	}
@@ -178,15 +207,18 @@ func (s *Store) Inspect(_ context.Context, write *object.Unfinished) error {
 
 // Abandon implements object.Sweeper.
 func (s *Store) Abandon(_ context.Context, write object.Unfinished) error {
-	at, err := s.here()
+	directory, err := s.folder(write)
+	if object.CodeOf(err) == object.NotFound {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	err = unix.Unlinkat(int(at.staging.Fd()), write.ID, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
+	defer func() { _ = directory.Close() }()
+	if err := unlink(directory, write.ID); !errors.Is(err, unix.ENOENT) {
+		return classify(err)
 	}
-	return classify(err)
+	return nil
 }
 
 // Now implements object.Sweeper: the file system's time, which is that of another machine where it is that machine's.
