@@ -73,6 +73,12 @@ def make_s3(endpoint, **options):
     return S3StorageAdapter(**s3_options(endpoint, **options))
 
 
+def knows_conditions(adapter):
+    """What the first puts that must replace nothing find out about a store, once for each of the two ways."""
+    for size in (1, 11 * 1024 * 1024):
+        adapter.delete_final(adapter.put_final(uuid.uuid4(), BYTES[:size], overwrite=False))
+
+
 def on_s3(server):
     return lambda request: make_s3(request.getfixturevalue(server))
 

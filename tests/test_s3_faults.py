@@ -22,7 +22,7 @@ from email.utils import formatdate
 
 import pytest
 import trustme
-from conftest import BYTES, make_s3
+from conftest import BYTES, knows_conditions, make_s3
 from servers import FaultProxy
 from servers.process import free_port
 from test_contract import Reads, digest
@@ -219,9 +219,13 @@ def sweep(world, adapter):
 
     everything = SweepReport(1, 3, 2, 3 + 6, True)
     report = yield lambda: call(adapter)
-    assert report in (None, everything)
     rest = call(world.sure)
-    assert rest.finished and (rest.parts == rest.uploads == 0 if report else rest.parts <= 3)
+    if report is None:
+        assert rest.finished and rest.parts <= 3
+    elif report.unseen:  # uploads, that is
+        assert (report.sessions, report.parts, rest.parts) == (1, 3, 0) and report.uploads + rest.uploads == 2
+    else:
+        assert report == everything and rest.finished and rest.parts == rest.uploads == 0
     for spared, parts in world.parts.items():
         assert [part.key for part in world.sure.list_temp_parts(spared)] == [part.key for part in parts]
     assert world.bytes_of("small") == SMALL and world.sure.list_temp_parts(session) == []
@@ -347,6 +351,10 @@ def expected(fault, operation, request, mode):
             return ContentMismatch  # the object was replaced meanwhile
         case "501" if copies:
             return None  # the bytes are streamed
+        case "403" | "501" if operation == "sweep" and request in ("ListMultipartUploads", "ListParts"):
+            return None  # the report says what could not be looked at
+        case "501" if mode == "once" and request in ("UploadPart", "CompleteMultipartUpload"):
+            return None  # it does without checksums
         case "412" if mode == "once" and (operation, request) == ("put small, once only", "PutObject"):
             return None  # who was first is gone again
         case "501" if request == "DeleteObjects":
@@ -428,6 +436,8 @@ def test_matrix(fault, operation, request_, mode, world, adapter):
 
 def befall(fault, operation, request, mode, world, adapter):
     about, (steps, _) = FAULTS[fault], OPERATIONS[operation]
+    if operation.endswith("once only"):
+        knows_conditions(adapter)
     rule = {key: middle(operation, request) if value is MIDDLE else value for key, value in about.rule.items()}
     steps = steps(world, adapter)
     call = next(steps)
@@ -842,6 +852,14 @@ class Taciturn(http.server.BaseHTTPRequestHandler):
     def handle_expect_100(self):
         return True
 
+    def do_HEAD(self):
+        self.send_response(404)
+        self.end_headers()
+
+    def do_DELETE(self):
+        self.send_response(204)
+        self.end_headers()
+
     def do_PUT(self):
         type(self).requests += 1
         time.sleep(0.3)
@@ -884,8 +902,11 @@ def test_what_a_server_says_first_is_no_answer(versitygw, openssl, tls, overwrit
     options = {"ca_bundle": str(bundle)} if tls else {}
     with serving(Taciturn, **secure) as url, quickly(replace(versitygw, url=url), read_timeout=5, **options) as adapter:
         data = BYTES[: 7 * MiB]  # more than lies in the buffers of two systems
+        if not overwrite:
+            adapter.put_final("conditions", b"", overwrite=overwrite)
+        before = Taciturn.requests
         final = adapter.put_final("a", data, overwrite=overwrite)
-        assert (final.sha256, Taciturn.requests) == (digest(data), 1)
+        assert (final.sha256, Taciturn.requests - before) == (digest(data), 1)
         monkeypatch.setattr(Taciturn, "refuses", True)
         began = time.monotonic()
         with pytest.raises(StoragePermissionError):

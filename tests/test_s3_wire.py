@@ -13,7 +13,7 @@ from hashlib import sha256
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import BYTES, make_s3
+from conftest import BYTES, knows_conditions, make_s3
 from servers import FaultProxy
 from test_contract import Reads, digest, read_final
 
@@ -52,12 +52,6 @@ def base64_of(data):
 
 
 # ---- how much
-
-
-def knows_conditions(adapter):
-    """What the first puts that must replace nothing find out about the store, once."""
-    adapter.put_final("conditions/small", b"", overwrite=False)
-    adapter.put_final("conditions/large", LARGE, overwrite=False)
 
 
 def test_conditions_are_tried_once(adapter, wire):

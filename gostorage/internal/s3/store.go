@@ -381,8 +381,8 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err erro
 	}
 	for _, one := range keys { // what the answer leaves out is asked for again
 		if key := *one.Key; !told[key] {
-			if err := s.Delete(ctx, strings.TrimPrefix(key, s.config.Prefix)); err != nil {
-				return kept, err
+			if err := s.Delete(ctx, strings.TrimPrefix(key, s.config.Prefix)); err != nil && kept == nil {
+				return nil, err
 			}
 		}
 	}
