@@ -137,10 +137,7 @@ func Aside[T any](ctx context.Context, work func(context.Context) (T, error), la
 	if c == nil {
 		return work(ctx)
 	}
-	fd, raise, err := c.signal()
-	if err != nil {
-		return result, err
-	}
+	fd, raise, failed := c.signal() // without a descriptor it is not waited for either
 	type results struct {
 		value T
 		err   error
@@ -156,13 +153,15 @@ func Aside[T any](ctx context.Context, work func(context.Context) (T, error), la
 	stop := context.AfterFunc(ctx, raise)
 	defer stop()
 	for {
-		c.leave(fd)
+		if failed == nil {
+			c.leave(fd)
+		}
 		select {
 		case r := <-done:
 			return r.value, r.err
 		default:
 		}
-		if err := cmp.Or(context.Cause(ctx), c.Err()); err != nil {
+		if err := cmp.Or(failed, context.Cause(ctx), c.Err()); err != nil {
 			go func() {
 				if r := <-done; r.err == nil && late != nil {
 					late(r.value)

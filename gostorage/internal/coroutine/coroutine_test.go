@@ -186,3 +186,28 @@ func TestACancelledCoroutineIsLeftNoMore(t *testing.T) {
 		t.Errorf("it goes on, or ends with %v", got)
 	}
 }
+
+// Without a descriptor what is done aside is not waited for, and not lost: its end may be waited for elsewhere.
+func TestAsideWithoutADescriptor(t *testing.T) {
+	call := newCall(t)
+	late, none := make(chan int, 1), errors.New("no descriptor")
+	signal := func() (int, func(), error) {
+		_, raise, _ := call.signal()
+		return -1, raise, none
+	}
+	var got error
+	routine := coroutine.New(t.Context(), signal, func(ctx context.Context) {
+		_, got = coroutine.Aside(ctx, func(context.Context) (int, error) {
+			time.Sleep(10 * time.Millisecond)
+			return 7, nil
+		}, func(value int) { late <- value })
+	})
+	if _, ended := routine.Resume(); !ended || got != none {
+		t.Errorf("it goes on, or ends with %v", got)
+	}
+	select {
+	case <-late:
+	case <-time.After(10 * time.Second):
+		t.Error("what came late is lost")
+	}
+}
