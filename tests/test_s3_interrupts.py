@@ -191,3 +191,59 @@ def test_exit_does_not_wait_for_ever(name, place, faults, tmp_path):
         seconds = leave(EXITS[name], place, tmp_path)
     assert 1.5 < seconds < 3
     assert place.objects() == {"there"}
+
+
+# ---- a process that is held up
+
+SMALL = """
+import json, os, random, signal, sys, time
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["storage"])
+import adapters
+from storage import native
+
+class Mine(Exception):
+    pass
+
+def interrupt(*_):
+    raise Mine
+
+adapter = adapters.make(None)
+final = adapter.put_final("there", b"x" * 1000)
+signal.signal(signal.SIGALRM, interrupt)
+print("ready", flush=True)
+end, interrupts, n = time.monotonic() + 4, 0, 0
+while time.monotonic() < end:
+    n += 1
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.006))
+        with adapter.get_final_stream(*final) as stream:
+            stream.read()
+        adapter.put_final(f"n{n}", b"y" * 1000)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Mine:
+        interrupts += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+adapter.close()
+del adapter
+end = time.monotonic() + 10
+while (left := native.stats())["calls"] + left["connections"] and time.monotonic() < end:
+    time.sleep(0.02)
+print(json.dumps([interrupts, left]), flush=True)
+"""
+
+
+def test_nothing_is_left_of_interrupts_in_a_process_that_is_stopped_now_and_then(versitygw, tmp_path):
+    options = s3_options(versitygw, folder=uuid.uuid4().hex)
+    environment = {**os.environ, OPTIONS: json.dumps(options), "PYTHONPATH": str(HERE / "faults")}
+    command = [sys.executable, "-c", SMALL]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        for n in range(40):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.045)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.001 * (n % 17))
+        interrupts, left = json.loads(process.stdout.readline())
+    assert interrupts > 20
+    assert left["calls"] == 0 and left["connections"] == 0 and left["readers"] == 0, left

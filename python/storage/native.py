@@ -8,6 +8,7 @@ open libraries by their path, and would give back the parent's dead one.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import errno
 import importlib.machinery
@@ -15,6 +16,7 @@ import importlib.util
 import itertools
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -101,6 +103,7 @@ def _load() -> dict[str, Callable[..., Any]]:
             try:
                 if not _FILE.exists():
                     raise ModuleNotFoundError(_NAME)
+                _check_limits()
                 if _loader is None:
                     _loader = _generation  # before the loading: another thread may fork in the middle of it
                 module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
@@ -112,6 +115,39 @@ def _load() -> dict[str, Callable[..., Any]]:
             except ImportError as error:
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
         return _functions
+
+
+# What the extension's runtime asks for, as measured with uploads and downloads. Where it gets less it ends the process.
+_ADDRESS_SPACE = 2 << 30  # bytes, beside what the process has
+_THREADS = 16
+
+
+def _check_limits() -> None:
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no /proc: the limits are not known to be too low
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        _check_limit("ulimit -v", resource.RLIMIT_AS, int(status["VmSize"].split()[0]) << 10, _ADDRESS_SPACE, 10, "KiB")
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        if os.geteuid() and most != resource.RLIM_INFINITY:  # root has no such limit
+            _check_limit("ulimit -u", resource.RLIMIT_NPROC, _threads_of_user(), _THREADS, 0, "threads")
+
+
+def _check_limit(name: str, limit: int, used: int, needed: int, shift: int, unit: str) -> None:
+    most = resource.getrlimit(limit)[0]
+    if most != resource.RLIM_INFINITY and most - used < needed:
+        raise StorageError(
+            f"the storage extension cannot be loaded: the limit {name} is {most >> shift} {unit}, of which"
+            f" {used >> shift} are in use, and it needs {needed >> shift} more; raise the limit",
+            op="load",
+        )
+
+
+def _threads_of_user() -> int:
+    user, count = os.getuid(), 0
+    for process in os.scandir("/proc"):
+        with contextlib.suppress(OSError):  # it has ended
+            if process.name.isdigit() and process.stat().st_uid == user:
+                count += len(os.listdir(f"/proc/{process.name}/task"))
+    return count
 
 
 def _load_from(path: str) -> ModuleType:

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,9 @@ type Table struct {
 	calls   map[int64]*call
 	readers map[int64]*reader
 	running map[*call]struct{} // those whose work has not ended, forgotten ones too
+
+	left  []*coroutine.Coroutine // those that a thread has cancelled which is not theirs
+	count atomic.Int32           // of them
 }
 
 // NewTable makes an empty table.
@@ -197,6 +201,7 @@ func (t *Table) look(id int64) (*call, error) {
 // Start sets an operation going on a store, and answers as Wait does. The memory of a put is all that it gets, or nil when
 // its bytes are still to come: then there is no answer yet. That of a get is the room for a small object.
 func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (answer string, err error) {
+	t.endLeft()
 	on, err := t.store(id)
 	if err != nil {
 		return "", err
@@ -414,6 +419,7 @@ func (t *Table) finish(id int64, c *call) (answer string, err error) {
 // moved all bytes answers with its figures, and goes on when it is told to Finish. Of a whole object that fits there a get
 // fills room, and leaves no reader.
 func (t *Table) Wait(id int64, room []byte) (answer string, err error) {
+	t.endLeft()
 	c, err := t.look(id)
 	if err != nil {
 		return "", err
@@ -537,8 +543,12 @@ func (t *Table) Cancel(id int64) {
 	}
 	c.signal.drop()
 	c.cancel(errCancelled)
-	if routine := c.routine.Load(); routine != nil && routine.Mine() {
-		unwind(routine)
+	if routine := c.routine.Load(); routine != nil {
+		t.mu.Lock()
+		t.left = append(t.left, routine)
+		t.count.Add(1)
+		t.mu.Unlock()
+		t.endLeft()
 	}
 	discard := func() {
 		if opened, ok := c.result.(*openedReader); ok {
@@ -555,15 +565,25 @@ func (t *Table) Cancel(id int64) {
 	}()
 }
 
-// unwind goes on with what was cancelled until it has ended, which takes no longer than it takes to hear of it.
-func unwind(routine *coroutine.Coroutine) {
-	for end := time.Now().Add(undoWait); ; {
-		fd, ended := routine.Resume()
-		left := time.Until(end).Milliseconds()
-		if ended || left <= 0 {
-			return
+// endLeft resumes what was cancelled and is this thread's, which ends it. That of a thread that makes no call any more stays
+// as it is, with a goroutine and perhaps a descriptor: no other may resume it.
+func (t *Table) endLeft() {
+	if t.count.Load() == 0 {
+		return
+	}
+	var mine []*coroutine.Coroutine
+	t.mu.Lock()
+	t.left = slices.DeleteFunc(t.left, func(routine *coroutine.Coroutine) bool {
+		if !routine.Mine() {
+			return false
 		}
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left))
+		mine = append(mine, routine)
+		return true
+	})
+	t.count.Store(int32(len(t.left)))
+	t.mu.Unlock()
+	for _, routine := range mine {
+		routine.Resume()
 	}
 }
 

@@ -9,6 +9,7 @@
 package coroutine
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"sync/atomic"
@@ -20,8 +21,10 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
 )
 
-// Coroutine is work that can be left and gone on with.
+// Coroutine is work that can be left and gone on with. Once its context has ended it is not left any more: whoever resumes it
+// then sees its end.
 type Coroutine struct {
+	ctx    context.Context
 	thread int
 	resume func() (int, bool)
 	yield  func(int) bool
@@ -44,7 +47,7 @@ type key struct{}
 
 // New makes a coroutine of work, which does not begin yet. signal gives a descriptor that raise makes readable.
 func New(ctx context.Context, signal func() (fd int, raise func(), err error), work func(context.Context)) *Coroutine {
-	c := &Coroutine{thread: unix.Gettid(), signal: signal}
+	c := &Coroutine{ctx: ctx, thread: unix.Gettid(), signal: signal}
 	ctx = context.WithValue(ctx, key{}, c)
 	c.resume, _ = iter.Pull(func(yield func(int) bool) {
 		c.yield = yield
@@ -96,16 +99,34 @@ func (c *Coroutine) Resume() (fd int, ended bool) {
 // Waits gives the descriptor that was waited for last.
 func (c *Coroutine) Waits() int { return c.fd }
 
+// Err tells why its context has ended, or nil.
+func (c *Coroutine) Err() error {
+	if c.ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(c.ctx)
+}
+
+// leave leaves it, unless it is to end.
+func (c *Coroutine) leave(fd int) {
+	if c.ctx.Err() == nil {
+		c.yield(fd)
+	}
+}
+
 // Wait waits until fd is readable. If that takes long it leaves the coroutine until it is resumed, which should be when fd
-// is readable: it tells whether that is known.
+// is readable: it tells whether that is known. With an Err it does not wait.
 func (c *Coroutine) Wait(fd int) (ready bool) {
+	if c.ctx.Err() != nil {
+		return false
+	}
 	if left := time.Until(c.until); left > 0 && !impatient.Load() {
 		timeout := unix.NsecToTimespec(int64(left))
 		if n, err := unix.Ppoll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, &timeout, nil); n > 0 && err == nil {
 			return true
 		}
 	}
-	c.yield(fd)
+	c.leave(fd)
 	return false
 }
 
@@ -116,10 +137,7 @@ func Aside[T any](ctx context.Context, work func(context.Context) (T, error), la
 	if c == nil {
 		return work(ctx)
 	}
-	fd, raise, err := c.signal()
-	if err != nil {
-		return result, err
-	}
+	fd, raise, failed := c.signal() // without a descriptor it is not waited for either
 	type results struct {
 		value T
 		err   error
@@ -135,19 +153,21 @@ func Aside[T any](ctx context.Context, work func(context.Context) (T, error), la
 	stop := context.AfterFunc(ctx, raise)
 	defer stop()
 	for {
-		c.yield(fd)
+		if failed == nil {
+			c.leave(fd)
+		}
 		select {
 		case r := <-done:
 			return r.value, r.err
 		default:
 		}
-		if ctx.Err() != nil {
+		if err := cmp.Or(failed, context.Cause(ctx), c.Err()); err != nil {
 			go func() {
 				if r := <-done; r.err == nil && late != nil {
 					late(r.value)
 				}
 			}()
-			return result, context.Cause(ctx)
+			return result, err
 		}
 	}
 }

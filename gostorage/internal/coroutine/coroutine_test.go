@@ -159,3 +159,55 @@ func TestAsideIsLeftWhenItIsCancelled(t *testing.T) {
 		t.Error("what came late is lost")
 	}
 }
+
+// One that is cancelled is over when it is resumed, whatever its work would still wait for.
+func TestACancelledCoroutineIsLeftNoMore(t *testing.T) {
+	call := newCall(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	let := make(chan struct{})
+	defer close(let)
+	var got error
+	routine := coroutine.New(ctx, call.signal, func(ctx context.Context) {
+		within := coroutine.Of(ctx)
+		for range 3 {
+			within.Wait(call.news)
+		}
+		_, got = coroutine.Aside(context.WithoutCancel(ctx), func(context.Context) (int, error) {
+			<-let
+			return 7, nil
+		}, nil)
+	})
+	if _, ended := routine.Resume(); ended {
+		t.Fatal("it did not wait")
+	}
+	cancel(enough)
+	if _, ended := routine.Resume(); !ended || got != enough {
+		t.Errorf("it goes on, or ends with %v", got)
+	}
+}
+
+// Without a descriptor what is done aside is not waited for, and not lost: its end may be waited for elsewhere.
+func TestAsideWithoutADescriptor(t *testing.T) {
+	call := newCall(t)
+	late, none := make(chan int, 1), errors.New("no descriptor")
+	signal := func() (int, func(), error) {
+		_, raise, _ := call.signal()
+		return -1, raise, none
+	}
+	var got error
+	routine := coroutine.New(t.Context(), signal, func(ctx context.Context) {
+		_, got = coroutine.Aside(ctx, func(context.Context) (int, error) {
+			time.Sleep(10 * time.Millisecond)
+			return 7, nil
+		}, func(value int) { late <- value })
+	})
+	if _, ended := routine.Resume(); !ended || got != none {
+		t.Errorf("it goes on, or ends with %v", got)
+	}
+	select {
+	case <-late:
+	case <-time.After(10 * time.Second):
+		t.Error("what came late is lost")
+	}
+}

@@ -212,14 +212,14 @@ func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Dura
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var timer *time.Timer
-	taken := 0
-	for taken < most {
+	taken, end := 0, time.Now().Add(wait)
+	for taken < most && (taken == 0 || time.Now().Before(end)) { // the source may be slow, too
 		if err := p.takes(0); err != nil {
 			return taken, err
 		}
 		if p.current == nil {
 			if timer == nil {
-				timer = time.NewTimer(wait)
+				timer = time.NewTimer(time.Until(end))
 				defer timer.Stop()
 			}
 			next, err := p.next(timer.C)

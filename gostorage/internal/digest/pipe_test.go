@@ -298,3 +298,19 @@ func TestLentBlocksOfATransferThatFails(t *testing.T) {
 		t.Errorf("token %d came back, %d blocks are lent", token, pool.Lent())
 	}
 }
+
+// A source that is slow is left after a while, also where there is room for more.
+func TestASlowSourceIsLeftInTime(t *testing.T) {
+	pool := buffers.NewPool(buffers.DefaultBudget)
+	pipe := NewPipe(pool, Expect{Size: -1})
+	defer pipe.Close()
+	reads := 0
+	n, err := pipe.ReadFrom(func(into []byte) (int, error) {
+		reads++
+		time.Sleep(20 * time.Millisecond)
+		return min(100, len(into)), nil
+	}, 100_000, 10*time.Millisecond)
+	if n != 100 || reads != 1 || err != nil {
+		t.Errorf("%d bytes come of %d reads, %v", n, reads, err)
+	}
+}

@@ -211,7 +211,11 @@ func (c *conn) read(p []byte) (int, error) {
 			return 0, unix.EAGAIN
 		}
 	case c.leave != nil:
-		if !c.leave.Wait(c.fd) && c.idle() {
+		ready := c.leave.Wait(c.fd)
+		if err := c.leave.Err(); err != nil { // nobody waits any more, also where the connection does not know yet
+			return 0, err
+		}
+		if !ready && c.idle() {
 			return 0, unix.EAGAIN
 		}
 	}
@@ -321,7 +325,7 @@ func (c *conn) leaveForRoom() error {
 		return &net.OpError{Op: "wait", Err: err}
 	}
 	c.leave.Wait(watching)
-	return nil
+	return c.leave.Err()
 }
 
 // poll waits for what may be done, 0 when there was nothing in time.

@@ -10,6 +10,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -54,7 +55,8 @@ func (s *Store) createsOnly(ctx context.Context, opts object.PutOptions, way int
 	}
 	known := s.client.creates[way].Load()
 	if known == nil {
-		refuses, err := s.refusesToReplace(ctx, way)
+		// Aside, for a call that is cancelled is left at once, and what was tried is cleared away even so.
+		refuses, err := coroutine.Aside(ctx, func(ctx context.Context) (bool, error) { return s.refusesToReplace(ctx, way) }, nil)
 		if err != nil {
 			return err
 		}
