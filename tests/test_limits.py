@@ -48,7 +48,10 @@ def test_too_little_address_space(megabytes, tmp_path):
 
 
 def test_enough_address_space(tmp_path):
-    run("resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); adapter.put_final('k', bytes(20_000_000))", tmp_path)
+    run(
+        "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); adapter.put_final('k', bytes(20_000_000))",
+        tmp_path,
+    )
 
 
 def test_too_few_threads(tmp_path):
