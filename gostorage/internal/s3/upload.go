@@ -66,7 +66,7 @@ type upload struct {
 	started time.Time // of the first attempt to create it
 	orphans bool      // whether an attempt may have created one that we know nothing of
 	cut     atomic.Bool
-	plain   atomic.Bool // the server has refused the checksum of a part: it gets none of the whole
+	plain   atomic.Pointer[error] // why the server gets no checksums any more, or nil
 	sums    *summer
 	parts   []*types.CompletedPart
 }
@@ -196,11 +196,9 @@ func (u *upload) part(ctx context.Context, p *part, done *types.CompletedPart) e
 		for _, block := range p.blocks {
 			again.take(block)
 		}
+		u.plain.CompareAndSwap(nil, new(err))
 		p.sums, in.ChecksumCRC64NVME = again.cut(), nil
-		if out, err = perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart); err == nil {
-			s.refused.Store(true)
-			u.plain.Store(true)
-		}
+		out, err = perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart)
 	}
 	if err != nil {
 		u.cut.Store(true)
@@ -226,7 +224,7 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	}
 	u.sums.onComplete(in)
-	if u.plain.Load() {
+	if u.plain.Load() != nil {
 		withoutSums(in)
 	}
 	there, done, err := s.looksFirst(ctx, info, opts)
@@ -236,11 +234,15 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 	in.IfNoneMatch = s.ifNoneMatch(opts)
 	about := &request{patience: s.patience(info.Size)}
 	out, err := perform(ctx, about, in, s.client.completeUpload)
-	if u.sums.algorithm == checksumCRC64 && !u.plain.Load() && s.stumbles(err) {
+	if u.sums.algorithm == checksumCRC64 && s.stumbles(err) && u.plain.CompareAndSwap(nil, new(err)) {
 		withoutSums(in)
-		if out, err = perform(ctx, about, in, s.client.completeUpload); err == nil {
+		out, err = perform(ctx, about, in, s.client.completeUpload)
+	}
+	if why := u.plain.Load(); why != nil {
+		if err == nil {
 			s.refused.Store(true)
-			u.plain.Store(true)
+		} else if s.stumbles(err) {
+			err = *why // it would not have been better off without
 		}
 	}
 	if err == nil {
@@ -255,7 +257,7 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 // either nonsense, and then not gone by, or of other bytes: reading them decides.
 func (u *upload) judge(ctx context.Context, info object.Info, out *sdk.CompleteMultipartUploadOutput) error {
 	s := u.store
-	if u.sums.crc != crc64NVME || u.plain.Load() {
+	if u.sums.crc != crc64NVME || u.plain.Load() != nil {
 		return nil
 	}
 	told := out.ChecksumCRC64NVME
