@@ -99,10 +99,11 @@ func Lend(call int64, token int64, address uintptr, n int64) (taken int64, err e
 	return int64(lent), err
 }
 
-// Returned gives the token of memory that was lent and is not needed any more, or 0 when there is none.
-func Returned() (token int64, err error) {
+// Returned gives the token of memory that was lent and is not needed any more, or 0 when there is none. It is given again
+// until it is said to be done with.
+func Returned(done int64) (token int64, err error) {
 	defer guard("put", &err)
-	return table.Returned(), nil
+	return table.Returned(done), nil
 }
 
 // Pull gives a put bytes of a file that is open for reading, and says how many it took within 100 ms: 0 when it can read

@@ -22,11 +22,12 @@ import signal
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from types import BuiltinFunctionType, ModuleType
-from typing import Any
+from typing import Any, Self
 
 from .exceptions import WIRE, StorageError, StorageTimeout, from_wire
 
@@ -61,6 +62,7 @@ _loader: int | None = None  # the generation that began to load the file itself
 # Numbers are chosen on this side, before anything is open on the other: so a signal that arrives in between loses none.
 _numbers = itertools.count(1)
 _owned: dict[int, weakref.ref[object]] = {}  # the calls and readers that are open, and who has to end them
+_abandoned: deque[_Owner] = deque()  # of those that nobody has ended, whose owners are gone
 
 
 # Bytes that the Go side uses where they are, by token. They stay until it is done with them, after an interrupt too; so
@@ -90,6 +92,7 @@ def _after_fork_in_child() -> None:
     _functions = {}
     _generation += 1
     _owned.clear()
+    _abandoned.clear()
     _lent.clear()  # nobody uses them here
 
 
@@ -209,10 +212,16 @@ def _memory_file() -> int:
 _check_signals = ctypes.pythonapi.PyErr_CheckSignals
 
 
-def _invoke(function: str, *arguments: object) -> Any:
-    """Call a function of the extension; its errors become ours here and nowhere else."""
+def _invoke(function: str, *arguments: object, token: int = 0, lent: bytes = b"") -> Any:
+    """Call a function of the extension; its errors become ours here and nowhere else.
+
+    What is lent to it under a token stays until it gives the token back.
+    """
     try:
-        return (_functions or _load())[function](*arguments)
+        invoked = (_functions or _load())[function]
+        if token:
+            _lent[token] = lent  # no signal is seen between this and the call: each token that is here comes back
+        return invoked(*arguments)
     except BaseException as error:
         del arguments  # the configuration of a store has secrets, and error reports show this frame
         if not (isinstance(error, RuntimeError) and str(error).startswith(WIRE)):  # what a signal handler raised
@@ -239,17 +248,36 @@ def number() -> int:
 
 def own(number: int, owner: object) -> None:
     """Make ``owner`` answerable for an open call or reader: once nobody holds it any more, the next call ends it."""
-    _owned[number] = weakref.ref(owner)
+    _owned[number] = _Owner(owner, number)
+
+
+class _Owner(weakref.ref[object]):
+    """Who has to end a call or reader. When he goes, it comes into a queue: that may be in any thread, at any time."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __new__(cls, owner: object, number: int) -> Self:
+        self = super().__new__(cls, owner, _abandoned.append)
+        self.number = number
+        return self
+
+    def __init__(self, owner: object, number: int) -> None:
+        super().__init__(owner, _abandoned.append)
 
 
 def _end_what_nobody_owns() -> None:
-    for number, owner in tuple(_owned.items()):
-        if owner() is None:
-            _end(number)
+    while _abandoned:
+        with contextlib.suppress(IndexError, ValueError):  # another thread was faster
+            gone = _abandoned[0]
+            if _owned.get(gone.number) is gone:
+                _end(gone.number)
+            _abandoned.remove(gone)  # last: what a signal interrupts is done again
 
 
 def _forget_returned() -> None:
-    while token := _invoke("Returned"):
+    token = 0
+    while token := _invoke("Returned", token):  # told of the one before: what a signal interrupts is done again
         _lent.pop(token, None)
 
 
@@ -305,7 +333,7 @@ class Call:
         self.number = number()
 
     def __enter__(self) -> Call:
-        if _owned:
+        if _abandoned:
             _end_what_nobody_owns()
         own(self.number, self)
         store, op, key, arguments, whole = self._start
@@ -324,12 +352,12 @@ class Call:
             return
         if self._room and not _rooms:
             _rooms.append(self._room)
-        if _lent:
-            _forget_returned()
         if kind is not None:
             _end(self.number)
         elif (owner := _owned.get(self.number)) is not None and owner() is self:  # and not the reader that it gave
             del _owned[self.number]
+        if _lent:
+            _forget_returned()
 
     def _check_process(self) -> None:
         if self._generation != _generation:
@@ -345,8 +373,7 @@ class Call:
         while left >= CHUNK:
             self._check()
             token = number()
-            _lent[token] = data
-            taken = _invoke("Lend", self.number, token, address, left - left % CHUNK)
+            taken = _invoke("Lend", self.number, token, address, left - left % CHUNK, token=token, lent=data)
             _forget_returned()
             if taken < 0:
                 break
@@ -450,8 +477,9 @@ def read(reader: int, offset: int, address: int, size: int, ahead: bytes = b"") 
         _check_signals()
         if ahead:
             token = number()
-            _lent[token] = ahead
-        count: int = _invoke("Read", reader, offset, address, size, next_address, len(ahead), token)
+        count: int = _invoke(
+            "Read", reader, offset, address, size, next_address, len(ahead), token, token=token, lent=ahead
+        )
         if ahead:
             _forget_returned()
         if count >= 0:

@@ -6,6 +6,7 @@ package buffers
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,17 +130,17 @@ func (p *Pool) Lend(memory []byte, loan *Loan, ahead bool) *Block {
 	return &Block{Bytes: memory, loan: loan, budgeted: cost}
 }
 
-// Returned gives the token of memory that is not needed any more, or 0.
-func (p *Pool) Returned() int64 {
+// Returned gives the token of memory that is not needed any more, or 0. It is given again until it is said to be done with.
+func (p *Pool) Returned(done int64) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	last := len(p.returned) - 1
-	if last < 0 {
+	if at := slices.Index(p.returned, done); at >= 0 {
+		p.returned = slices.Delete(p.returned, at, at+1)
+	}
+	if len(p.returned) == 0 {
 		return 0
 	}
-	token := p.returned[last]
-	p.returned = p.returned[:last]
-	return token
+	return p.returned[len(p.returned)-1]
 }
 
 func (p *Pool) take(budgeted int64) (*Block, error) {

@@ -350,8 +350,8 @@ func (t *Table) alone(put *call) bool {
 	return true
 }
 
-// Returned gives the token of memory that was lent and is not needed any more, or 0.
-func (t *Table) Returned() int64 { return buffers.Shared.Returned() }
+// Returned gives the token of memory that was lent and is not needed any more, or 0; again until it is said to be done.
+func (t *Table) Returned(done int64) int64 { return buffers.Shared.Returned(done) }
 
 // Pull gives a put at most so many bytes of an open file, and says how many it took: 0 when it can read no more, -1 when
 // there was no room in time.
@@ -445,10 +445,18 @@ func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
 	_, mine := t.calls[id]
 	delete(t.calls, id)
 	opened, ok := c.result.(*openedReader)
+	orphan := false // its store was closed meanwhile
 	if ok && mine && c.err == nil {
-		t.readers[id] = opened.reader
+		_, kept := t.stores[opened.reader.store]
+		if orphan = !kept; kept {
+			t.readers[id] = opened.reader
+		}
 	}
 	t.mu.Unlock()
+	if orphan {
+		_ = opened.reader.Close()
+		c.err = object.Errorf(object.Closed, "the adapter was closed")
+	}
 	if !mine {
 		return "", object.Errorf(object.Closed, "the transfer has ended")
 	}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -376,7 +377,7 @@ func TestEveryTokenComesBack(t *testing.T) {
 		t.Errorf("after the end: %d, %v", n, err)
 	}
 	back := map[int64]bool{}
-	for token := table.Returned(); token != 0; token = table.Returned() {
+	for token := table.Returned(0); token != 0; token = table.Returned(token) {
 		back[token] = true
 	}
 	if len(back) != 6 {
@@ -400,6 +401,41 @@ func TestNothingIsLeftOfAShortCallHoweverLateItsEndComes(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d goroutines are left", runtime.NumGoroutine()-before)
+		}
+	}
+}
+
+// TestStartAgainstClose closes stores while operations begin on them: nothing is left of either.
+func TestStartAgainstClose(t *testing.T) {
+	table := NewTable()
+	var group sync.WaitGroup
+	for id := range int64(200) {
+		if err := table.Open(id+1, `{"backend":"memory"}`); err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() {
+			for n := range int64(10) {
+				number := 1000 + id*100 + n
+				op := []string{"get", "stat", "list", "delete"}[n%4]
+				args := ""
+				if op == "list" {
+					args = `{"prefix":"a/"}`
+				}
+				answer, err := table.Start(id+1, number, op, "a/b", args, nil)
+				for err == nil && strings.HasPrefix(answer, "@") {
+					answer, err = table.Wait(number, nil)
+				}
+				table.Cancel(number)
+			}
+		})
+		group.Go(func() { _ = table.Close(id + 1) })
+	}
+	group.Wait()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if stats := table.Stats(); strings.Contains(stats, `"stores":0,"calls":0,"readers":0`) {
+			return
+		} else if time.Now().After(end) {
+			t.Fatal(stats)
 		}
 	}
 }

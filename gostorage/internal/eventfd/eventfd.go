@@ -30,10 +30,19 @@ func Close(fd int) {
 }
 
 // Raise makes a descriptor readable.
-func Raise(fd int) { _, _ = unix.Write(fd, one) } // it would have to be raised 2^64 times to refuse
+func Raise(fd int) { again(unix.Write, fd, one) } // it would have to be raised 2^64 times to refuse
 
 // Lower makes it not readable; one that blocks is waited for.
 func Lower(fd int) {
 	var count [8]byte
-	_, _ = unix.Read(fd, count[:])
+	again(unix.Read, fd, count[:])
+}
+
+// again repeats what a signal interrupts: else a wake-up would be lost, or seen by the next owner of a descriptor.
+func again(call func(int, []byte) (int, error), fd int, p []byte) {
+	for {
+		if _, err := call(fd, p); err != unix.EINTR {
+			return
+		}
+	}
 }

@@ -399,7 +399,7 @@ func TestMemoryThatIsLent(t *testing.T) {
 	}
 	open, token, at, taken, read := map[int64][]byte{}, int64(0), 0, 0, []piece{}
 	returned := func() {
-		for back := buffers.Shared.Returned(); back != 0; back = buffers.Shared.Returned() {
+		for back := buffers.Shared.Returned(0); back != 0; back = buffers.Shared.Returned(back) {
 			delete(open, back)
 		}
 	}

@@ -54,9 +54,7 @@ func wait() {
 	defer func() { _ = unix.Close(fd) }()
 	w := &waiter{fd: fd}
 	for waiting.CompareAndSwap(nil, w) {
-		for w.work.Load() == nil {
-			eventfd.Lower(fd)
-		}
+		eventfd.Lower(fd) // the work is there, and nobody will raise this any more: it may be closed
 		(*w.work.Swap(nil))()
 	}
 }
