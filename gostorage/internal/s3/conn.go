@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,7 @@ type conn struct {
 	deadline      time.Time     // when reading ends, however much comes, or zero
 	bytes         int64         // that we have read and written
 	out           []byte        // what TLS and proxies have written and is not sent
+	stuck         bool          // it was to be sent, and could not be
 
 	// leave is the coroutine that waits for what comes, or nil: then the thread does.
 	leave *coroutine.Coroutine
@@ -235,7 +237,8 @@ func (c *conn) flush() error {
 		return nil
 	}
 	left, err := c.write([][]byte{c.out})
-	if len(left) > 0 {
+	c.stuck = len(left) > 0
+	if c.stuck {
 		c.out = append(c.out[:0], left[0]...)
 	} else {
 		c.out = c.out[:0]
@@ -369,14 +372,25 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.closed = true
-	if len(c.out) > 0 { // TLS says that it closes
+	if len(c.out) > 0 && !c.stuck { // TLS says that it closes; nothing of a request that was given up
 		_ = unix.Sendto(c.fd, c.out, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 	}
 	if held, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err == nil && held > 0 {
-		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		c.drop()
+	} else {
+		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // for a forked child too, which holds a copy
 	}
 	connections.Add(-1)
 	return unix.Close(c.fd)
+}
+
+// drop takes back what the system has not sent, whoever else holds the connection: a forked child keeps it open.
+func (c *conn) drop() {
+	nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, failed := unix.Syscall(unix.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+	if failed != 0 {
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
 }
 
 // LocalAddr implements net.Conn.

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -288,6 +290,7 @@ func TestCancelDuringAStalledPartAborts(t *testing.T) {
 func TestARequestThatIsGivenUpDoesNotArriveLater(t *testing.T) {
 	const size = object.BlockSize // more than the server's system takes by itself, less than ours does
 	for _, cancelled := range []bool{false, true} {
+		held := -1 // a copy of the connection, as a forked child has it
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -301,6 +304,7 @@ func TestARequestThatIsGivenUpDoesNotArriveLater(t *testing.T) {
 				got <- size
 				return
 			}
+			held = copyOf(t, late.RemoteAddr())
 			if cancelled {
 				time.Sleep(50 * time.Millisecond) // the system takes the request meanwhile
 				cancel(object.Errorf(object.Cancelled, "enough"))
@@ -315,9 +319,24 @@ func TestARequestThatIsGivenUpDoesNotArriveLater(t *testing.T) {
 		if n := <-got; err == nil || n >= size {
 			t.Errorf("cancelled %t: error %v, and the server got %d bytes later", cancelled, err, n)
 		}
+		_ = unix.Close(held)
 		cancel(nil)
 		_, _ = store.Close(), listener.Close()
 	}
+}
+
+// copyOf gives a copy of the descriptor of this process whose socket has the address.
+func copyOf(t *testing.T, local net.Addr) int {
+	for fd := range 1024 {
+		name, err := unix.Getsockname(fd)
+		if inet, ok := name.(*unix.SockaddrInet4); err == nil && ok && inet.Port == local.(*net.TCPAddr).Port {
+			if held, err := unix.Dup(fd); err == nil {
+				return held
+			}
+		}
+	}
+	t.Error("the connection has no descriptor")
+	return -1
 }
 
 func TestRangesOfAReader(t *testing.T) {
