@@ -39,6 +39,10 @@ def pytest_configure(config):
         )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, help="the one exchange of test_s3_random.py that is run")
+
+
 def make_local(tmp_path, **options):
     from storage import LocalStorageAdapter
 

@@ -468,7 +468,10 @@ class Lying:
 
     def _ListObjectsV2(self, request):
         query = request.query
-        after = query.get("continuation-token", "").removeprefix("after:") or query.get("start-after", "")
+        token = query.get("continuation-token", "after:")
+        if not token.startswith("after:"):  # of a habit
+            return failure(400, "InvalidArgument")
+        after = token.removeprefix("after:") or query.get("start-after", "")
         keys = sorted(key for key in self.objects if key.startswith(query.get("prefix", "")) and key > after)
         return listing([(key, self.objects[key]) for key in keys[: self.page]], more=len(keys) > self.page)
 
@@ -738,8 +741,9 @@ def _ranged(name, change):
     """`change(answer, start, end, data)` of answers to a range, with `data` the whole object."""
 
     def answered(server, request, answer):
-        if answer.status == 206:
-            start, end = map(int, re.match(r"bytes (\d+)-(\d+)", answer.headers["Content-Range"]).groups())
+        honest = re.match(r"bytes (\d+)-(\d+)", answer.headers.get("Content-Range", ""))  # no other habit was there
+        if answer.status == 206 and honest:
+            start, end = map(int, honest.groups())
             change(answer, start, end, server.objects[request.key].data)
 
     return Habit(name, ("GetObject",), answered=answered)
@@ -866,6 +870,11 @@ def _lists(name, give, on=("ListObjectsV2",)):
     return Habit(name, on, instead=give)
 
 
+def _number(token):
+    """The place that a token is for; that of another habit begins anew."""
+    return int(token) if token and token.isdigit() else 0
+
+
 def _rows(server, request):
     prefix = request.query.get("prefix", "")
     return [(key, server.objects[key]) for key in sorted(server.objects) if key.startswith(prefix)]
@@ -889,7 +898,7 @@ def two_pages_in_turn():
 def keys_backwards():
     def give(server, request):
         rows = _rows(server, request)[::-1]
-        start = int(request.query.get("continuation-token") or 0)
+        start = _number(request.query.get("continuation-token"))
         return listing(rows[start : start + 1], more=True, token=str((start + 1) % max(len(rows), 1)))
 
     return _lists("keys backwards", give)
@@ -913,7 +922,7 @@ def twice_at_the_seam():
 
     def give(server, request):
         rows = _rows(server, request)
-        start = int(request.query.get("continuation-token") or 0)
+        start = _number(request.query.get("continuation-token"))
         page, more = rows[max(0, start - 1) : start + server.page], start + server.page < len(rows)
         return listing(page, more=more, token=str(start + server.page) if more else None)
 
@@ -926,7 +935,7 @@ def unordered(seed=3):
     def give(server, request):
         rows = _rows(server, request)
         random.Random(seed).shuffle(rows)
-        start = int(request.query.get("continuation-token") or 0)
+        start = _number(request.query.get("continuation-token"))
         more = start + server.page < len(rows)
         return listing(rows[start : start + server.page], more=more, token=str(start + server.page) if more else None)
 

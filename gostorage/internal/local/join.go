@@ -80,7 +80,7 @@ func (s *Store) link(ctx context.Context, at, there *place, join *object.Join) (
 	if err != nil {
 		return object.Info{}, about(part, err)
 	}
-	file := &staged{File: opened.File, staging: at.staging, shared: true}
+	file := &staged{File: opened.File, staging: at.staging, shared: true, can: abilities{links: true}}
 	defer file.discard()
 	// Whoever put the part may have had other options.
 	if stat, err := file.Stat(); err != nil || modeOf(stat) != s.config.FileMode {

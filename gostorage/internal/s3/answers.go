@@ -189,27 +189,26 @@ func readPart(_ *sdk.UploadPartInput, response *http.Response) (*sdk.UploadPartO
 	return &sdk.UploadPartOutput{ETag: etag}, err
 }
 
-// removed judges the answer to a delete, which has no body.
-func removed(response *http.Response) error {
-	switch response.StatusCode {
-	case http.StatusNoContent:
-		return nil
-	case http.StatusOK: // of some stores
-		if text, err := gather(response); err != nil || len(text) == 0 {
-			return err
-		}
-		return strange("a page in place of nothing")
-	default:
-		return strange("status %d", response.StatusCode)
-	}
-}
-
 func readDelete(_ *sdk.DeleteObjectInput, response *http.Response) (*sdk.DeleteObjectOutput, error) {
-	return &sdk.DeleteObjectOutput{}, removed(response)
+	if response.StatusCode != http.StatusNoContent {
+		return nil, strange("status %d", response.StatusCode)
+	}
+	return &sdk.DeleteObjectOutput{}, nil
 }
 
 func readAbort(_ *sdk.AbortMultipartUploadInput, response *http.Response) (*sdk.AbortMultipartUploadOutput, error) {
-	return &sdk.AbortMultipartUploadOutput{}, removed(response)
+	out := &sdk.AbortMultipartUploadOutput{}
+	switch response.StatusCode {
+	case http.StatusNoContent:
+		return out, nil
+	case http.StatusOK: // of some stores
+		if text, err := gather(response); err != nil || len(text) == 0 {
+			return out, err
+		}
+		return nil, strange("a page in place of nothing")
+	default:
+		return nil, strange("status %d", response.StatusCode)
+	}
 }
 
 // readHead leaves the length out where the answer does: proxies drop it.

@@ -242,10 +242,15 @@ type rest struct {
 	line *line
 	most time.Duration // that it may take, if it is read at once
 	end  func(whole bool)
+	over bool // the connection is free again, or another's
 }
 
 // hurry bounds the time in which all of it must come.
-func (r *rest) hurry() { r.line.deadline = time.Now().Add(r.most) }
+func (r *rest) hurry() {
+	if !r.over {
+		r.line.deadline = time.Now().Add(r.most)
+	}
+}
 
 // came tells whether all of it has come with the headers.
 func (r *rest) came() bool { return r.size >= 0 && int64(r.line.reader.Buffered()) >= r.size }
@@ -291,19 +296,19 @@ func (l *line) exchange(
 		over(l, false)
 		return nil, err
 	}
-	ended := false
-	end := func(whole bool) {
-		if !ended {
-			ended = true
+	came := &rest{Reader: response.Body, size: response.ContentLength, line: l, most: longestAnswer * max(l.stall, patience)}
+	came.end = func(whole bool) {
+		if !came.over {
+			came.over = true
 			l.leave, l.deadline = nil, time.Time{}
 			free := stop() && whole && done && !response.Close && l.reader.Buffered() == 0
 			over(l, free)
 		}
 	}
 	if response.Body == http.NoBody {
-		end(true)
+		came.end(true)
 	} else {
-		response.Body = &rest{response.Body, response.ContentLength, l, longestAnswer * max(l.stall, patience), end}
+		response.Body = came
 	}
 	return response, nil
 }

@@ -313,6 +313,11 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	defer s.client.release()
 	in := &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: s.path(key)}
 	_, err := perform(ctx, &request{}, in, s.client.deleteObject)
+	if object.CodeOf(err) == object.Unavailable && ctx.Err() == nil { // it may have been carried out
+		if _, _, failed := s.look(ctx, key); object.CodeOf(failed) == object.NotFound {
+			return nil
+		}
+	}
 	if object.CodeOf(err) == object.NotFound {
 		return nil
 	}

@@ -38,6 +38,7 @@ type stream struct {
 	filled chan chunk
 	free   chan *buffers.Block
 	done   chan struct{}
+	cut    chan struct{} // closed once a body was cut
 	asked  chan struct{} // the reader waits
 	lent   chan room     // what is not being filled yet
 	here   atomic.Int64  // when it has read last, by the clock
@@ -62,7 +63,8 @@ func (r *reader) start(
 ) (*stream, error) {
 	s := &stream{
 		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, until: until,
-		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1), done: make(chan struct{}),
+		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1),
+		done: make(chan struct{}), cut: make(chan struct{}),
 		asked: make(chan struct{}, 1), lent: make(chan room, 1),
 	}
 	block, err := buffers.Shared.Get()
@@ -89,7 +91,14 @@ func (r *reader) start(
 	case came != nil && came.came():
 		s.run(body)
 	default:
-		_, err = coroutine.Aside(ctx, func(context.Context) (struct{}, error) { s.run(body); return struct{}{}, nil }, nil)
+		_, err = coroutine.Aside(ctx, func(context.Context) (struct{}, error) {
+			go s.run(body)
+			select {
+			case <-s.done:
+			case <-s.cut: // the rest may take many requests, and more blocks than there are before somebody reads
+			}
+			return struct{}{}, nil
+		}, nil)
 	}
 	if err != nil { // ctx has ended
 		s.close()
@@ -309,7 +318,7 @@ func (s *stream) close() {
 func (s *stream) run(body io.ReadCloser) {
 	defer close(s.done)
 	defer s.cancel(nil)
-	fruitless := 0
+	fruitless, resumed := 0, false
 	for {
 		s.turn.Lock()
 		before := s.next
@@ -325,13 +334,20 @@ func (s *stream) run(body io.ReadCloser) {
 			if err == nil {
 				return
 			}
-			if s.ctx.Err() == nil {
+			if _, known := errors.AsType[*object.Error](err); s.ctx.Err() == nil && !known {
+				if !cut(err) {
+					err = strange("a body that is no HTTP")
+				}
 				err = network(err)
 			}
 		}
 		if s.ctx.Err() != nil {
 			s.fail(context.Cause(s.ctx))
 			return
+		}
+		if !resumed {
+			resumed = true
+			close(s.cut)
 		}
 		if fruitless++; s.next > before {
 			fruitless = 0
