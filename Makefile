@@ -113,6 +113,11 @@ test-python-%: strace $(VENV)%/wheel $(VENV)%/tools tools
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py makemigrations --check --dry-run
 
+SECONDS ?= 60
+.PHONY: lying
+lying: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## exchanges with a store that lies at random, by new seeds: make lying [SECONDS=3600]
+	cd tests; STORAGE_TEST_LYING_SECONDS=$(SECONDS) ../$(PYTHON) $(PYTEST) test_s3_random.py -k for_a_while
+
 .PHONY: lint
 lint: $(VENV)$(MAIN)/tools ## gofmt, go vet, staticcheck, ruff, mypy --strict
 	@echo "==> gofmt, go vet, staticcheck"

@@ -263,7 +263,7 @@ class _Owner(weakref.ref[object]):
         return self
 
     def __init__(self, owner: object, number: int) -> None:
-        super().__init__(owner, _abandoned.append)
+        super().__init__(owner, _abandoned.append)  # type: ignore[call-arg]
 
 
 def _end_what_nobody_owns() -> None:
