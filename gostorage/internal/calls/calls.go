@@ -225,10 +225,8 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 		started.commit.raise = started.signal.raise
 	}
 	var once sync.Once
-	begun := func() bool { return true }
-	started.begin = func(here bool) {
+	begin := func(here bool) {
 		once.Do(func() {
-			begun()
 			if !here {
 				standby.Go(func() { t.run(ctx, started, work) })
 				return
@@ -236,6 +234,7 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 			started.routine.Store(coroutine.New(ctx, started.notice, func(ctx context.Context) { t.run(ctx, started, work) }))
 		})
 	}
+	started.begin = begin
 	t.mu.Lock()
 	t.calls[number] = started
 	t.running[started] = struct{}{}
@@ -245,7 +244,8 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 		return t.answer(number, started, memory)
 	}
 	// The work of a put begins when there is some: a small one has all its bytes then. If it is ended before, so is that.
-	begun = context.AfterFunc(ctx, func() { started.begin(false) })
+	stop := context.AfterFunc(ctx, func() { begin(false) })
+	started.begin = func(here bool) { stop(); begin(here) }
 	if memory == nil {
 		return "", nil
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/parts"
 )
 
 // panicking is a Store with a defect: whatever is asked of it panics.
@@ -405,37 +406,72 @@ func TestNothingIsLeftOfAShortCallHoweverLateItsEndComes(t *testing.T) {
 	}
 }
 
-// TestStartAgainstClose closes stores while operations begin on them: nothing is left of either.
-func TestStartAgainstClose(t *testing.T) {
-	table := NewTable()
-	var group sync.WaitGroup
-	for id := range int64(200) {
-		if err := table.Open(id+1, `{"backend":"memory"}`); err != nil {
+// Whatever a store that is being closed still answers, no reader of it stays.
+func TestNothingIsLeftOfAStoreThatIsClosedMeanwhile(t *testing.T) {
+	for range 200 {
+		table := memoryTable(t, 1)
+		if _, err := asked(t, table, 1, "put", "k", "", []byte("some bytes")); err != nil {
 			t.Fatal(err)
 		}
-		group.Go(func() {
-			for n := range int64(10) {
-				number := 1000 + id*100 + n
-				op := []string{"get", "stat", "list", "delete"}[n%4]
-				args := ""
-				if op == "list" {
-					args = `{"prefix":"a/"}`
+		var callers sync.WaitGroup
+		begin := make(chan struct{})
+		for caller := range int64(4) {
+			callers.Go(func() {
+				<-begin
+				for call := 10 * (caller + 1); call < 10*(caller+2); call++ {
+					var err error
+					switch call % 4 {
+					case 0:
+						_, err = asked(t, table, call, "put", "k", "", []byte("other bytes"))
+					case 1:
+						_, err = asked(t, table, call, "list", "", `{"prefix": "k/"}`, nil)
+					default:
+						_, err = asked(t, table, call, "get", "k", "", nil)
+					}
+					if err != nil {
+						table.Cancel(call)
+					}
+					if err != nil && !strings.Contains(err.Error(), "closed") && !strings.Contains(err.Error(), "|cancelled|") {
+						t.Errorf("call %d gives %v", call, err)
+					}
 				}
-				answer, err := table.Start(id+1, number, op, "a/b", args, nil)
-				for err == nil && strings.HasPrefix(answer, "@") {
-					answer, err = table.Wait(number, nil)
-				}
-				table.Cancel(number)
-			}
-		})
-		group.Go(func() { _ = table.Close(id + 1) })
-	}
-	group.Wait()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if stats := table.Stats(); strings.Contains(stats, `"stores":0,"calls":0,"readers":0`) {
+			})
+		}
+		close(begin)
+		runtime.Gosched()
+		if err := table.Close(1); err != nil {
+			t.Fatal(err)
+		}
+		callers.Wait()
+		nothingLeft(t, table)
+		if t.Failed() {
 			return
-		} else if time.Now().After(end) {
-			t.Fatal(stats)
 		}
 	}
+}
+
+func TestAGetThatHasEndedOnAClosedStoreLeavesNoReader(t *testing.T) {
+	table := memoryTable(t, 1)
+	if _, err := asked(t, table, 1, "put", "k", "", []byte("some bytes")); err != nil {
+		t.Fatal(err)
+	}
+	on, err := table.store(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := &call{op: "get", key: "k", done: make(chan struct{}), signal: newSignal()}
+	opened, err := parts.Open(t.Context(), on, parts.Wanted{Key: "k", Expect: expected(nil, "")}, object.Whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get.result = &openedReader{Info: opened.Info(), whole: true, reader: &reader{opened, 1}}
+	close(get.done)
+	table.calls[2] = get
+	if err := table.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Wait(2, make([]byte, 100)); err == nil || !strings.HasPrefix(err.Error(), "E1|closed|get|k|") {
+		t.Errorf("the get gives %v", err)
+	}
+	nothingLeft(t, table)
 }
