@@ -18,13 +18,17 @@ var waiting atomic.Pointer[waiter]
 
 type waiter struct {
 	fd   int
-	work atomic.Pointer[func()]
+	work chan func() // has room for one: who was swapped out of waiting gets one, and one wake-up behind it
 }
+
+// offered and handed are called before a wake-up is waited for, and before it is sent; tests lose time there.
+var offered, handed = func() {}, func() {}
 
 // Go does work in the background, as a go statement does. The work must not panic.
 func Go(work func()) {
 	if w := waiting.Swap(nil); w != nil {
-		w.work.Store(&work)
+		w.work <- work
+		handed()
 		eventfd.Raise(w.fd)
 		return
 	}
@@ -52,9 +56,10 @@ func wait() {
 		return // there are go statements
 	}
 	defer func() { _ = unix.Close(fd) }()
-	w := &waiter{fd: fd}
+	w := &waiter{fd: fd, work: make(chan func(), 1)}
 	for waiting.CompareAndSwap(nil, w) {
-		eventfd.Lower(fd) // the work is there, and nobody will raise this any more: it may be closed
-		(*w.work.Swap(nil))()
+		offered()
+		eventfd.Lower(fd) // before the work is looked at: a wake-up still to come would go to whoever has the number next
+		(<-w.work)()
 	}
 }
