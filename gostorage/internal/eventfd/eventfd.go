@@ -29,13 +29,16 @@ func Close(fd int) {
 	}
 }
 
+// read and write are the system's; tests interrupt them.
+var read, write = unix.Read, unix.Write
+
 // Raise makes a descriptor readable.
-func Raise(fd int) { again(unix.Write, fd, one) } // it would have to be raised 2^64 times to refuse
+func Raise(fd int) { again(write, fd, one) } // it would have to be raised 2^64 times to refuse
 
 // Lower makes it not readable; one that blocks is waited for.
 func Lower(fd int) {
 	var count [8]byte
-	again(unix.Read, fd, count[:])
+	again(read, fd, count[:])
 }
 
 // again repeats what a signal interrupts: else a wake-up would be lost, or seen by the next owner of a descriptor.
