@@ -372,12 +372,12 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.closed = true
-	if len(c.out) > 0 && !c.stuck { // TLS says that it closes; nothing of a request that was given up
-		_ = unix.Sendto(c.fd, c.out, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
-	}
-	if held, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err == nil && held > 0 {
+	if held, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); c.stuck || err == nil && held > 0 {
 		c.drop()
 	} else {
+		if len(c.out) > 0 { // TLS says that it closes
+			_ = unix.Sendto(c.fd, c.out, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+		}
 		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // for a forked child too, which holds a copy
 	}
 	connections.Add(-1)
