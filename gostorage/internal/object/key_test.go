@@ -53,10 +53,3 @@ func FuzzCheckKey(f *testing.F) {
 		}
 	})
 }
-
-func TestWireHoldsEveryField(t *testing.T) {
-	err := Wire("put", "a|b", &Error{Code: Full, Message: "50% | \n\x00\xff", Retryable: true})
-	if got, want := err.Error(), "E1|full|put|a%7Cb|0||1|50%25%20%7C%20%0A%00%EF%BF%BD"; got != want {
-		t.Errorf("%s\n%s", got, want)
-	}
-}
