@@ -2,8 +2,12 @@
 
 import copy
 import pickle
+from urllib.parse import quote
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from storage import (
     ContentMismatch,
@@ -49,11 +53,33 @@ def test_other_codes_are_plain(code):
     assert (error.status, error.request_id, error.retryable) == (None, None, False)
 
 
-@pytest.mark.parametrize("text", ["", "panic: /srv/secret", "E2|a|b|c|0||0|m", "E1|a|b", "E1|" * 9])
+@pytest.mark.parametrize("text", ["", "panic: /srv/secret", "E2|a|b|c|0||0|m", "E1|a|b", "E1|" * 9, "E1|io|||x||0|m"])
 def test_what_is_not_the_wire_form_is_not_repeated(text):
     error = from_wire(text)
     assert type(error) is StorageError and error.code == "internal"
     assert "secret" not in str(error) and "secret" not in repr(error)
+
+
+FIELD = st.text() | st.from_regex(r"[0-9_+ -]{0,9}", fullmatch=True) | st.sampled_from([code for *_, code in KINDS])
+
+
+@settings(deadline=None)
+@given(st.text() | st.lists(FIELD, min_size=7, max_size=7).map(lambda fields: "|".join(["E1", *fields])))
+@example(f"E1|io|||{'9' * 5000}||0|m")
+def test_any_text_gives_an_exception(text):
+    error = from_wire(text)
+    assert isinstance(error, StorageError | ImproperlyConfigured)
+    assert isinstance(str(error), str) and isinstance(repr(error), str)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=4, max_size=4), st.integers(0, 999))
+def test_every_field_crosses(texts, status):
+    op, key, request_id, message = texts
+    error = from_wire("|".join(["E1", "full", *map(quote, (op, key, str(status), request_id, "1", message))]))
+    assert type(error) is StorageFull
+    assert (error.op, error.key, error.request_id or "", error.message) == (op, key, request_id, message)
+    assert (error.status or 0, error.retryable) == (status, True)
 
 
 @pytest.mark.parametrize("kind", [StorageError, *(kind for kind, *_ in KINDS)])

@@ -142,15 +142,16 @@ _CLASSES: dict[str, type[StorageError]] = {
 WIRE = "E1|"
 """How an error of the Go side begins when it crosses."""
 
-_WIRE_FIELDS = 8
-
 
 def from_wire(text: str) -> StorageError | ImproperlyConfigured:
     """The exception for an error of the Go side, in the form that ``object.Wire`` gives it there."""
-    fields = [unquote(field) for field in text.split("|")]
-    if len(fields) != _WIRE_FIELDS or not text.startswith(WIRE):
+    try:
+        wire, code, op, key, status, request_id, retryable, message = map(unquote, text.split("|"))
+        answered = int(status)
+    except ValueError:  # other fields than those, or a status that is none
+        wire = ""
+    if f"{wire}|" != WIRE:
         return StorageError("the storage extension failed in a way it should not")
-    _, code, op, key, status, request_id, retryable, message = fields
     if code == "config":
         return ImproperlyConfigured(message)
     return _CLASSES.get(code, StorageError)(
@@ -159,6 +160,6 @@ def from_wire(text: str) -> StorageError | ImproperlyConfigured:
         op=op,
         key=key,
         retryable=retryable == "1",
-        status=int(status) or None,
+        status=answered or None,
         request_id=request_id or None,
     )
