@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE))
 
 from faults.adapters import OPTIONS  # noqa: E402
 from servers import STORES, Endpoint  # noqa: E402
-from servers.fixtures import faults, minio, own_store, store, toxiproxy, versitygw  # noqa: E402, F401
+from servers.fixtures import faults, minio, moto, own_store, store, toxiproxy, versitygw  # noqa: E402, F401
 
 CONTRACT = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
 BYTES = random.Random(1).randbytes(26 * 1024 * 1024)
@@ -104,6 +104,7 @@ ADAPTERS = {
     "local-fast": lambda request: make_local(request.getfixturevalue("tmp_path"), durable=False),
     "memory": lambda request: make_memory(request.getfixturevalue("tmp_path")),
     **{f"s3-{server}": on_s3(server) for server in STORES},
+    "s3-moto": on_s3("moto"),
     "s3-bare": in_a_bucket_of_its_own("versitygw"),
 }
 SLOW = ["s3-bare"]

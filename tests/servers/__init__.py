@@ -2,9 +2,11 @@
 
 Each is a real server in a process of its own, on a free port of the loopback interface; it ends with its context
 manager, at the latest with the tests. `make tools` builds them into build/tools/bin; without them the tests fail.
+Only moto comes with the test tools of tests/constraints.txt.
 
     versitygw   http, the main server
     minio       https, with a certificate authority of its own
+    moto        http, for the contract only
     Toxiproxy   slow, cut and stalled connections in front of a server
     FaultProxy  faults of S3 and of HTTP in front of a server, and a log of what passed
     discard     http, keeps nothing: for benchmarks
@@ -23,8 +25,19 @@ A store of one's own is tested beside them, as `own_store`, when the environment
 
 from servers.endpoint import Endpoint
 from servers.proxies import Entry, FaultProxy, Toxiproxy
-from servers.stores import discard, minio, own_store, versitygw
+from servers.stores import discard, minio, moto, own_store, versitygw
 
 STORES = ("versitygw", "minio", *(["own_store"] if own_store() else []))
 
-__all__ = ["STORES", "Endpoint", "Entry", "FaultProxy", "Toxiproxy", "discard", "minio", "own_store", "versitygw"]
+__all__ = [
+    "STORES",
+    "Endpoint",
+    "Entry",
+    "FaultProxy",
+    "Toxiproxy",
+    "discard",
+    "minio",
+    "moto",
+    "own_store",
+    "versitygw",
+]

@@ -18,6 +18,12 @@ def minio(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def moto(tmp_path_factory):
+    with servers.moto(tmp_path_factory.mktemp("servers")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
 def own_store():
     return servers.own_store()
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,22 @@ def minio(directory):
             ready=lambda: _create_bucket(endpoint),
         ):
             yield endpoint
+
+
+@contextlib.contextmanager
+def moto(directory):
+    """moto's server, which keeps all in memory. It believes every signature, digest and checksum."""
+    endpoint = _endpoint("http")
+    with (
+        _folders(directory, "moto") as (root,),
+        running(
+            Path(sys.executable).with_name("moto_server"),
+            *("--host", "127.0.0.1", "--port", endpoint.url.rpartition(":")[2]),
+            log=root / "log",
+            ready=lambda: _create_bucket(endpoint),
+        ),
+    ):
+        yield endpoint
 
 
 @contextlib.contextmanager
