@@ -296,6 +296,13 @@ def test_what_a_proxy_has_compressed_is_not_the_object(labelled):
             assert reader.read(13) == b"compressible " or not labelled
 
 
+def test_an_object_does_not_come_byte_by_byte():
+    with world(lying.cut_short(1)) as w:
+        w.server.put(f"{FINAL}x", SMALL)
+        fails(w.read)
+        assert len(w.server.log) < 40
+
+
 ABSURD = [str(4 << 60), str(6 << 40), "9" * 400, "-5", "1e9", "+5", "0x10", "1 2", ""]
 
 

@@ -138,10 +138,11 @@ func (l *listing) next(ctx context.Context) (page []object.Info, err error) {
 			continue // not asked for
 		}
 		last = max(last, key)
-		if l.seen[key] || known[key] {
+		before := l.seen[key] || known[key]
+		if known[key] = true; before {
 			continue
 		}
-		known[key], fresh = true, true
+		fresh = true
 		if object.CheckKey(key) != nil {
 			continue // no object of ours: no key can name it
 		}

@@ -509,3 +509,26 @@ func hexSum(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
 }
+
+// TestAListingOfOneKeyEnds: a page that comes again and again under new tokens is no progress.
+func TestAListingOfOneKeyEnds(t *testing.T) {
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		_, _ = fmt.Fprintf(w, "<ListBucketResult><IsTruncated>true</IsTruncated>"+
+			"<NextContinuationToken>%d</NextContinuationToken><Contents><Key>one/s/00001</Key>"+
+			"<LastModified>2026-01-02T15:04:05.000Z</LastModified><ETag>e</ETag><Size>4</Size></Contents></ListBucketResult>", asked)
+	}))
+	defer server.Close()
+	store := open(t, server.URL, func(c *Config) { c.Prefix = "one/" })
+	defer func() { _ = store.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var failed error
+	for _, err := range store.Walk(ctx, "") {
+		failed = err
+	}
+	if object.CodeOf(failed) != object.Unavailable || asked > 2*mostFruitless {
+		t.Errorf("%d requests, %v", asked, failed)
+	}
+}

@@ -20,6 +20,10 @@ const (
 	ahead = 8
 	// readWait is how long a read waits for the first byte.
 	readWait = 100 * time.Millisecond
+	// mostCuts is how often a range may be cut, and once more for each leastGain bytes that have come: an object is not
+	// read by a request for each of its bytes.
+	mostCuts  = 16
+	leastGain = 64 << 10
 	// awayAfter is how long nobody must have read before bytes that come in the clear are fetched ahead.
 	awayAfter = 250 * time.Millisecond
 )
@@ -33,6 +37,7 @@ type stream struct {
 	reader *reader
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	begun  int64 // where the range begins
 	until  int64
 	blocks []*buffers.Block
 	filled chan chunk
@@ -62,7 +67,7 @@ func (r *reader) start(
 	ctx, fetch context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, from, until int64,
 ) (*stream, error) {
 	s := &stream{
-		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, until: until,
+		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, begun: from, until: until,
 		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1),
 		done: make(chan struct{}), cut: make(chan struct{}),
 		asked: make(chan struct{}, 1), lent: make(chan room, 1),
@@ -318,7 +323,7 @@ func (s *stream) close() {
 func (s *stream) run(body io.ReadCloser) {
 	defer close(s.done)
 	defer s.cancel(nil)
-	fruitless, resumed := 0, false
+	fruitless, cuts := 0, int64(0)
 	for {
 		s.turn.Lock()
 		before := s.next
@@ -345,15 +350,15 @@ func (s *stream) run(body io.ReadCloser) {
 			s.fail(context.Cause(s.ctx))
 			return
 		}
-		if !resumed {
-			resumed = true
+		if cuts++; cuts == 1 {
 			close(s.cut)
 		}
 		if fruitless++; s.next > before {
 			fruitless = 0
 		}
 		failed, ok := errors.AsType[*object.Error](err)
-		if !ok || !failed.Retryable || fruitless >= s.reader.store.config.MaxAttempts {
+		crumbs := cuts > mostCuts+(s.next-s.begun)/leastGain
+		if !ok || !failed.Retryable || crumbs || fruitless >= s.reader.store.config.MaxAttempts {
 			s.fail(err)
 			return
 		}
