@@ -426,6 +426,31 @@ def test_a_store_that_ignores_if_none_match_is_refused(data):
         assert w.adapter.put_final("x", data).size == len(data)
 
 
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_who_accepts_it_looks_first(data):
+    with world(lying.ignores("if-none-match"), conditional_writes="look") as w:
+        w.server.put(f"{FINAL}x", OLD)
+        assert isinstance(fails(w.adapter.put_final, "x", data, overwrite=False), ObjectExists)
+        assert w.final() == OLD
+        for _ in range(2):  # the same once more is a success
+            assert w.adapter.put_final("y", data, overwrite=False).size == len(data)
+        assert w.final("y") == data and not w.server.uploads
+        assert not any("if-none-match" in request.headers for request in w.server.log)
+
+
+@pytest.mark.parametrize("checksum", ["auto", "off", "sha256", "crc32"])
+def test_a_bucket_that_locks_objects_gets_what_it_asks_for(checksum):
+    with world(lying.locks_objects(), checksum=checksum) as w:
+        w.adapter.check_health()
+        w.adapter.put_temp_part("s", 1, SMALL)
+        for data in (SMALL, LARGE, b""):
+            w.adapter.put_final("x", data)
+            assert w.final() == data
+        w.adapter.put_final("y", LARGE, overwrite=False)
+        refused = [request for request in w.server.log if request.operation in lying.PUTS][1:]
+        assert refused, "nothing was put"
+
+
 def test_a_store_that_honours_if_none_match():
     with world() as w:
         w.server.put(f"{FINAL}x", OLD)

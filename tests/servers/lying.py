@@ -1013,6 +1013,19 @@ def result_checksum_says(value):
     return Habit("result checksum says", ("CompleteMultipartUpload",), answered=answered)
 
 
+def locks_objects():
+    """A bucket with object lock: AWS asks for a checksum or a Content-MD5 with each body that is put."""
+
+    def instead(_, request):
+        named = "content-md5" in request.headers or any(name.startswith("x-amz-checksum-") for name in request.headers)
+        said = (
+            "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"
+        )
+        return None if named else failure(400, "InvalidRequest", said)
+
+    return Habit("locks objects", PUTS, instead=instead)
+
+
 # ---- habits: the wire
 
 

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -65,6 +67,11 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 // defaultRegion is what S3-compatible stores expect where nothing is said, and AWS's global endpoint.
 const defaultRegion = "us-east-1"
 
+// ofHome is the file of the SDKs' that a variable names, else the one below the home.
+func (c *connection) ofHome(variable, name string) string {
+	return cmp.Or(c.Environment[variable], filepath.Join(c.Environment["HOME"], ".aws", name))
+}
+
 // resolve finds what is not configured in the environment and the profile, as the SDK does: region and endpoint, which it
 // notes, and credentials. Their default chain asks other servers than the endpoint, by a client of its own which knows
 // AWS_CA_BUNDLE too.
@@ -81,6 +88,9 @@ func (c *connection) resolve(ctx context.Context) (aws.CredentialsProvider, erro
 		t.Proxy = func(request *http.Request) (*url.URL, error) { return c.proxyOfEnvironment(request.URL) }
 	})
 	found, err := awsconfig.LoadDefaultConfig(ctx,
+		// The SDK knows the home of the time when it was loaded.
+		awsconfig.WithSharedConfigFiles([]string{c.ofHome("AWS_CONFIG_FILE", "config")}),
+		awsconfig.WithSharedCredentialsFiles([]string{c.ofHome("AWS_SHARED_CREDENTIALS_FILE", "credentials")}),
 		awsconfig.WithRegion(c.Region), awsconfig.WithLogger(logging.Nop{}),
 		awsconfig.WithDefaultsMode(aws.DefaultsModeStandard), // the automatic one would ask the network
 		awsconfig.WithHTTPClient(issuer),

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -512,12 +513,12 @@ func hexSum(data []byte) string {
 
 // TestAListingOfOneKeyEnds: a page that comes again and again under new tokens is no progress.
 func TestAListingOfOneKeyEnds(t *testing.T) {
-	asked := 0
+	var asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		asked++
+		page := asked.Add(1)
 		_, _ = fmt.Fprintf(w, "<ListBucketResult><IsTruncated>true</IsTruncated>"+
 			"<NextContinuationToken>%d</NextContinuationToken><Contents><Key>one/s/00001</Key>"+
-			"<LastModified>2026-01-02T15:04:05.000Z</LastModified><ETag>e</ETag><Size>4</Size></Contents></ListBucketResult>", asked)
+			"<LastModified>2026-01-02T15:04:05.000Z</LastModified><ETag>e</ETag><Size>4</Size></Contents></ListBucketResult>", page)
 	}))
 	defer server.Close()
 	store := open(t, server.URL, func(c *Config) { c.Prefix = "one/" })
@@ -528,7 +529,7 @@ func TestAListingOfOneKeyEnds(t *testing.T) {
 	for _, err := range store.Walk(ctx, "") {
 		failed = err
 	}
-	if object.CodeOf(failed) != object.Unavailable || asked > 2*mostFruitless {
-		t.Errorf("%d requests, %v", asked, failed)
+	if object.CodeOf(failed) != object.Unavailable || asked.Load() > 2*mostFruitless {
+		t.Errorf("%d requests, %v", asked.Load(), failed)
 	}
 }
