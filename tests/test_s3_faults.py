@@ -339,6 +339,8 @@ def expected(fault, operation, request, mode):
     match fault:
         case "lost response" | "stall before the answer" if commits:
             return None  # it was carried out, as a look shows
+        case "lost response" if operation == "delete":
+            return None  # likewise: the object is gone
         case _ if about.body == "down" and commits:
             return None
         case _ if fault.endswith("in the middle") and reads:
