@@ -40,6 +40,7 @@ STAGING = ".gostorage-staging"
 # The characters of Unicode category Cc, and for keys the backslash.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
+_OUR_FOLDER = re.compile(rf"(?:^|/){re.escape(STAGING)}[. ]*(?:/|\Z)", re.ASCII | re.IGNORECASE)
 
 
 # ---- keys and ids; `op` is what an error says was tried
@@ -72,8 +73,8 @@ def check_key(key: str, op: str = "") -> str:
             raise _invalid(key, op, "it has an empty, '.' or '..' segment")
         if len(segment.encode()) > MAX_SEGMENT_BYTES:
             raise _invalid(key, op, f"it has a segment longer than {MAX_SEGMENT_BYTES} bytes")
-        if segment.isascii() and segment.rstrip(". ").lower() == STAGING:
-            raise _invalid(key, op, "it has a segment that is the name of our own folder")
+    if _OUR_FOLDER.search(key):
+        raise _invalid(key, op, "it has a segment that is the name of our own folder")
     return key
 
 

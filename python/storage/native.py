@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from types import BuiltinFunctionType, ModuleType
-from typing import Any, Self
+from typing import Any
 
 from .exceptions import WIRE, StorageError, StorageTimeout, from_wire
 
@@ -248,22 +248,16 @@ def number() -> int:
 
 def own(number: int, owner: object) -> None:
     """Make ``owner`` answerable for an open call or reader: once nobody holds it any more, the next call ends it."""
-    _owned[number] = _Owner(owner, number)
+    ref = _Owner(owner, _abandoned.append)
+    ref.number = number
+    _owned[number] = ref
 
 
 class _Owner(weakref.ref[object]):
     """Who has to end a call or reader. When he goes, it comes into a queue: that may be in any thread, at any time."""
 
-    __slots__ = ("number",)
-    number: int
-
-    def __new__(cls, owner: object, number: int) -> Self:
-        self = super().__new__(cls, owner, _abandoned.append)
-        self.number = number
-        return self
-
-    def __init__(self, owner: object, number: int) -> None:
-        super().__init__(owner, _abandoned.append)  # type: ignore[call-arg]
+    number = 0
+    """Nobody's: a signal may fall between the making of one and its number."""
 
 
 def _end_what_nobody_owns() -> None:
