@@ -24,9 +24,12 @@ SCENARIOS = {
     "assemble": None,
     "assemble, slow disk": "sync_file_range",
     "read_all": None,
+    "read_all, slow disk": "pread64",
     "read_big": None,
     "read_by_chunks": None,
     "put_from_reader": None,
+    "put_file": None,
+    "put_file, slow disk": "pread64",
     "get, slow disk": "openat",
     "delete, slow disk": "unlinkat",
     "health, slow disk": "fsync",
@@ -53,7 +56,8 @@ class Running(Agent):
     def run(self, number, slow, log):
         if not slow:
             return self.signal_while(number)
-        with self.strace(log, f"trace={slow}", f"inject={slow}:delay_enter=800000"):
+        faults = f"inject={slow}:delay_enter=800000", "inject=preadv2:error=EOPNOTSUPP"  # it does not say what is slow
+        with self.strace(log, f"trace={slow},preadv2", *faults):
             return self.signal_while(number)
 
 

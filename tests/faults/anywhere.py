@@ -93,7 +93,8 @@ def usage():
     gc.collect()
     counts = native.stats()
     used = {name: counts[name] for name in ("stores", "calls", "readers", "buffers")}
-    return used | {"owned": len(native._owned), "fds": len(os.listdir("/proc/self/fd"))}
+    kept = {name: len(getattr(native, f"_{name}")) for name in ("owned", "lent", "abandoned")}
+    return used | kept | {"fds": len(os.listdir("/proc/self/fd"))}
 
 
 def put(interrupt):

@@ -107,6 +107,11 @@ def put_from_reader():
         adapter.put_final("a", reader)
 
 
+def put_file():
+    with open(f"{ROOT}/final/large", "rb") as file:
+        adapter.put_final("a", file)
+
+
 def get():
     adapter.get_final_stream(*warm).close()
 

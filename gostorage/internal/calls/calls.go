@@ -6,7 +6,6 @@
 package calls
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/fileread"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -52,9 +52,10 @@ type store struct {
 type call struct {
 	op, key  string
 	cancel   context.CancelCauseFunc
-	pipe     *digest.Pipe // of a put
-	progress func() int64 // of what moves bytes, else nil
-	commit   *commit      // of an assembly
+	pipe     *digest.Pipe    // of a put
+	file     fileread.Reader // that it pulls
+	progress func() int64    // of what moves bytes, else nil
+	commit   *commit         // of an assembly
 	done     chan struct{}
 	result   any
 	err      error
@@ -276,6 +277,7 @@ func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (an
 		c.signal.drop()
 	}()
 	if c.pipe != nil {
+		defer c.file.Close()
 		stop := context.AfterFunc(ctx, func() { c.pipe.Fail(context.Cause(ctx)) })
 		defer c.pipe.Close()
 		defer stop()
@@ -368,22 +370,23 @@ func (t *Table) Pull(id int64, fd, most int) (int, error) {
 	} else {
 		most = min(most, int(short+1-moved))
 	}
-	var failed error
+	start, failed := unix.Seek(fd, 0, io.SeekCurrent)
+	if failed != nil {
+		return 0, nil
+	}
+	at := start
 	n, err := c.pipe.ReadFrom(func(into []byte) (n int, err error) {
-		for {
-			if n, err = unix.Read(fd, into); err != unix.EINTR {
-				break
-			}
-		}
-		if n <= 0 {
-			n, failed = 0, cmp.Or(err, io.EOF)
-		}
+		n, failed = c.file.ReadAt(fd, into, at)
+		at += int64(n)
 		return n, failed
 	}, most, writeWait)
+	if _, lost := unix.Seek(fd, start+int64(n), io.SeekStart); lost != nil {
+		return 0, object.Wire(c.op, c.key, object.Errorf(object.IO, "the file cannot be read on: %v", lost))
+	}
 	switch {
 	case n > 0:
 		return n, nil
-	case err == nil:
+	case err == nil || err == object.ErrNotYet:
 		return -1, nil
 	case err == failed:
 		return 0, nil

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/fileread"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -584,7 +585,8 @@ func (s *Store) Check(ctx context.Context) error {
 
 type reader struct {
 	*os.File
-	info object.Info
+	info  object.Info
+	turns fileread.Reader
 }
 
 func (r *reader) Info() object.Info { return r.info }
@@ -596,11 +598,21 @@ func (r *reader) Unchanged() bool {
 }
 
 func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
-	n, err := r.File.ReadAt(p, offset)
-	if err != nil && err != io.EOF {
+	handle, err := r.SyscallConn()
+	if err != nil {
+		return 0, classify(err)
+	}
+	n := 0
+	closed := handle.Control(func(fd uintptr) { n, err = r.turns.ReadAt(int(fd), p, offset) })
+	if err = cmp.Or(closed, err); err != nil && err != io.EOF && err != object.ErrNotYet {
 		err = classify(err)
 	}
 	return n, err
+}
+
+func (r *reader) Close() error {
+	r.turns.Close()
+	return r.File.Close()
 }
 
 // classifying tells the file's errors from those of the source.

@@ -1,0 +1,185 @@
+// Package fileread reads files without keeping the one who asks: what a disk does not have at once is read in the
+// background.
+package fileread
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
+)
+
+// wait bounds how long one ReadAt takes. Python must see a signal within 250 ms.
+const wait = 50 * time.Millisecond
+
+// Reader reads one open file. The zero value is ready to use, by one at a time for each; Close ends it.
+type Reader struct {
+	mu     sync.Mutex
+	how    way
+	behind *behind
+}
+
+// way is how a file is read.
+type way int
+
+const (
+	// cached asks the system for what it has in memory, and reads the rest in the background.
+	cached way = iota
+	// aside reads all in the background: the file system cannot tell what would take long.
+	aside
+	// inMemory reads on the spot: the file system has nothing but memory.
+	inMemory
+)
+
+// behind is a read in the background.
+type behind struct {
+	offset int64
+	block  *buffers.Block
+	done   chan struct{} // closed when n and err are known
+	n      int
+	err    error
+	over   atomic.Bool // one of two has done with it: who reads, and who wants to have it
+}
+
+// leave is for both to call, once; the second puts the block back.
+func (b *behind) leave() {
+	if b.over.Swap(true) {
+		buffers.Shared.Put(b.block)
+	}
+}
+
+// ReadAt reads from an open file as much as there is within a short time. With fewer bytes than were asked for the error
+// is io.EOF at the end, and object.ErrNotYet when there are more: ask again.
+func (r *Reader) ReadAt(fd int, into []byte, offset int64) (n int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n < len(into) && err == nil {
+		var more int
+		more, err = r.some(fd, into[n:], offset+int64(n))
+		if n += more; more == 0 && err == nil {
+			err = io.EOF
+		}
+	}
+	if n == len(into) {
+		return n, nil
+	}
+	return n, err
+}
+
+// some reads some bytes, none at the end. After those of the background it is time to see to other things.
+func (r *Reader) some(fd int, into []byte, offset int64) (int, error) {
+	if r.behind != nil && r.behind.offset != offset && closed(r.behind.done) { // a seek came between
+		r.drop()
+	}
+	if r.behind == nil {
+		n, err := r.now(fd, into, offset)
+		if err != unix.EAGAIN {
+			return n, err
+		}
+		if err := r.begin(fd, len(into), offset); err != nil {
+			return 0, err
+		}
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-r.behind.done:
+	case <-timer.C:
+		return 0, object.ErrNotYet
+	}
+	if r.behind.offset != offset {
+		return 0, object.ErrNotYet
+	}
+	n, err := copy(into, r.behind.block.Bytes[:r.behind.n]), r.behind.err
+	if n > 0 {
+		err = object.ErrNotYet
+	}
+	r.drop()
+	return n, err
+}
+
+func closed(channel <-chan struct{}) bool {
+	select {
+	case <-channel:
+		return true
+	default:
+		return false
+	}
+}
+
+// now reads what needs no waiting, or answers EAGAIN.
+func (r *Reader) now(fd int, into []byte, offset int64) (n int, err error) {
+	switch r.how {
+	case inMemory:
+		return pread(fd, into, offset)
+	case aside:
+		return 0, unix.EAGAIN
+	}
+	for {
+		if n, err = unix.Preadv2(fd, [][]byte{into}, offset, unix.RWF_NOWAIT); err != unix.EINTR {
+			break
+		}
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
+		r.how = aside
+		var system unix.Statfs_t
+		if unix.Fstatfs(fd, &system) == nil && (system.Type == unix.TMPFS_MAGIC || system.Type == unix.RAMFS_MAGIC) {
+			r.how = inMemory
+			return pread(fd, into, offset)
+		}
+		return 0, unix.EAGAIN
+	}
+	return max(n, 0), err
+}
+
+// begin has up to a block of so many bytes read in the background, by a descriptor of its own: that of the caller may
+// be closed before.
+func (r *Reader) begin(fd, size int, offset int64) error {
+	block, err := buffers.Shared.Get()
+	if err != nil {
+		return err
+	}
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		buffers.Shared.Put(block)
+		return err
+	}
+	begun := &behind{offset: offset, block: block, done: make(chan struct{})}
+	r.behind = begun
+	standby.Go(func() {
+		begun.n, begun.err = pread(own, block.Bytes[:min(size, len(block.Bytes))], offset)
+		_ = unix.Close(own) // nothing was written
+		close(begun.done)
+		begun.leave()
+	})
+	return nil
+}
+
+func pread(fd int, into []byte, offset int64) (int, error) {
+	for {
+		if n, err := unix.Pread(fd, into, offset); err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+func (r *Reader) drop() {
+	if r.behind != nil {
+		r.behind.leave()
+		r.behind = nil
+	}
+}
+
+// Close gives up what is read in the background.
+func (r *Reader) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop()
+}
