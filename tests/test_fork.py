@@ -245,6 +245,55 @@ def python(code, tmp_path, **env):
     return done.stdout
 
 
+GIVEN_UP = """
+import os, signal, socket, threading
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["storage"])
+from storage import S3StorageAdapter, StorageTimeout
+
+listener = socket.create_server(("127.0.0.1", 0))
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what follows stays with the client's system
+port = listener.getsockname()[1]
+given_up, arrived = threading.Event(), []
+
+def serve():
+    connection, _ = listener.accept()
+    connection.settimeout(5)
+    connection.recv(65536)
+    connection.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\nETag: "e"\\r\\n\\r\\n')
+    given_up.wait()
+    try:
+        while piece := connection.recv(65536):
+            arrived.append(len(piece))
+    except OSError:
+        pass
+
+thread = threading.Thread(target=serve)
+thread.start()
+adapter = S3StorageAdapter(
+    bucket_name="tests", access_key="a", secret_key="s", region_name="us-east-1",
+    endpoint_url=f"http://127.0.0.1:{port}", read_timeout=1, max_attempts=1,
+)
+adapter.stat_final("tests", "final/a")
+if not (child := os.fork()):
+    signal.pause()
+try:
+    adapter.put_final("a", bytes(60_000))
+except StorageTimeout:
+    given_up.set()
+    thread.join()
+    print(sum(arrived))
+finally:
+    given_up.set()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_what_was_given_up_never_arrives_where_a_child_holds_the_connection(tmp_path):
+    assert int(python(GIVEN_UP, tmp_path)) < 60_000
+
+
 def test_import_loads_no_extension(tmp_path):
     python("import storage, storage.native, storage.base, storage.streams" + NOT_LOADED, tmp_path)
     python(
