@@ -477,10 +477,11 @@ def put_parts(w, numbers=range(1, 8)):
 
 
 @pytest.mark.parametrize("habit", ENDLESS, ids=lambda habit: habit.name)
+@pytest.mark.parametrize("parts", [1, 7])
 @pytest.mark.parametrize("method", ["list_temp_parts", "delete_temp_parts", "sweep"])
-def test_a_listing_that_does_not_advance_is_an_error(habit, method):
+def test_a_listing_that_does_not_advance_is_an_error(habit, method, parts):
     with world(habit, page=3) as w:
-        put_parts(w)
+        put_parts(w, range(1, parts + 1))
         argument = timedelta() if method == "sweep" else "s"
         fails(getattr(w.adapter, method), argument)
         assert len(w.server.log) < 2000

@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import time
+from datetime import timedelta
 
 import pytest
 from conftest import BYTES, make_s3
@@ -26,6 +27,8 @@ DEADLINE = 20.0
 """For any call, in seconds: the timeouts of the adapters are below two."""
 PART = 5 * 1024 * 1024
 FINAL, TEMP = "f/final/", "f/temp/"
+FOREIGN = {"a": b"before", "f/temp": b"beside", "f/tempest/s/00001": b"alike", "z": b"behind"}
+"""What lies in the bucket beside our prefixes."""
 
 ABSURD = [str(4 << 60), str(6 << 40), "9" * 400, "-5", "1e9", "+5"]
 STATUSES = [203, 206, 302, 400, 403, 500, 501]
@@ -58,11 +61,18 @@ SOME = [
     lambda rng: lying.pages_without_keys(),
     lambda rng: lying.same_token(),
     lambda rng: lying.no_token(),
+    lambda rng: rng.choice([lying.keys_backwards, lying.unordered, lying.twice_at_the_seam])(),
+    lambda rng: lying.ignores_prefix(),
+    lambda rng: lying.without_dates(rng.choice(["", "yesterday"])),
     lambda rng: lying.sizes_say(rng.choice(ABSURD[:-1])),
     lambda rng: lying.expectation_failed(),
     lambda rng: lying.interim(rng.choice([100, 102, 103]), times=rng.randint(1, 3)),
+    lambda rng: lying.checksum_says(rng.choice(["", "AAAA", "AAAAAAAAAAA=", "no checksum"])),
     lambda rng: lying.refuses_checksums(rng.choice(["create", "part", "complete"]), rng.choice([400, 500, 501])),
 ]
+
+ALONE = [lying.more_behind, lying.more_in_another_record, lying.huge_head]
+"""With others nobody can see through them: what comes behind a body that was cut is its end."""
 
 
 class Exchange:
@@ -74,11 +84,15 @@ class Exchange:
         server.become()
         server.objects.clear()
         server.uploads.clear()
+        for key, data in FOREIGN.items():
+            server.put(key, data)
         for name in "xyz":
             server.put(FINAL + name, self.data())
         for number in range(1, self.rng.randint(2, 6)):
             server.put(f"{TEMP}s/{number:05d}", self.data())
         habits = [make(self.rng) for make in self.rng.sample(SOME, self.rng.randint(1, 3))]
+        if self.rng.random() < 0.03:
+            habits = [self.rng.choice(ALONE)()]
         server.become(*(habit.sometimes(self.rng.choice([0.3, 0.7, 1.0])) for habit in habits), seed=seed)
         self.told = " + ".join(habit.name for habit in habits)
 
@@ -114,11 +128,13 @@ class Exchange:
             self.delete,
             self.empty,
             self.join,
+            self.sweep,
         ]
         for _ in range(self.rng.randint(1, 3)):
             self.rng.choice(operations)()
         if self.rng.random() < 0.01:
             self.put(BYTES[: PART + 5_000])
+        assert {key: self.there(key) for key in FOREIGN} == FOREIGN, "something foreign was touched"
 
     def stored(self, key, data, before, overwrite, error):
         now = self.there(key)
@@ -177,6 +193,12 @@ class Exchange:
     def empty(self):
         _, error = self.tried(self.adapter.delete_temp_parts, "s")
         assert error is not None or not self.parts(), "still there"
+
+    def sweep(self):
+        """All is of today, whatever the server says or leaves out."""
+        before = self.parts()
+        self.tried(self.adapter.sweep, timedelta(days=1))
+        assert self.parts() == before, "swept too early"
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ func byKey(a, b object.Info) int { return strings.Compare(a.Key, b.Key) }
 
 // ordered tells whether a page is in order, and behind the last key of those before.
 func ordered(last string, page []object.Info) bool {
-	return slices.IsSortedFunc(page, byKey) && (len(page) == 0 || last <= page[0].Key)
+	return slices.IsSortedFunc(page, byKey) && (len(page) == 0 || last < page[0].Key)
 }
 
 // listing asks for the objects below a prefix, page by page.
@@ -153,7 +153,7 @@ func (l *listing) next(ctx context.Context) (page []object.Info, err error) {
 	return page, l.goOn(out, last, fresh)
 }
 
-// remember keeps what a page has named: of a listing in order the last page is enough.
+// remember keeps what a page has named: of a listing in order the last page that has named something is enough.
 func (l *listing) remember(known map[string]bool) {
 	if l.store.client.unordered.Load() || l.prefix != "" {
 		for key := range known {
@@ -161,7 +161,9 @@ func (l *listing) remember(known map[string]bool) {
 		}
 		return
 	}
-	l.seen = known
+	if len(known) > 0 {
+		l.seen = known
+	}
 }
 
 // goOn notes where the next page begins: behind the token, or, if there is none, behind the last key.
