@@ -408,6 +408,9 @@ VALUES += [
     "a\r\nX-Evil: 1",
     "\x7f" * 50,
     "a\tb",
+    " a",
+    "a ",
+    "=?utf-8?b?YQ==?=",
     "\x85",
 ]
 
@@ -419,6 +422,7 @@ def test_the_limit_counts_what_is_sent(listener):
         adapter.put_final("a", b"x", metadata={"k": value})
         sent = listener.seen[-1]["x-amz-meta-k"]
         assert arguments._sent_bytes(value) == len(sent), value
+        assert sent.isprintable() and sent == sent.strip(), value
         words = email.header.decode_header(sent)
         assert "".join(text if charset is None else text.decode(charset) for text, charset in words) == value
     adapter.close()

@@ -294,9 +294,9 @@ _WORD_FRAME = len("=?utf-8?b??=")
 
 
 def _sent_bytes(value: str) -> int:
-    """The bytes of a value as a header has it: what is not printable ASCII goes in encoded words, as Go's mime package
-    makes them: each of whole characters, and a blank between two."""
-    if value.isascii() and value.replace("\t", " ").isprintable():
+    """The bytes of a value as a header has it: what is not printable ASCII, has blanks at its ends or looks encoded,
+    goes in encoded words, each of whole characters, and a blank between two."""
+    if value.isascii() and value.isprintable() and value == value.strip(" ") and "=?" not in value:
         return len(value)
     words = [0]
     for character in value:

@@ -125,6 +125,9 @@ func (e *credentialsError) Error() string { return e.err.Error() }
 
 func (e *credentialsError) Unwrap() error { return e.err }
 
+// giveCredentials is what to do where there are none.
+const giveCredentials = "set access_key and secret_key, or provide them by the environment, a profile or a role"
+
 // told is the error for a caller. What the SDK says of it may hold paths.
 func (e *credentialsError) told() error {
 	issuer, named := e.from.issuer()
@@ -149,8 +152,7 @@ func (e *credentialsError) told() error {
 		return object.Errorf(object.Permission,
 			"the issuer of the temporary credentials (%s) gives none: check what the environment or the profile says of it", issuer)
 	default:
-		return object.Errorf(object.Permission,
-			"no credentials were found: set access_key and secret_key, or provide them by the environment")
+		return object.Errorf(object.Permission, "no credentials were found: %s", giveCredentials)
 	}
 }
 

@@ -36,8 +36,7 @@ func passing(err error) bool {
 func (p *probe) credentials() object.Finding {
 	found, err := p.store.client.credentials.Retrieve(p.ctx)
 	if err != nil {
-		return object.No("no credentials were found",
-			"set access_key and secret_key, or provide them by the environment, a profile or a role")
+		return object.No(strings.TrimSuffix(classify(err).Error(), ": "+giveCredentials), giveCredentials)
 	}
 	source, _, _ := strings.Cut(found.Source, ":") // what follows may be a path
 	detail := fmt.Sprintf("access key %s, from %s", masked(found.AccessKeyID), source)

@@ -8,13 +8,14 @@ package s3
 import (
 	"context"
 	"crypto/rand"
-	"mime"
+	"encoding/base64"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -423,7 +424,7 @@ func (s *Store) Check(ctx context.Context) error {
 func (s *Store) metadata(opts object.PutOptions, info object.Info) map[string]string {
 	all := make(map[string]string, len(opts.Metadata)+2)
 	for name, value := range opts.Metadata {
-		all[name] = mime.BEncoding.Encode("utf-8", value) // as S3 itself answers what is not ASCII
+		all[name] = headerValue(value)
 	}
 	for name, value := range map[string]string{
 		digestMetadata: info.SHA256, uploadMetadata: info.Version, recordMetadata: info.Record,
@@ -433,6 +434,33 @@ func (s *Store) metadata(opts object.PutOptions, info object.Info) map[string]st
 		}
 	}
 	return all
+}
+
+// wordBytes are those of text in an encoded word of RFC 2047, which has at most 75 characters.
+const wordBytes = 45
+
+// headerValue is a text as a header can have it: what is not printable ASCII, has blanks at its ends or looks encoded, goes
+// in encoded words. S3 itself answers so what is not ASCII.
+func headerValue(text string) string {
+	plain := text == strings.Trim(text, " ") && !strings.Contains(text, "=?")
+	for _, character := range text {
+		plain = plain && ' ' <= character && character <= '~'
+	}
+	if plain {
+		return text
+	}
+	var words []string
+	word := ""
+	add := func() { words = append(words, "=?utf-8?b?"+base64.StdEncoding.EncodeToString([]byte(word))+"?=") }
+	for _, character := range text {
+		if len(word)+utf8.RuneLen(character) > wordBytes {
+			add()
+			word = ""
+		}
+		word += string(character)
+	}
+	add()
+	return strings.Join(words, " ")
 }
 
 // contentType is that of an object: where nobody has said, what is true of any.
