@@ -277,10 +277,13 @@ def test_answers_without_a_length(habit, size, secure):
         assert outcome(w.adapter.stat_final, w.adapter.bucket, f"{FINAL}x").size == size
 
 
-def test_a_head_without_a_length():
-    with world(lying.no_length()) as w:
-        w.server.put(f"{FINAL}x", SMALL)
-        assert outcome(w.adapter.stat_final, w.adapter.bucket, f"{FINAL}x").size == len(SMALL)
+@pytest.mark.parametrize("ranges", [None, lying.range_says_200(), lying.range_ignored()])
+@pytest.mark.parametrize("size", [0, 1, 2, len(SMALL)])
+def test_a_head_without_a_length(size, ranges):
+    with world(lying.no_length(), *([ranges] if ranges else [])) as w:
+        w.server.put(f"{FINAL}x", SMALL[:size])
+        assert outcome(w.adapter.stat_final, w.adapter.bucket, f"{FINAL}x").size == size
+        right_or_error(SMALL[:size][1:2], w.read, start=1, length=1)
         assert outcome(w.read, start=5, length=0) == b""
         assert outcome(w.read, start=10**6, length=5) == b""
 

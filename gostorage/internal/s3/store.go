@@ -269,28 +269,31 @@ func (s *Store) head(ctx context.Context, key string) (*sdk.HeadObjectOutput, er
 	if err != nil || out.ContentLength != nil {
 		return out, err
 	}
-	in := &sdk.GetObjectInput{Bucket: s.bucket(), Key: s.path(key), Range: aws.String("bytes=0-0")}
-	first, err := perform(ctx, &request{}, in, s.client.getObject)
-	if refusedWith(err, http.StatusRequestedRangeNotSatisfiable) {
-		out.ContentLength = new(int64) // there is no first byte
-		return out, nil
+	// An answer of one byte that is no range is all of an object, or a range that does not say so: then all is asked for.
+	for _, wanted := range []*string{aws.String("bytes=0-0"), nil} {
+		in := &sdk.GetObjectInput{Bucket: s.bucket(), Key: s.path(key), Range: wanted}
+		first, err := perform(ctx, &request{}, in, s.client.getObject)
+		if refusedWith(err, http.StatusRequestedRangeNotSatisfiable) {
+			out.ContentLength = new(int64) // there is no first byte
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		_ = first.Body.Close()
+		part, ranged := extentOf(first.ContentRange)
+		switch {
+		case !sameTag(*first.ETag, *out.ETag):
+			return nil, unlikeS3("two ETags of one object")
+		case ranged && part.size >= 0:
+			out.ContentLength = &part.size
+			return out, nil
+		case !ranged && first.ContentLength != nil && (wanted == nil || *first.ContentLength != 1):
+			out.ContentLength = first.ContentLength
+			return out, nil
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	_ = first.Body.Close()
-	part, ranged := extentOf(first.ContentRange)
-	switch {
-	case !sameTag(*first.ETag, *out.ETag):
-		return nil, unlikeS3("two ETags of one object")
-	case ranged && part.size >= 0:
-		out.ContentLength = &part.size
-	case !ranged && first.ContentLength != nil:
-		out.ContentLength = first.ContentLength
-	default:
-		return nil, unlikeS3("an object without a size")
-	}
-	return out, nil
+	return nil, unlikeS3("an object without a size")
 }
 
 // known notes what the answer to a request tells of an object.
