@@ -385,13 +385,18 @@ CUT = {
     "ASGI": lambda data: asgi(data, 100),
     "ASGI, body accessed": lambda data: accessed(asgi(data, 100)),
     "answer": lambda data: answered(data, 100),
+    "answer in a file": lambda data: File(answered(data, 100), name="a"),
+    "answer in two files": lambda data: UploadedFile(File(answered(data, 100), name="a"), "a"),
+    "answer, buffered": lambda data: io.BufferedReader(answered(data, 100)),
+    "answer, buffered, in a file": lambda data: File(io.BufferedReader(answered(data, 100)), name="a"),
     "file": lambda data: sized(Reads(data), 100),
     "file of a class": lambda data: KnowsItsSize(io.BytesIO(data), name="a"),
     "uploaded": lambda data: UploadedFile(io.BytesIO(data), "a", size=100),
     "uploaded, only read": lambda data: UploadedFile(Reads(data), "a", size=100),
     "file in a file": lambda data: UploadedFile(File(io.BytesIO(data), name="a"), "a", size=100),
 }
-MUTE = ("file", "uploaded, only read")  # they do not tell where they stand: at their start, it is thought
+# They do not tell where they stand: at their start, it is thought, or no size is known.
+MUTE = ("file", "uploaded, only read", "answer, buffered", "answer, buffered, in a file")
 WHOLE = {
     "WSGI": lambda data: wsgi(data),
     "WSGI, wrapped": lambda data: Wrapped(wsgi(data)),
@@ -400,6 +405,9 @@ WHOLE = {
     "ASGI, chunked": lambda data: asgi(data, None),
     "ASGI, body accessed": lambda data: accessed(asgi(data, 50)),
     "answer": lambda data: answered(data, 50),
+    "answer in a file": lambda data: File(answered(data, 50), name="a"),
+    "answer, buffered": lambda data: io.BufferedReader(answered(data, 50)),
+    "answer, buffered by little": lambda data: io.BufferedReader(answered(data, 50), 10),
     "file": lambda data: sized(io.BytesIO(data), 50),
     "longer than its size": lambda data: sized(io.BytesIO(data), 49),
     "of no size": lambda data: File(Reads(data), name="a"),

@@ -86,13 +86,15 @@ def known_length(source: object) -> int | None:
     request = getattr(source, "_request", source)  # what Django REST framework wraps
     if isinstance(request, HttpRequest):
         return _length_of_body(request)
-    if isinstance(source, HTTPResponse):
-        return source.length
     if isinstance(source, File) and (size := _stated_size(source)) is not None:
         return size - _position(source)
     if (file := _plain_file(source)) is not None:
         return os.fstat(file.fileno()).st_size - file.tell()
-    return None
+    inner = _unwrapped(source)
+    if type(inner) is io.BufferedReader and isinstance(inner.raw, HTTPResponse):
+        answer = inner.raw  # how much of it lies in the buffer, nobody tells
+        return answer.length if str(answer.length) == answer.headers["Content-Length"] else None
+    return inner.length if isinstance(inner, HTTPResponse) else None
 
 
 def _length_of_body(request: HttpRequest) -> int | None:
@@ -164,11 +166,17 @@ def pump(source: Source, call: native.Call, meter: Meter) -> int:
 PlainFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 
 
-def _plain_file(source: object) -> PlainFile | None:
-    """The file that ``source`` is, if it gives just the bytes of its descriptor: by exact types, not subclasses."""
+def _unwrapped(source: object) -> object:
+    """What gives the bytes of ``source``, if that only wraps it: by exact types, since subclasses may change them."""
     wrappers = File, uploadedfile.UploadedFile, uploadedfile.TemporaryUploadedFile, tempfile._TemporaryFileWrapper
     while type(source) in wrappers:
         source = cast("Any", source).file
+    return source
+
+
+def _plain_file(source: object) -> PlainFile | None:
+    """The file that ``source`` is, if it gives just the bytes of its descriptor."""
+    source = _unwrapped(source)
     raw = cast("Any", source).raw if type(source) in (io.BufferedReader, io.BufferedRandom) else source
     if type(raw) is io.FileIO and not raw.closed and raw.readable() and stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
         return cast("PlainFile", source)
