@@ -230,6 +230,8 @@ WRONG = {
     "missing module": ({"STORAGE_BACKEND": "nowhere.Adapter"}, ["nowhere.Adapter"]),
     "no adapter": ({"STORAGE_BACKEND": "pathlib.Path"}, ["pathlib.Path", "StorageAdapter"]),
     "no place": ({}, ["STORAGE_TEMP_DIR", "BASE_DIR"]),
+    "a base that is no path": ({"BASE_DIR": 5}, ["BASE_DIR"]),
+    "a directory that is no path": ({"BASE_DIR": "/srv", "STORAGE_TEMP_DIR": 5}, ["temp_dir", "STORAGE_TEMP_DIR"]),
     "equal areas": (
         {"STORAGE_TEMP_DIR": "/srv/secret", "STORAGE_FINAL_DIR": "/srv/secret/"},
         ["STORAGE_TEMP_DIR", "STORAGE_FINAL_DIR"],
@@ -345,6 +347,7 @@ BY_HAND = {
         " http://h",
         5,
     ],
+    "ca_bundle": [5, 0, True, b"secret", "a\0"],
     "server_side_encryption": ["AES256\n", "a\0", "\u00e9", 5],
     "kms_key_id": ["key\n", "\u00e9"],
     "storage_class": ["STANDARD\r\nX: y", " a"],
@@ -364,6 +367,29 @@ def test_options_without_a_flat_name(name):
 def test_the_bucket_of_a_disk(tmp_path, bad):
     with pytest.raises(ImproperlyConfigured, match="bucket"):
         LocalStorageAdapter(temp_dir=tmp_path / "a", final_dir=tmp_path / "b", bucket=bad)
+
+
+@pytest.mark.parametrize("name", ["temp_dir", "final_dir"])
+@pytest.mark.parametrize("bad", [None, 5, True, b"a", "", "a\0", object()])
+def test_the_directories_of_a_disk(tmp_path, name, bad):
+    with pytest.raises(ImproperlyConfigured, match=name):
+        LocalStorageAdapter(**{"temp_dir": tmp_path / "a", "final_dir": tmp_path / "b", name: bad})
+
+
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    with pytest.raises(ImproperlyConfigured, match=r"temp_dir .* working directory"):
+        LocalStorageAdapter(temp_dir="a", final_dir="b")
+    LocalStorageAdapter(temp_dir=tmp_path / "a", final_dir=tmp_path / "b")
+
+
+def test_certificates_in_a_home_that_nobody_has(monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", "~no such user/ca.pem")
+    with pytest.raises(ImproperlyConfigured, match="ca_bundle"):
+        S3StorageAdapter(bucket_name="b", access_key="AK", secret_key="k").stores()
 
 
 def test_what_stores_really_have():

@@ -215,7 +215,11 @@ def _default_directory(option: str) -> Path:
     base = _value("BASE_DIR")
     if base is None:
         raise ImproperlyConfigured(f"set STORAGE_{option.upper()}, or BASE_DIR, below which var/storage is the default")
-    return Path(os.fspath(base)) / "var" / "storage" / option.removesuffix("_dir")
+    try:
+        below = Path(base)
+    except TypeError:
+        raise ImproperlyConfigured("BASE_DIR is the path of a directory") from None
+    return below / "var" / "storage" / option.removesuffix("_dir")
 
 
 def _dotted(backend: str, where: str) -> str:

@@ -78,10 +78,16 @@ class LocalStorageAdapter(NativeAdapter):
 
 
 def _directory(name: str, value: str | os.PathLike[str]) -> str:
-    path = os.fspath(value)
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or not path or "\0" in path:
         raise ImproperlyConfigured(f"{setting('local', name)} is the path of a directory, and not empty")
-    return os.path.abspath(path)
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"{setting('local', name)} is a relative path, and the working directory cannot be used ({error.strerror}):"
+            " make it an absolute one"
+        ) from None
 
 
 def _bucket(value: str) -> str:

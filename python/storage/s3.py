@@ -90,7 +90,7 @@ class S3StorageAdapter(NativeAdapter):
             ca_bundle, verify = ca_bundle or _certificates(verify), True
         elif verify is not None and not isinstance(verify, bool):
             raise ImproperlyConfigured("verify (AWS_S3_VERIFY) is True, False or the path of a CA file")
-        self._ca_bundle = ca_bundle
+        self._ca_bundle = _path("ca_bundle (or verify)", ca_bundle)
         self._storage_class = _header("storage_class", storage_class)
         self._options: dict[str, Any] = {
             "bucket_name": self.bucket,
@@ -116,10 +116,14 @@ class S3StorageAdapter(NativeAdapter):
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
         ca_bundle = self._ca_bundle or os.environ.get("AWS_CA_BUNDLE") or ""
+        try:
+            ca_bundle = os.fspath(Path(ca_bundle).expanduser()) if ca_bundle else ""
+        except RuntimeError:
+            raise ImproperlyConfigured("ca_bundle (or AWS_CA_BUNDLE) begins with a ~ of nobody's home") from None
         shared = {
             "backend": "s3",
             **self._options,
-            "ca_bundle": os.fspath(Path(ca_bundle).expanduser()) if ca_bundle else "",
+            "ca_bundle": ca_bundle,
             "environment": _environment(),
         }
         temp, final = self._prefixes
@@ -251,6 +255,13 @@ def _certificates(verify: str | os.PathLike[str]) -> str | os.PathLike[str]:
             " read the environment by values.BooleanValue or the like"
         )
     return verify
+
+
+def _path(name: str, value: str | os.PathLike[str] | None) -> str:
+    path = "" if value is None else os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str) or "\0" in path:
+        raise ImproperlyConfigured(f"{name} is the path of a file")
+    return path
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
