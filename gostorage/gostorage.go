@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/calls"
@@ -27,6 +28,9 @@ func init() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spare)
 	}
+	// The first timer opens what the runtime waits by. Where there are no descriptors for it, it ends the process: so it is
+	// opened here, for which native._check_descriptors has seen some.
+	time.AfterFunc(time.Hour, func() {}).Stop()
 }
 
 // guard turns a panic into an error, and any error into the form in which it crosses.

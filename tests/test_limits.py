@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import trustme
 
 START = """
 import os, resource, sys
@@ -20,9 +21,58 @@ except StorageError as error:
 else:
     raise SystemExit("it is loaded")
 """
+TAKEN = """
+def taken(but=0):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        for _ in range(but):
+            os.close(held.pop())
+        return held
+"""
+FIRST = """
+import sys
+if {forks}:
+    adapter.put_final("k", b"some")
+held = taken(but={left})
+if {forks} and (pid := os.fork()):
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+for _ in range(2):
+    try:
+        adapter.put_final("other", b"some")
+    except StorageError as error:
+        assert error.retryable, error
+        assert {left} > 3 or (error.op, error.code) == ("load", "unavailable"), error
+        assert {left} > 3 or "no file descriptor is left" in str(error), error
+    else:
+        assert {left} > 3, "there are descriptors"
+for descriptor in held:
+    os.close(descriptor)
+adapter.put_final("other", b"some")
+"""
+S3 = """
+from storage import S3StorageAdapter
+adapter.put_final("k", b"some")
+os.environ.pop("AWS_CA_BUNDLE", None)
+os.environ.update({environment})
+s3 = S3StorageAdapter(bucket_name="b", **{options})
+held = taken()
+try:
+    s3.stores()
+except StorageError as error:
+    assert error.retryable and error.code == "unavailable" and "no file descriptor is left" in str(error), error
+else:
+    raise SystemExit("there are descriptors")
+for descriptor in held:
+    os.close(descriptor)
+s3.stores()
+"""
 DESCRIPTORS = """
 final = adapter.put_final("k", b"some")
-resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, 1000))
+held = taken()
 for work in (lambda: adapter.put_final("other", b"some"), lambda: adapter.get_final_stream(*final)):
     try:
         work()
@@ -30,7 +80,8 @@ for work in (lambda: adapter.put_final("other", b"some"), lambda: adapter.get_fi
         assert error.retryable, error
     else:
         raise SystemExit("there are descriptors")
-resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
+for descriptor in held:
+    os.close(descriptor)
 with adapter.get_final_stream(*final) as stream:
     assert stream.read() == b"some"
 """
@@ -60,4 +111,27 @@ def test_too_few_threads(tmp_path):
 
 
 def test_too_few_descriptors(tmp_path):
-    run(DESCRIPTORS, tmp_path)
+    run(TAKEN + DESCRIPTORS, tmp_path)
+
+
+@pytest.mark.parametrize("forks", [False, True])
+@pytest.mark.parametrize("left", [0, 1, 2, 3, 4, 5])
+def test_no_descriptors_for_the_extension(forks, left, tmp_path):
+    """Its runtime would end the process for lack of them."""
+    run(TAKEN + FIRST.format(forks=forks, left=left), tmp_path)
+
+
+def test_no_descriptor_for_a_ca_bundle(tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    options = {"ca_bundle": str(tmp_path / "ca.pem"), "endpoint_url": "https://127.0.0.1:9"}
+    options |= {"access_key": "AK", "secret_key": "secret"}
+    run(TAKEN + S3.format(environment={}, options=options), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["default", "own"])
+def test_no_descriptor_for_a_profile(name, tmp_path):
+    """It is not said to be none, and its region is not taken for another."""
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text("[default]\nregion=eu-west-3\n[profile own]\nregion=eu-west-3\n")
+    environment = {"HOME": str(tmp_path), "AWS_PROFILE": name}
+    run(TAKEN + S3.format(environment=environment, options={}), tmp_path)

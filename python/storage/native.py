@@ -29,7 +29,7 @@ from time import monotonic, sleep
 from types import BuiltinFunctionType, ModuleType
 from typing import Any
 
-from .exceptions import WIRE, StorageError, StorageTimeout, from_wire
+from .exceptions import WIRE, StorageError, StorageTimeout, StorageUnavailable, from_wire
 
 CHUNK = 256 * 1024
 """Bytes that cross at once: a block of the Go side."""
@@ -107,6 +107,7 @@ def _load() -> dict[str, Callable[..., Any]]:
                 if not _FILE.exists():
                     raise ModuleNotFoundError(_NAME)
                 _check_limits()
+                _check_descriptors()
                 if _loader is None:
                     _loader = _generation  # before the loading: another thread may fork in the middle of it
                 module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
@@ -115,7 +116,13 @@ def _load() -> dict[str, Callable[..., Any]]:
                     functions["Impatient"]()
                 _functions = functions
                 _tell_multiprocessing()
-            except ImportError as error:
+            except (ImportError, OSError) as error:
+                if _no_descriptor(error):
+                    raise StorageUnavailable(
+                        "the storage extension cannot be loaded now: no file descriptor is left (ulimit -n)",
+                        op="load",
+                        retryable=True,
+                    ) from None
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
         return _functions
 
@@ -123,6 +130,7 @@ def _load() -> dict[str, Callable[..., Any]]:
 # What the extension's runtime asks for, as measured with uploads and downloads. Where it gets less it ends the process.
 _ADDRESS_SPACE = 2 << 30  # bytes, beside what the process has
 _THREADS = 16
+_DESCRIPTORS = 4  # two for a copy while it is loaded, and two that stay
 
 
 def _check_limits() -> None:
@@ -142,6 +150,21 @@ def _check_limit(name: str, limit: int, used: int, needed: int, shift: int, unit
             f" {used >> shift} are in use, and it needs {needed >> shift} more; raise the limit",
             op="load",
         )
+
+
+def _check_descriptors() -> None:
+    """Raises ``OSError`` where there are too few."""
+    with contextlib.ExitStack() as held:
+        for _ in range(_DESCRIPTORS):
+            held.enter_context(_FILE.open("rb", buffering=0))
+
+
+def _no_descriptor(error: ImportError | OSError) -> bool:
+    """Whether it was for lack of a file descriptor. The dynamic linker says that in words alone."""
+    lacks = errno.EMFILE, errno.ENFILE
+    if isinstance(error, OSError):
+        return error.errno in lacks
+    return any(os.strerror(number) in str(error) for number in lacks)
 
 
 def _threads_of_user() -> int:
@@ -174,7 +197,9 @@ def _load_from(path: str) -> ModuleType:
     return module
 
 
-def _why(error: ImportError) -> str:
+def _why(error: ImportError | OSError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
     text = str(error)
     if "subinterpreter" in text:
         return "it does not work in a sub-interpreter (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"

@@ -23,6 +23,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
 	"golang.org/x/net/http/httpproxy"
+	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -87,7 +88,7 @@ func (c *connection) resolve(ctx context.Context) (aws.CredentialsProvider, erro
 	issuer := awshttp.NewBuildableClient().WithTimeout(issuerTime).WithTransportOptions(func(t *http.Transport) {
 		t.Proxy = func(request *http.Request) (*url.URL, error) { return c.proxyOfEnvironment(request.URL) }
 	})
-	found, err := awsconfig.LoadDefaultConfig(ctx,
+	found, failed := awsconfig.LoadDefaultConfig(ctx,
 		// The SDK knows the home of the time when it was loaded.
 		awsconfig.WithSharedConfigFiles([]string{c.ofHome("AWS_CONFIG_FILE", "config")}),
 		awsconfig.WithSharedCredentialsFiles([]string{c.ofHome("AWS_SHARED_CREDENTIALS_FILE", "credentials")}),
@@ -107,10 +108,13 @@ func (c *connection) resolve(ctx context.Context) (aws.CredentialsProvider, erro
 			o.ExpiryWindow, o.ExpiryWindowJitterFrac = renewedBefore, 0
 		}),
 	)
-	if _, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](err); ok {
+	if err := descriptorLeft(); err != nil { // the SDK takes files that it cannot open for empty ones
+		return nil, err
+	}
+	if _, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](failed); ok {
 		return nil, object.Errorf(object.Config, "AWS_PROFILE of the environment names a profile that does not exist")
 	}
-	if err != nil {
+	if failed != nil {
 		return nil, object.Errorf(object.Config, "the AWS configuration of the environment cannot be used")
 	}
 	c.Region = orDefault(found.Region, defaultRegion)
@@ -125,6 +129,25 @@ func (c *connection) resolve(ctx context.Context) (aws.CredentialsProvider, erro
 		provider = found.Credentials
 	}
 	return provider, nil
+}
+
+// descriptorLeft gives an error where no file can be opened.
+func descriptorLeft() error {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return starved(err)
+}
+
+// starved is the error to tell if err comes of a lack of file descriptors, or nil.
+func starved(err error) error {
+	if !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
+		return nil
+	}
+	none := object.Errorf(object.Unavailable, "no file descriptor is left (ulimit -n)")
+	none.Retryable = true
+	return none
 }
 
 func isEndpoint(text string) bool {
@@ -182,6 +205,9 @@ func (c connection) tlsConfig() (*tls.Config, error) {
 		return config, nil
 	}
 	pem, err := os.ReadFile(c.CABundle)
+	if none := starved(err); none != nil {
+		return nil, none
+	}
 	if err != nil {
 		return nil, object.Errorf(object.Config, "ca_bundle (or AWS_CA_BUNDLE) is a file that cannot be read")
 	}

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -138,6 +139,10 @@ func (e *credentialsError) told() error {
 		HTTPStatusCode() int
 	}](e.err); ok {
 		status = answered.HTTPStatusCode()
+	}
+	// The SDK tells of a file with a token in words alone.
+	if none := cmp.Or(starved(e.err), descriptorLeft()); none != nil {
+		return none
 	}
 	switch {
 	case status >= http.StatusInternalServerError || status == http.StatusTooManyRequests || named && e.silent(status):

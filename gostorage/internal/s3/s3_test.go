@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
@@ -531,5 +532,15 @@ func TestAListingOfOneKeyEnds(t *testing.T) {
 	}
 	if object.CodeOf(failed) != object.Unavailable || asked.Load() > 2*mostFruitless {
 		t.Errorf("%d requests, %v", asked.Load(), failed)
+	}
+}
+
+func TestALackOfDescriptorsIsNoLackOfCredentials(t *testing.T) {
+	for _, number := range []unix.Errno{unix.EMFILE, unix.ENFILE} {
+		err := fmt.Errorf("an issuer: %w", &os.PathError{Op: "open", Path: "token", Err: number})
+		told := classify(&credentialsError{err, keep(aws.AnonymousCredentials{})})
+		if object.CodeOf(told) != object.Unavailable || !retryable(told) {
+			t.Errorf("%v: %v", number, told)
+		}
 	}
 }
