@@ -910,7 +910,7 @@ def test_a_signal_handler_that_reads_the_stream_it_interrupts(adapter, monkeypat
         return read(*args)
 
     def handler(*_):
-        for call in (stream.read, stream.read1, stream.readline, stream.peek):
+        for call in (stream.read, stream.read1, stream.readline, stream.peek, lambda _: stream.close()):
             with pytest.raises(StorageError) as caught:
                 call(size)
             found.append(caught.value.code)

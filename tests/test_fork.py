@@ -22,6 +22,7 @@ SCENARIOS = [
     "before_load",
     "busy_parent",
     "closed_descriptors",
+    "closed_while_a_thread_reads",
     "from_a_thread",
     "garbage_of_the_parent",
     "interrupted",

@@ -433,6 +433,23 @@ class ObjectReader(io.BufferedReader):
     peek = _here("peek")
     seek = _here("seek")
     tell = _here("tell")
+    detach = _here("detach")
+    _close = _here("close")
+
+    @property
+    def raw(self) -> Any:  # type: ignore[override]
+        """The stream below, which of a small object has all its bytes."""
+        if self._generation != native.generation():
+            raise native.forked("stream")
+        return super().raw
+
+    def close(self) -> None:
+        if self._generation == native.generation():
+            if self._window is not None:
+                self._window._check_free()
+            self._close()
+        elif not self.closed:
+            super().raw.close()  # not by BufferedReader: a thread that the child lacks may hold its lock
 
     def __repr__(self) -> str:
         return f"<ObjectReader {self._key!r}, {self.size} bytes>"

@@ -129,7 +129,10 @@ def streams_belong_to_the_parent():
             for call in (stream.readinto, stream.readinto1):
                 refused(call, bytearray(1))
             refused(next, iter(stream))
+            refused(lambda stream=stream: stream.raw.read())
+            refused(stream.detach)
             stream.close()
+            assert stream.closed
         fresh.close()
         gc.collect()
         assert mine.read() == DATA * MANY
@@ -141,6 +144,42 @@ def streams_belong_to_the_parent():
     assert held.read() == b"a line\nand more"
     for stream in (reader, fresh, held):
         stream.close()
+
+
+def closed_while_a_thread_reads():
+    """The thread is inside of a read, with a lock that nobody gives back in the child."""
+    final = adapter.put_final("a", [DATA] * MANY)
+    readers = [adapter.get_final_stream(*final) for _ in range(3)]
+    go_on, inside, read = threading.Event(), threading.Semaphore(0), native.read
+
+    def late(*args):
+        inside.release()
+        go_on.wait()
+        return read(*args)
+
+    native.read = late
+    threads = [threading.Thread(target=reader.read, args=[1000]) for reader in readers]
+    for thread in threads:
+        thread.start()
+        inside.acquire()
+
+    def in_child():
+        threading.Timer(20, os._exit, [9]).start()  # the end of one that hangs
+        readers.pop().close()
+        with readers.pop():
+            pass
+        reader = readers.pop()
+        reader.__del__()  # as the collector does it
+        assert reader.closed
+
+    child(in_child)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    native.read = read
+    for reader in readers:
+        assert reader.read() == (DATA * MANY)[1000:]
+        reader.close()
 
 
 def transfers_belong_to_the_parent():
