@@ -6,9 +6,9 @@ import time
 from hashlib import sha256
 
 import pytest
-from conftest import BYTES, STAGING, make_local
+from conftest import BYTES, STAGING, command, make_local
 
-from storage import ContentMismatch, LocalStorageAdapter, ObjectNotFound
+from storage import ContentMismatch, LocalStorageAdapter, ObjectNotFound, StoragePermissionError
 
 ONE, TWO, THREE = BYTES[: 300 * 1024 + 1], BYTES[7:100_000], b"three"
 SETTLED = 2.1
@@ -180,4 +180,29 @@ def test_areas_on_different_file_systems(mount, tmp_path, temp, final):
         adapter.assemble("whole", parts, sha256=digest(b"x"))
     assert (areas["final_dir"] / "whole").read_bytes() == THREE + THREE + ONE
     assert os.listdir(areas["final_dir"] / STAGING) == []
+    adapter.close()
+
+
+def test_reading_from_an_area_that_is_read_only(mount):
+    """One without a staging folder too: only writes need it, and have it when they can."""
+    root = mount("-t", "tmpfs", "none")
+    before = make_local(root)
+    before.put_temp_part("s", 1, b"part")
+    before.put_final("k", b"whole")
+    before.close()
+    for area in ("temp", "final"):
+        (root / area / STAGING).rmdir()
+    command("mount", "-o", "remount,ro", root)
+    adapter = make_local(root)
+    for _ in range(2):
+        with adapter.get_final_stream("local", "k") as reader:
+            assert reader.read() == b"whole"
+        assert adapter.stat_final("local", "k").size == 5
+        assert [part.size for part in adapter.list_temp_parts("s")] == [4]
+        for call in (adapter.check_health, lambda: adapter.put_temp_part("s", 2, b"x")):
+            with pytest.raises(StoragePermissionError, match=r"temp_dir \(STORAGE_TEMP_DIR\) is on a .* read-only"):
+                call()
+    command("mount", "-o", "remount,rw", root)
+    adapter.check_health()
+    adapter.put_final("k", b"x")
     adapter.close()

@@ -491,6 +491,14 @@ def fifo(path):
     os.mkfifo(path)
 
 
+def file(path):
+    path.write_bytes(b"kept")
+
+
+def link(path):
+    path.symlink_to("/etc")
+
+
 def listening(path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(path))
@@ -498,6 +506,77 @@ def listening(path):
 
 def dangling(path):
     path.symlink_to("nowhere")
+
+
+REFUSED = """
+import pathlib, sys
+from django.conf import settings
+settings.configure(SECRET_KEY="k")
+from storage import LocalStorageAdapter, StorageError
+root = pathlib.Path(sys.argv[1])
+adapter = LocalStorageAdapter(temp_dir=root / "temp", final_dir=root / "final")
+for call in (lambda: adapter.check_health(timeout=3), lambda: adapter.put_final("k", b"x")):
+    try:
+        call()
+        sys.exit("it works")
+    except StorageError as error:
+        print(error)
+adapter.close()
+"""
+
+
+def refused(root):
+    """What check_health and put_final say, of an interpreter that could hang."""
+    done = subprocess.run([sys.executable, "-c", REFUSED, root], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert str(root) not in done.stdout
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("put_there", "what"),
+    [
+        (fifo, "a FIFO"),
+        (listening, "a socket"),
+        (file, "a file"),
+        (link, "a symbolic link"),
+        (dangling, "a symbolic link"),
+    ],
+)
+def test_what_is_no_folder_is_named(tmp_path, put_there, what, monkeypatch):
+    """And nothing waits for it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "final").mkdir()
+    put_there(tmp_path / "final" / STAGING)
+    for said in refused(tmp_path):
+        assert f"the folder {STAGING} of final_dir (STORAGE_FINAL_DIR) is {what}, and no directory" in said
+    if put_there is link:
+        return  # an area may lie behind one
+    shutil.rmtree(tmp_path / "final")
+    put_there(tmp_path / "final")
+    for said in refused(tmp_path):
+        assert f"final_dir (STORAGE_FINAL_DIR) is {what}" in said and "and no directory" in said
+
+
+def test_closing_does_not_wait_for_an_area_that_is_being_opened(tmp_path):
+    code = f"""
+import os, time
+from django.conf import settings
+settings.configure(SECRET_KEY="k")
+from storage import LocalStorageAdapter, StorageError
+adapter = LocalStorageAdapter(temp_dir="{tmp_path}/t", final_dir="{tmp_path}/f")
+try:
+    adapter.check_health(timeout=0.5)
+    os._exit(2)
+except StorageError as error:
+    assert error.code == "timeout", error
+started = time.monotonic()
+adapter.close()
+os._exit(3 if time.monotonic() - started > 2 else 0)
+"""
+    slow = ["-e", "trace=mkdirat", "-e", "inject=mkdirat:delay_enter=6000000"]
+    command = ["strace", "-f", "-qq", "-o", tmp_path / "log", *slow, sys.executable, "-c", code]
+    assert subprocess.run(command, timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("put_there", [fifo, listening, dangling])

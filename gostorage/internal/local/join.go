@@ -24,7 +24,7 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 	if err != nil {
 		return object.Info{}, err
 	}
-	at, err := s.here()
+	at, err := s.toWrite()
 	if err != nil {
 		return object.Info{}, err
 	}

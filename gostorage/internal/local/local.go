@@ -42,10 +42,11 @@ type Config struct {
 
 // Store is an object.Store on a file system.
 type Store struct {
-	config Config
-	mu     sync.Mutex
-	at     *place
-	closed bool
+	config   Config
+	entering sync.Mutex // held while the root is opened, which may take for ever: Close does not wait for it
+	mu       sync.Mutex
+	at       *place
+	closed   bool
 }
 
 var (
@@ -56,11 +57,12 @@ var (
 
 // place is the opened root: it goes on existing for those who use it when the directory was made anew.
 type place struct {
-	root    *os.Root
-	top     *os.File
-	staging *os.File
-	mode    uint32 // of new files: theirs, and what it takes to give them attributes
-	durable bool
+	root     *os.Root
+	top      *os.File
+	staging  *os.File // nil where there is none: it can be read from then
+	unstaged error    // why there is none
+	mode     uint32   // of new files: theirs, and what it takes to give them attributes
+	durable  bool
 
 	trying sync.Mutex
 	can    atomic.Pointer[abilities] // nil: nothing was tried yet
@@ -72,9 +74,10 @@ func Open(config Config) *Store { return &Store{config: config} }
 // Close implements object.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.at.close()
+	at := s.at
 	s.at, s.closed = nil, true
+	s.mu.Unlock()
+	at.close()
 	return nil
 }
 
@@ -82,41 +85,97 @@ func (p *place) close() {
 	if p == nil {
 		return
 	}
-	for _, c := range []*os.File{p.staging, p.top} {
+	for _, c := range []*os.File{p.staging, p.top} { // nil can be closed
 		_ = c.Close() // directories opened for reading: nothing can be lost
 	}
 	_ = p.root.Close()
 }
 
-// here gives the opened root. A directory that was removed under us is made again.
-func (s *Store) here() (*place, error) {
+// here gives the opened root, to read from. A directory that was removed under us is made again.
+func (s *Store) here() (*place, error) { return s.opened(false) }
+
+// toWrite gives the opened root with its staging folder, which is tried anew where there was none.
+func (s *Store) toWrite() (*place, error) { return s.opened(true) }
+
+func (s *Store) opened(writes bool) (*place, error) {
+	if at, err := s.known(writes); at != nil || err != nil {
+		return at, err
+	}
+	s.entering.Lock()
+	defer s.entering.Unlock()
+	if at, err := s.known(writes); at != nil || err != nil { // another call was here first
+		return at, err
+	}
+	readable, err := s.known(false)
+	if err != nil {
+		return nil, err
+	}
+	next, err := s.enter(readable)
+	if err != nil {
+		return nil, classify(err)
+	}
+	if writes && next.staging == nil {
+		if readable == nil {
+			next.close()
+		}
+		return nil, next.unstaged
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, object.Errorf(object.Closed, "the adapter was closed")
-	}
-	if s.at != nil && linked(s.at.top) && linked(s.at.staging) {
-		return s.at, nil
-	}
-	next, err := s.enter()
-	if err != nil {
-		return nil, classify(err)
+		next.close()
+		return nil, errClosed
 	}
 	// The old place is not closed: others may be at work in it. Its finalizers do that.
 	s.at = next
 	return next, nil
 }
 
-func linked(directory *os.File) bool {
-	var stat unix.Stat_t
-	return unix.Fstat(int(directory.Fd()), &stat) == nil && stat.Nlink > 0
+var errClosed = object.Errorf(object.Closed, "the adapter was closed")
+
+// known gives the root that was opened before, or nil if it cannot be used any more.
+func (s *Store) known(writes bool) (*place, error) {
+	s.mu.Lock()
+	at, closed := s.at, s.closed
+	s.mu.Unlock()
+	if closed {
+		return nil, errClosed
+	}
+	if at == nil || !linked(at.top) || (writes || at.staging != nil) && !linked(at.staging) {
+		return nil, nil
+	}
+	return at, nil
 }
 
-func (s *Store) enter() (_ *place, err error) {
+func linked(directory *os.File) bool {
+	var stat unix.Stat_t
+	return directory != nil && unix.Fstat(int(directory.Fd()), &stat) == nil && stat.Nlink > 0
+}
+
+// enter opens the root, or what has been opened of it, and its staging folder.
+func (s *Store) enter(readable *place) (at *place, err error) {
+	if readable != nil {
+		at = &place{root: readable.root, top: readable.top, mode: readable.mode, durable: readable.durable}
+	} else if at, err = s.enterRoot(); err != nil {
+		return nil, err
+	}
+	if err := at.makeStaging(); err != nil {
+		at.unstaged = s.unusable(err)
+	} else if at.staging, err = at.folder(StagingName); err != nil {
+		at.unstaged = unusable("the folder "+StagingName+" of "+s.area(), at.kind(StagingName), err)
+	} else if at.folds() {
+		at.close()
+		return nil, object.Errorf(object.Refused, "%s is on a file system that takes different names for one (upper and lower"+
+			" case, or dots and blanks at the end), so that one object could replace another: use another one", s.area())
+	}
+	return at, nil
+}
+
+func (s *Store) enterRoot() (*place, error) {
 	if err := s.make(s.config.Root); err != nil {
 		return nil, s.unusable(err)
 	}
-	root, err := os.OpenRoot(s.config.Root)
+	root, err := os.OpenRoot(s.config.Root + "/.") // which only a directory has: a FIFO would be waited for
 	if err != nil {
 		return nil, s.unusable(err)
 	}
@@ -125,35 +184,58 @@ func (s *Store) enter() (_ *place, err error) {
 		_ = root.Close()
 		return nil, s.unusable(err)
 	}
-	at := &place{root: root, top: top, mode: s.config.FileMode&0o777 | 0o600, durable: s.config.Durable}
-	if err := at.enterStaging(); err != nil {
-		at.close()
-		return nil, s.unusable(err)
-	}
-	if at.folds() {
-		at.close()
-		return nil, object.Errorf(object.Refused, "%s is on a file system that takes different names for one (upper and lower"+
-			" case, or dots and blanks at the end), so that one object could replace another: use another one", s.area())
-	}
-	return at, nil
+	return &place{root: root, top: top, mode: s.config.FileMode&0o777 | 0o600, durable: s.config.Durable}, nil
 }
 
-// enterStaging makes the folder of unfinished writes and opens it. One that earlier versions had goes when it is empty.
-func (p *place) enterStaging() error {
+// makeStaging makes the folder of unfinished writes. One that earlier versions had goes when it is empty.
+func (p *place) makeStaging() error {
 	_ = unix.Unlinkat(int(p.top.Fd()), oldStaging, unix.AT_REMOVEDIR)
 	err := p.root.Mkdir(StagingName, 0o700)
-	made := err == nil
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if errors.Is(err, fs.ErrExist) {
+		return nil // whatever it is shows when it is opened
+	}
+	if err != nil {
 		return err
 	}
-	if made {
-		err = chmod(unix.Fchmodat(int(p.top.Fd()), StagingName, 0o700, 0)) // what the umask took away
-		if err != nil {
-			return err
-		}
+	return chmod(unix.Fchmodat(int(p.top.Fd()), StagingName, 0o700, 0)) // what the umask took away
+}
+
+// folder opens a folder at the top, through no symbolic link. It waits for nothing else: what is there is ENOTDIR then.
+func (p *place) folder(name string) (*os.File, error) {
+	fd, err := retried(func() (int, error) {
+		return unix.Openat(int(p.top.Fd()), name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, err
 	}
-	p.staging, err = p.root.Open(StagingName)
-	return err
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// kind names what is at the top instead of a folder.
+func (p *place) kind(name string) string {
+	var stat unix.Stat_t
+	if unix.Fstatat(int(p.top.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return ""
+	}
+	return kind(stat.Mode)
+}
+
+// kind names what is no directory; that is "" for one.
+func kind(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return ""
+	case unix.S_IFREG:
+		return "a file"
+	case unix.S_IFLNK:
+		return "a symbolic link"
+	case unix.S_IFIFO:
+		return "a FIFO"
+	case unix.S_IFSOCK:
+		return "a socket"
+	default:
+		return "a device"
+	}
 }
 
 // folds tells whether other names lead to the staging folder.
@@ -205,10 +287,22 @@ func (s *Store) area() string { return cmp.Or(s.config.Area, "the directory") }
 
 // unusable says of a directory that cannot be entered why that is.
 func (s *Store) unusable(err error) error {
+	var stat unix.Stat_t
+	instead := ""
+	if unix.Stat(s.config.Root, &stat) == nil {
+		instead = kind(stat.Mode)
+	} else if unix.Lstat(s.config.Root, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFLNK {
+		instead = "a symbolic link that leads nowhere"
+	}
+	return unusable(s.area(), instead, err)
+}
+
+// unusable is told what is there instead of a directory, or "".
+func unusable(name, instead string, err error) error {
 	why, code := "", object.IO
 	errno, _ := errors.AsType[unix.Errno](err)
-	if stat, failed := os.Stat(s.config.Root); failed == nil && !stat.IsDir() {
-		errno = unix.ENOTDIR // os.OpenRoot has words of its own for that
+	if instead != "" {
+		return object.Errorf(code, "%s is %s, and no directory", name, instead)
 	}
 	switch errno {
 	case unix.ENOTDIR:
@@ -217,21 +311,21 @@ func (s *Store) unusable(err error) error {
 		why, code = "cannot be entered or written to: let the user of this process do so", object.Permission
 	case unix.EROFS:
 		why, code = "is on a file system that is mounted read-only", object.Permission
-	case unix.ENOENT:
+	case unix.ENOENT, unix.ELOOP:
 		why = "cannot be made where it is: name a directory on a disk"
 	case unix.ENOTCONN, unix.ESTALE, unix.EIO, unix.ENODEV, unix.ENXIO:
 		why, code = "does not answer ("+unix.ErrnoName(errno)+"): is its file system still mounted?", object.Unavailable
 	default:
 		return classify(err)
 	}
-	failed := object.Errorf(code, "%s %s", s.area(), why)
+	failed := object.Errorf(code, "%s %s", name, why)
 	failed.Retryable = code == object.Unavailable
 	return failed
 }
 
 // Put implements object.Store.
 func (s *Store) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
-	at, err := s.here()
+	at, err := s.toWrite()
 	if err != nil {
 		return object.Info{}, err
 	}
@@ -562,7 +656,7 @@ func (p *place) walk(ctx context.Context, folder string, found *[]object.Info) e
 
 // Check implements object.Store.
 func (s *Store) Check(ctx context.Context) error {
-	at, err := s.here()
+	at, err := s.toWrite()
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (s *Store) reach(ctx context.Context) (*place, object.Finding) {
 	if err := s.Check(ctx); err != nil {
 		return nil, object.No(err.Error(), "let the user of this process write to the directory, and give it space")
 	}
-	at, err := s.here()
+	at, err := s.toWrite()
 	if err != nil {
 		return nil, failed(err)
 	}
