@@ -206,3 +206,21 @@ def test_reading_from_an_area_that_is_read_only(mount):
     adapter.check_health()
     adapter.put_final("k", b"x")
     adapter.close()
+
+
+def test_only_the_staging_folder_can_be_written(mount):
+    """An area that is mounted read-only, but for that."""
+    root = mount("-t", "tmpfs", "none")
+    adapter = make_local(root)
+    adapter.check_health()
+    command("mount", "--bind", root / "final", root / "final")
+    command("mount", "-o", "remount,bind,ro", root / "final")
+    command("mount", "-t", "tmpfs", "none", root / "final" / STAGING)
+    try:
+        again = make_local(root)
+        with pytest.raises(StoragePermissionError, match=r"final_dir \(STORAGE_FINAL_DIR\) is on a .* read-only"):
+            again.check_health()
+        again.close()
+    finally:
+        command("umount", "-R", root / "final")
+    adapter.close()

@@ -14,7 +14,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 import pytest
-from conftest import BYTES, STAGING, command, make_local
+from conftest import BYTES, STAGING, command, make_local, without_override
 from django.core.exceptions import ImproperlyConfigured
 
 from storage import (
@@ -577,6 +577,25 @@ os._exit(3 if time.monotonic() - started > 2 else 0)
     slow = ["-e", "trace=mkdirat", "-e", "inject=mkdirat:delay_enter=6000000"]
     command = ["strace", "-f", "-qq", "-o", tmp_path / "log", *slow, sys.executable, "-c", code]
     assert subprocess.run(command, timeout=60).returncode == 0
+
+
+def test_an_area_that_cannot_be_written_is_refused(tmp_path):
+    """Though its staging folder can."""
+    make_local(tmp_path).put_final("k", b"x")
+    (tmp_path / "final").chmod(0o500)
+    without_override(f"""
+import sys
+from django.conf import settings
+settings.configure(SECRET_KEY="k")
+from storage import LocalStorageAdapter, StoragePermissionError
+adapter = LocalStorageAdapter(temp_dir="{tmp_path}/temp", final_dir="{tmp_path}/final")
+try:
+    adapter.check_health()
+    sys.exit("healthy")
+except StoragePermissionError as error:
+    assert "final_dir (STORAGE_FINAL_DIR) cannot be entered or written to" in str(error), error
+assert adapter.stat_final("local", "k").size == 1
+""")
 
 
 @pytest.mark.parametrize("put_there", [fifo, listening, dangling])

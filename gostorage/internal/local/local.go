@@ -660,6 +660,10 @@ func (s *Store) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// What is tried below is in the staging folder, and says nothing of the directory itself.
+	if err := unix.Faccessat(int(at.top.Fd()), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return s.unusable(err)
+	}
 	file, err := at.stage()
 	if err != nil {
 		return s.unusable(err)
