@@ -558,6 +558,25 @@ def test_what_is_no_folder_is_named(tmp_path, put_there, what, monkeypatch):
         assert f"final_dir (STORAGE_FINAL_DIR) is {what}" in said and "and no directory" in said
 
 
+@pytest.mark.parametrize("name", [STAGING, ".gostorage\\staging"])
+@pytest.mark.parametrize("put_there", [fifo, listening, file, link, dangling])
+def test_what_is_no_folder_holds_no_unfinished_writes(tmp_path, put_there, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for area in ("temp", "final"):
+        (tmp_path / area).mkdir()
+        put_there(tmp_path / area / name)
+    code = f"""
+from datetime import timedelta
+from django.conf import settings
+settings.configure(SECRET_KEY="k")
+from storage import LocalStorageAdapter, SweepReport
+adapter = LocalStorageAdapter(temp_dir="{tmp_path}/temp", final_dir="{tmp_path}/final")
+assert adapter.sweep(timedelta()) == SweepReport(0, 0, 0, 0, True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+
+
 def test_closing_does_not_wait_for_an_area_that_is_being_opened(tmp_path):
     code = f"""
 import os, time

@@ -13,7 +13,7 @@ from datetime import timedelta
 from email.utils import formatdate
 
 import pytest
-from conftest import ADAPTERS, BYTES, STAGING, make_local, make_memory, make_s3, s3_options
+from conftest import ADAPTERS, BYTES, STAGING, make_local, make_memory, make_s3, s3_options, without_override
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -540,6 +540,44 @@ def immutable(path):
         yield
     finally:
         change(lambda now: now & ~flag)
+
+
+def test_what_cannot_be_read_keeps_nothing_else(local, tmp_path):
+    """It is neither empty nor old: the error comes at the end, and what lies there stays."""
+    sessions = ("a", "b", "c", "d", "e")
+    for session in sessions:
+        put(local, session, 1)
+    local.put_final("k", b"x")
+    temp, final = tmp_path / "temp", tmp_path / "final"
+    (temp / "c/below").mkdir()
+    for area in (temp, final):
+        (area / STAGING / ("0" * 32)).write_bytes(b"half")
+    hidden = {temp / "b": 0, temp / "c/below": 0, temp / "d": 0o600, temp / STAGING: 0}
+    for path, mode in hidden.items():
+        path.chmod(mode)
+    code = f"""
+import sys
+from datetime import timedelta
+from django.conf import settings
+settings.configure(SECRET_KEY="k")
+from storage import LocalStorageAdapter, StoragePermissionError
+adapter = LocalStorageAdapter(temp_dir="{temp}", final_dir="{final}")
+asked = []
+for options in ({{"dry_run": True}}, {{}}, {{"max_seconds": None}}, {{"keep": asked.append, "max_seconds": None}}):
+    try:
+        adapter.sweep(timedelta(), **options)
+        sys.exit("no error")
+    except StoragePermissionError as error:
+        assert error.op == "sweep" and "{tmp_path}" not in str(error), error
+assert asked == [], asked
+"""
+    without_override(code)
+    for path in hidden:
+        path.chmod(0o700)
+    assert [numbers(local, session) for session in sessions] == [[], [1], [1], [1], []]
+    assert (os.listdir(temp / STAGING), os.listdir(final / STAGING)) == (["0" * 32], [])
+    report = local.sweep(EVERYTHING)
+    assert (report.parts, report.uploads) == (3, 1)
 
 
 # ---- arguments, command, function

@@ -128,7 +128,7 @@ class Sweep:
         if self._keep is not None and self._area == "temp":
             found = self._call("survey")
             chosen = self._choose(self._keep, found)
-            if not chosen["sessions"] and not found["others"]:
+            if not chosen["sessions"] and not found["others"] and not found["failed"]:
                 return str(chosen["until"])
         swept = self._call("sweep", **chosen)
         for name in self._counts:

@@ -22,7 +22,7 @@ func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, e
 	return func(yield func(object.Info, error) bool) {
 		at, err := s.here()
 		if err == nil {
-			err = at.visit(ctx, "", after, func(info object.Info) bool { return yield(info, nil) })
+			err = at.visit(ctx, "", after, yield)
 		}
 		if err != nil && err != errStopped {
 			yield(object.Info{}, err)
@@ -36,8 +36,9 @@ var errStopped = errors.New("stopped")
 // lostAndFound is what mkfs puts at the top of a file system, for root alone.
 const lostAndFound = "lost+found/"
 
-// visit gives the files below a folder, "" or a name with a slash at its end, that come after a text.
-func (p *place) visit(ctx context.Context, folder, after string, yield func(object.Info) bool) error {
+// visit gives the files below a folder, "" or a name with a slash at its end, that come after a text. What cannot be
+// looked at comes with its error, and the rest after it.
+func (p *place) visit(ctx context.Context, folder, after string, yield func(object.Info, error) bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -48,13 +49,16 @@ func (p *place) visit(ctx context.Context, folder, after string, yield func(obje
 	if errors.Is(err, fs.ErrPermission) && folder == lostAndFound {
 		return nil
 	}
-	if err != nil {
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, err = directory.ReadDir(-1)
+		defer func() { _ = directory.Close() }()
+	}
+	if err != nil && folder == "" {
 		return classify(err)
 	}
-	defer func() { _ = directory.Close() }()
-	entries, err := directory.ReadDir(-1)
 	if err != nil {
-		return classify(err)
+		return pass(yield(object.Info{Key: folder}, classify(err)))
 	}
 	// In the order of keys a folder counts with its slash: "a-b/1" comes before "a/1".
 	keys, found := make([]string, 0, len(entries)), make(map[string]fs.DirEntry, len(entries))
@@ -79,12 +83,24 @@ func (p *place) visit(ctx context.Context, folder, after string, yield func(obje
 			continue
 		}
 		file, err := found[key].Info()
-		if err != nil || !file.Mode().IsRegular() {
+		info := object.Info{Key: key}
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && !file.Mode().IsRegular():
 			continue // deleted meanwhile, or not a file
+		case err == nil:
+			info.Size, info.Modified = file.Size(), file.ModTime()
 		}
-		if !yield(object.Info{Key: key, Size: file.Size(), Modified: file.ModTime()}) {
-			return errStopped
+		if err := pass(yield(info, classify(err))); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// pass goes on if that is wanted.
+func pass(on bool) error {
+	if !on {
+		return errStopped
 	}
 	return nil
 }
@@ -115,47 +131,34 @@ func arrived(stat *unix.Stat_t) time.Time {
 // Unfinished implements object.Sweeper: the files in the staging folder. Which keys they were for is not known.
 func (s *Store) Unfinished(_ context.Context, after string) iter.Seq2[object.Unfinished, error] {
 	return func(yield func(object.Unfinished, error) bool) {
-		found, err := s.staged(after)
+		at, err := s.here()
 		if err != nil {
 			yield(object.Unfinished{}, err)
 			return
 		}
-		for _, one := range found {
-			if !yield(one, nil) {
+		for _, folder := range []string{StagingName, oldStaging} { // in the order of keys
+			if at.stagedIn(folder, after, yield) != nil {
 				return
 			}
 		}
 	}
 }
 
-func (s *Store) staged(after string) ([]object.Unfinished, error) {
-	at, err := s.here()
-	if err != nil {
-		return nil, err
+func (p *place) stagedIn(folder, after string, yield func(object.Unfinished, error) bool) error {
+	directory, err := p.folder(folder)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) { // what is no folder holds no writes
+		return nil
 	}
-	var found []object.Unfinished
-	for _, folder := range []string{StagingName, oldStaging} { // in the order of keys
-		one, err := at.stagedIn(folder, after)
-		if err != nil {
-			return nil, err
+	var names []string
+	if err == nil {
+		names, err = directory.Readdirnames(-1)
+		defer func() { _ = directory.Close() }()
+	}
+	if err != nil {
+		if key := folder + "/"; key > after {
+			return pass(yield(object.Unfinished{Key: key}, classify(err)))
 		}
-		found = append(found, one...)
-	}
-	return found, nil
-}
-
-func (p *place) stagedIn(folder, after string) (found []object.Unfinished, err error) {
-	directory, err := p.root.Open(folder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, classify(err)
-	}
-	defer func() { _ = directory.Close() }()
-	names, err := directory.Readdirnames(-1)
-	if err != nil {
-		return nil, classify(err)
+		return nil
 	}
 	slices.Sort(names)
 	for _, name := range names {
@@ -164,14 +167,18 @@ func (p *place) stagedIn(folder, after string) (found []object.Unfinished, err e
 			continue
 		}
 		stat, err := look(directory, name)
-		if err != nil {
-			return nil, err
+		if stat == nil && err == nil {
+			continue
 		}
+		write := object.Unfinished{Key: key, ID: name}
 		if stat != nil {
-			found = append(found, object.Unfinished{Key: key, ID: name, Modified: arrived(stat)})
+			write.Modified = arrived(stat)
+		}
+		if err := pass(yield(write, err)); err != nil {
+			return err
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // folder opens the one that a write lies in, which is to be closed.
@@ -180,7 +187,10 @@ func (s *Store) folder(write object.Unfinished) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	directory, err := at.root.Open(path.Dir(write.Key))
+	directory, err := at.folder(path.Dir(write.Key))
+	if errors.Is(err, unix.ENOTDIR) {
+		err = fs.ErrNotExist // somebody has put something else there
+	}
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -223,7 +233,7 @@ func (s *Store) Abandon(_ context.Context, write object.Unfinished) error {
 
 // Now implements object.Sweeper: the file system's time, which is that of another machine where it is that machine's.
 func (s *Store) Now() time.Time {
-	at, err := s.here()
+	at, err := s.toWrite()
 	if err != nil {
 		return time.Now()
 	}

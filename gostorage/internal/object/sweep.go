@@ -27,7 +27,8 @@ func (u *Unseen) Unwrap() error { return u.Why }
 // Sweeper is what a sweep needs of a Store.
 type Sweeper interface {
 	// Walk gives the objects whose keys come after a text, in the order of their keys. Their digests may be unknown, and the
-	// time when they were modified, which is zero then: they may be young.
+	// time when they were modified, which is zero then: they may be young. An error with a key is about what lies there, or
+	// below it where it ends in a slash: the rest comes after it.
 	Walk(ctx context.Context, after string) iter.Seq2[Info, error]
 
 	// Unfinished gives the writes that have not ended, in the same way. Modified is when they began. A

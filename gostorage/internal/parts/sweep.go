@@ -27,12 +27,14 @@ type Sweep struct {
 	DryRun   bool      `json:"dry_run"`
 
 	unseen string
+	failed error // of what cannot be looked at; it stays, and nothing else does
 }
 
 // Surveyed is what a sweep would remove, in order, and the place where it would go on, or "".
 type Surveyed struct {
 	Sessions []Session `json:"sessions"`
 	Others   int       `json:"others"` // unfinished writes of no session
+	Failed   bool      `json:"failed"` // something cannot be looked at: the error comes when the rest is removed
 	Last     string    `json:"last"`
 	Unseen   string    `json:"unseen"` // what the store does not let a sweep look at, and why, or ""
 }
@@ -88,7 +90,7 @@ var someday = time.Unix(math.MaxInt32, 0)
 // Survey tells what would be removed, so that somebody can be asked about it.
 func (s *Sweep) Survey(ctx context.Context, in object.Store) (Surveyed, error) {
 	found, last, err := s.litter(ctx, in)
-	old := Surveyed{Sessions: []Session{}, Last: last, Unseen: s.unseen}
+	old := Surveyed{Sessions: []Session{}, Failed: s.failed != nil, Last: last, Unseen: s.unseen}
 	for _, one := range found {
 		if one.session == "" {
 			old.Others++
@@ -99,7 +101,7 @@ func (s *Sweep) Survey(ctx context.Context, in object.Store) (Surveyed, error) {
 	return old, err
 }
 
-// Run removes what is old. What cannot be removed keeps nothing else from being so.
+// Run removes what is old. What cannot be looked at, or removed, keeps nothing else from being so.
 func (s *Sweep) Run(ctx context.Context, in object.Store) (Swept, error) {
 	found, last, err := s.litter(ctx, in)
 	if err != nil {
@@ -121,6 +123,9 @@ func (s *Sweep) Run(ctx context.Context, in object.Store) (Swept, error) {
 		if one.parts > 0 {
 			done.Sessions++
 		}
+	}
+	if err == nil {
+		err = s.failed
 	}
 	return done, err
 }
@@ -165,7 +170,7 @@ func eachWrite(
 // Unfinished writes are listed before the objects: one that ends in between shows as a young object.
 func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, last string, err error) {
 	writes, last, err := take(
-		in.Unfinished(ctx, s.After), func(one object.Unfinished) string { return s.behind(one.Key) }, s.Until, math.MaxInt,
+		s, in.Unfinished(ctx, s.After), func(one object.Unfinished) string { return one.Key }, s.Until, math.MaxInt,
 	)
 	if s.sees(err) != nil {
 		return nil, "", err
@@ -176,7 +181,7 @@ func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, las
 	var objects []object.Info
 	if s.Parts {
 		objects, last, err = take(
-			in.Walk(ctx, s.After), func(one object.Info) string { return s.behind(one.Key) }, last, mostInFolder,
+			s, in.Walk(ctx, s.After), func(one object.Info) string { return one.Key }, last, mostInFolder,
 		)
 		if err != nil {
 			return nil, "", err
@@ -210,16 +215,20 @@ func (s *Sweep) behind(key string) string {
 }
 
 // take takes from a walk what lies before a place ("": all), or enough of it, and gives the place up to which it did. Of
-// a folder it takes no more than one too many.
+// a folder it takes no more than one too many. What cannot be looked at is taken too: it may be young.
 func take[T any](
-	walk iter.Seq2[T, error], behind func(T) string, until string, most int,
+	s *Sweep, walk iter.Seq2[T, error], keyOf func(T) string, until string, most int,
 ) (taken []T, last string, err error) {
 	begun := 0 // of the folder
 	for one, err := range walk {
-		if err != nil {
+		key := keyOf(one)
+		if err != nil && key == "" {
 			return nil, "", err
 		}
-		place := behind(one)
+		if err != nil && s.failed == nil {
+			s.failed = named(strings.TrimSuffix(key, "/"), err)
+		}
+		place := s.behind(key)
 		if until != "" && place > until {
 			break
 		}
@@ -243,7 +252,7 @@ func (s *Sweep) sort(objects []object.Info, writes []object.Unfinished, last str
 	sessions := map[string]*litter{}
 	of := func(key string, modified time.Time) *litter {
 		session, _, below := strings.Cut(key, "/")
-		if !below || !s.Parts || object.CheckKey(key) != nil {
+		if !below || !s.Parts || object.CheckKey(strings.TrimSuffix(key, "/")) != nil {
 			session = ""
 		}
 		one, ok := sessions[session]

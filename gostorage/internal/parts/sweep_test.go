@@ -222,7 +222,17 @@ func TestAFolderOfMoreThanASessionIsPassedOver(t *testing.T) {
 func TestTakeGivesTheErrorOfAWalk(t *testing.T) {
 	failed := errors.New("failed")
 	walk := func(yield func(string, error) bool) { _ = yield("a", nil) && yield("", failed) }
-	if taken, _, err := take(walk, strings.Clone, "", math.MaxInt); taken != nil || err != failed {
+	if taken, _, err := take(&Sweep{}, walk, strings.Clone, "", math.MaxInt); taken != nil || err != failed {
 		t.Error(taken, err)
+	}
+}
+
+func TestTakeKeepsTheErrorOfOneThing(t *testing.T) {
+	failed := errors.New("failed")
+	walk := func(yield func(string, error) bool) { _ = yield("a/", failed) && yield("b", nil) }
+	s := &Sweep{}
+	taken, _, err := take(s, walk, strings.Clone, "", math.MaxInt)
+	if !slices.Equal(taken, []string{"a/", "b"}) || err != nil || s.failed != failed {
+		t.Error(taken, err, s.failed)
 	}
 }
