@@ -19,6 +19,7 @@ from conftest import make_s3
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import override_settings
+from servers import lying
 from servers.careless import Careless
 
 from storage import MemoryStorageAdapter, StoragePermissionError, doctor
@@ -105,6 +106,14 @@ def test_s3(store):
     assert values.keys() <= {"clock", "latency", "unfinished_uploads"}
     assert abs(values["clock"]) <= 1 and 0 < values["latency"] < 1
     assert left(store, folder) == []
+
+
+def test_nothing_is_left_where_a_listing_lies():
+    """What was made is known, too."""
+    with lying.Lying(lying.same_token()) as server:
+        settings, _ = s3(server.endpoint)
+        assert not examine(settings).ok
+        assert not server.objects and not server.uploads
 
 
 def test_local(tmp_path):

@@ -720,3 +720,87 @@ def test_a_lost_answer_is_settled_by_looking(carried_out, operation, secure):
         else:
             assert isinstance(got, StorageError)
             is_as_it_was(w, operation)
+
+
+# ---- copies, descriptions, conditions and deletes that are not what they seem
+
+
+def test_a_store_that_copies_all_where_a_range_is_asked_for():
+    """It shows before anything is published, and the bytes are sent instead."""
+    with world(lying.copies_all()) as w:
+        pieces = [BYTES[: 2 * PART], BYTES[:100], BYTES[100 : 2 * PART]]
+        parts = [w.adapter.put_temp_part("s", number, piece) for number, piece in enumerate(pieces, 1)]
+        for name in "xy":
+            assert outcome(w.adapter.assemble, name, parts).size == 4 * PART
+            assert w.final(name) == b"".join(pieces)
+        assert w.server.operations().count("UploadPartCopy") <= 4  # of the first join: the second knows
+        assert not w.server.uploads
+
+
+@pytest.mark.parametrize("instead", ["", "<Key></Key>", "<Key>f/temp/s/0000%zz</Key>"])
+@pytest.mark.parametrize("method", ["list_temp_parts", "delete_temp_parts"])
+def test_an_entry_without_a_key_is_an_error(instead, method):
+    with world(lying.keys_say("00002", instead)) as w:
+        put_parts(w, [1, 2, 3])
+        assert isinstance(fails(getattr(w.adapter, method), "s"), StorageUnavailable)
+        assert len(w.server.objects) == 3
+
+
+TIMES = ["2020-01-01T00:00:00Z", "2038-01-01T00:00:00Z", "0000-01-01T00:00:00Z", None]
+
+
+@pytest.mark.parametrize("before", TIMES)
+@pytest.mark.parametrize("after", TIMES)
+def test_of_a_key_that_is_listed_twice_the_younger_counts(before, after):
+    with world(lying.told_twice(before, after)) as w:
+        put_parts(w, [1])
+        assert len(outcome(w.adapter.list_temp_parts, "s")) == 1
+        swept = outcome(w.adapter.sweep, timedelta(days=1))
+        old = before == after == TIMES[0]
+        assert (swept.parts, len(w.server.objects)) == ((1, 0) if old else (0, 1))
+
+
+def test_sizes_of_parts_have_bounds():
+    with world(lying.parts_of_bytes(5 << 30)) as w:
+        w.begin()
+        swept = outcome(w.adapter.sweep, timedelta(minutes=5), dry_run=True)
+        assert isinstance(swept, StorageError) or swept.size == 1000 * (5 << 30)
+        w.server.become(lying.parts_of_bytes(5 << 40))
+        fails(w.adapter.sweep, timedelta(minutes=5), dry_run=True)
+
+
+def test_a_condition_is_not_believed_where_it_was_tried_on_nothing():
+    with world(lying.ignores("if-none-match"), lying.page_404(("HeadObject",)).first(1)) as w:
+        for name in "xyz":
+            w.server.put(FINAL + name, OLD)
+            fails(w.adapter.put_final, name, SMALL, overwrite=False)
+            assert w.final(name) == OLD
+
+
+def test_a_page_that_says_404_to_a_delete_is_none():
+    with world(lying.page_404()) as w:
+        w.server.put(f"{FINAL}x", OLD)
+        fails(w.adapter.delete_final, w.adapter.bucket, f"{FINAL}x")
+        assert w.final() == OLD
+
+
+@pytest.mark.parametrize("size", [100_000, PART + 1])
+def test_the_same_bytes_of_before_are_no_success(size):
+    """A put that fails has not given them the description that it was to give."""
+    data = BYTES[:size]
+    with world() as w:
+        w.adapter.put_final("x", data, content_type="text/plain", metadata={"a": "1"})
+        w.server.become(lying.says_status(500, on=("PutObject", "CompleteMultipartUpload"), carried_out=False))
+        for changed in ({"content_type": "text/html", "metadata": {"a": "1"}}, {"metadata": {"a": "2"}}):
+            fails(w.adapter.put_final, "x", data, **changed)
+        w.server.become(lying.says_status(500, on=("PutObject", "CompleteMultipartUpload"), carried_out=True))
+        assert (
+            outcome(w.adapter.put_final, "x", data, content_type="text/html", metadata={"B": "é", "c": " d"}).size
+            == size
+        )
+
+
+def test_an_encoding_of_the_way_tells_no_size():
+    with world(lying.no_length(), lying.range_says_200(), lying.gzipped()) as w:
+        w.server.put(f"{FINAL}x", BYTES[:1] * 5_000)
+        fails(w.adapter.stat_final, w.adapter.bucket, f"{FINAL}x")

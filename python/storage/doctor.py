@@ -222,6 +222,10 @@ def _message(error: Exception) -> str:
     return str(error) if isinstance(error, ImproperlyConfigured) else f"{type(error).__name__}: {error}"
 
 
+_MADE = {"temp": ("00001", "00002"), "final": ("small", "joined", "large")}
+"""The names of what a round trip makes, in each area."""
+
+
 class RoundTrip:
     """What every adapter promises, tried with a session and some files of one name."""
 
@@ -268,14 +272,24 @@ class RoundTrip:
         """Take away what was made."""
         if not self._begun:
             return
+        if isinstance(self._adapter, NativeAdapter):
+            for area, store in self._adapter.stores().items():
+                self._clean(area, store)
+            return
         with contextlib.suppress(StorageError):
-            if isinstance(self._adapter, NativeAdapter):
-                for store in self._adapter.stores().values():
-                    native.call_within(_CLEAN_SECONDS, store, "delete_all", prefix=f"{self._name}/")
-            else:
-                self._adapter.delete_temp_parts(self._name)
-                for final in self._finals:
-                    self._adapter.delete_final(final)
+            self._adapter.delete_temp_parts(self._name)
+            for final in self._finals:
+                self._adapter.delete_final(final)
+
+    def _clean(self, area: str, store: int) -> None:
+        """Delete by the list of the store, and what we know of where that lies."""
+        try:
+            native.call_within(_CLEAN_SECONDS, store, "delete_all", prefix=f"{self._name}/")
+        except StorageError:
+            for name in _MADE[area]:
+                with contextlib.suppress(StorageError):
+                    key = f"{self._name}/{name}"
+                    native.call_within(_CLEAN_SECONDS, store, "delete", key=key, temp=area == "temp")
 
     def _list(self) -> str:
         listed = [part.part_number for part in self._adapter.list_temp_parts(self._name)]

@@ -591,6 +591,11 @@ def page(kind, on=EVERY, carried_out=False):
     return Habit(f"page {kind}", on, instead=lambda *_: answer())
 
 
+def page_404(on=EVERY):
+    """A page of a web server that knows nothing of what is asked."""
+    return Habit("page 404", on, instead=lambda *_: Answer(404, {"Content-Type": "text/html"}, PAGES["html"]))
+
+
 def without(pattern, name, on):
     """Takes what matches from the XML of answers."""
 
@@ -951,6 +956,29 @@ def ignores_prefix():
     return Habit("ignores prefix", ("ListObjectsV2", "ListMultipartUploads"), asked=asked)
 
 
+def keys_say(key, instead):
+    """An entry with another key, or with none."""
+
+    def answered(_, __, answer):
+        found = re.compile(rb"<Key>[^<]*%s</Key>" % key.encode())
+        answer.body = found.sub(instead.encode(), answer.body)
+
+    return Habit(f"keys {instead}", ("ListObjectsV2",), answered=answered)
+
+
+def told_twice(before, after):
+    """Each key twice in a row, with these times of its last change; None is none."""
+
+    def answered(_, __, answer):
+        def both(entry):
+            times = [f"<LastModified>{time}</LastModified>".encode() if time else b"" for time in (before, after)]
+            return b"".join(re.sub(rb"<LastModified>.*?</LastModified>", time, entry[0]) for time in times)
+
+        answer.body = re.sub(rb"<Contents>.*?</Contents>", both, answer.body)
+
+    return Habit(f"told twice {before} {after}", ("ListObjectsV2",), answered=answered)
+
+
 def without_dates(value=""):
     """Keys without the time of their last change, or with one that is none."""
 
@@ -1024,6 +1052,27 @@ def locks_objects():
         return None if named else failure(400, "InvalidRequest", said)
 
     return Habit("locks objects", PUTS, instead=instead)
+
+
+# ---- habits: copies
+
+
+def copies_all():
+    """UploadPartCopy that does not know of ranges."""
+    return ignores("x-amz-copy-source-range", on=("UploadPartCopy",))
+
+
+def parts_of_bytes(size):
+    """ListParts with pages without end, of the parts 1 to 1,000, each of so many bytes."""
+
+    def instead(_, request):
+        marker = int(request.query.get("part-number-marker") or 0) + 1
+        old = Object(b"", '"e"', {}, None, datetime(2020, 1, 1, tzinfo=UTC))
+        answer = parts_listing([(number, old) for number in range(1, 1001)], marker < 10_000, marker)
+        answer.body = answer.body.replace(b"<Size>0</Size>", b"<Size>%d</Size>" % size)
+        return answer
+
+    return Habit(f"parts of {size}", ("ListParts",), instead=instead)
 
 
 # ---- habits: the wire

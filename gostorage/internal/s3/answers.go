@@ -36,7 +36,7 @@ func unlikeS3(why string) error { return network(strange("%s", why)) }
 const (
 	// longestError and longestPage in bytes bound what an answer may say: a page of a listing has 1,000 keys of 1,024 bytes.
 	longestError = 1 << 20
-	longestPage  = 16 << 20
+	longestPage  = 8 << 20
 )
 
 // gather reads the whole body of an answer that is no object, within bounds of size and time, and frees its connection.
@@ -222,6 +222,7 @@ func readHead(_ *sdk.HeadObjectInput, response *http.Response) (*sdk.HeadObjectO
 	}
 	out := &sdk.HeadObjectOutput{
 		ETag: etag, Metadata: metadataOf(response), LastModified: modified(response),
+		ContentType:       header(response, "Content-Type"),
 		ContentEncoding:   header(response, "Content-Encoding"),
 		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
 		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
@@ -251,6 +252,7 @@ func readGet(in *sdk.GetObjectInput, response *http.Response) (*sdk.GetObjectOut
 	out := &sdk.GetObjectOutput{
 		Body: response.Body, ContentRange: header(response, "Content-Range"), ETag: etag, Metadata: metadataOf(response),
 		LastModified: modified(response), ContentEncoding: header(response, "Content-Encoding"),
+		ContentType:       header(response, "Content-Type"),
 		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
 		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
 	}
@@ -376,8 +378,11 @@ func checkList(in *sdk.ListObjectsV2Input, page *sdk.ListObjectsV2Output) error 
 
 func checkParts(_ *sdk.ListPartsInput, page *sdk.ListPartsOutput) error {
 	for _, one := range page.Parts {
-		if err := checkSize(aws.ToInt64(one.Size)); err != nil {
-			return err
+		if number := aws.ToInt32(one.PartNumber); number < 1 || number > mostParts {
+			return strange("a part with the number %d", number)
+		}
+		if size := aws.ToInt64(one.Size); size < 0 || size > mostPart {
+			return strange("a part of %d bytes", size)
 		}
 	}
 	return nil

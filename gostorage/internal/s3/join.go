@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -57,6 +59,10 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 	}
 	pieces := plan(sizes)
 	if len(pieces) > mostParts || (s.config.EqualParts || s.equalOnly.Load()) && !equal(pieces) {
+		return object.Info{}, object.ErrCannotJoin
+	}
+	ranged := func(one piece) bool { return one.copied && one.size < sizes[one.spans[0].source] }
+	if s.rangesNot.Load() && slices.ContainsFunc(pieces, ranged) {
 		return object.Info{}, object.ErrCannotJoin
 	}
 	sum, err := join.SHA256(ctx)
@@ -234,12 +240,18 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 		Bucket: s.bucket(), Key: s.path(up.key), UploadId: up.id, PartNumber: up.parts[i].PartNumber,
 		CopySource: j.from.copySource(source.Key), CopySourceIfMatch: optional(source.ETag),
 	}
-	if span.length < source.Size {
+	ranged := span.length < source.Size
+	if ranged {
 		in.CopySourceRange = aws.String(fmt.Sprintf("bytes=%d-%d", span.start, span.start+span.length-1))
 	}
 	out, err := perform(ctx, &request{patience: s.patience(piece.size)}, in, s.client.copyPart)
 	switch {
 	case err == nil && out.CopyPartResult != nil:
+		if ranged && !s.copiesRanges.Load() {
+			if err := j.proveRange(ctx, *in.PartNumber, piece.size); err != nil {
+				return err
+			}
+		}
 		up.parts[i].ETag = out.CopyPartResult.ETag
 		j.sums[i] = copiedSums(up.sums.algorithm, out.CopyPartResult)
 		if up.sums.algorithm == checksumSHA256 && j.sums[i].checksum == nil {
@@ -259,6 +271,28 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 		}
 		return blame(source, err)
 	}
+}
+
+// proveRange makes sure, once, that the server has copied no more of a source than it was asked for: its answer has no size.
+func (j *joining) proveRange(ctx context.Context, number int32, size int64) error {
+	s, up := j.store, j.upload
+	page, err := perform(ctx, &request{}, &sdk.ListPartsInput{
+		Bucket: s.bucket(), Key: s.path(up.key), UploadId: up.id,
+		PartNumberMarker: aws.String(strconv.Itoa(int(number - 1))), MaxParts: aws.Int32(1),
+	}, s.client.listParts)
+	if err != nil && !refused(err) && !refusedWith(err, cannotCopy...) {
+		return err
+	}
+	if err == nil {
+		for _, part := range page.Parts {
+			if *part.PartNumber == number && aws.ToInt64(part.Size) == size {
+				s.copiesRanges.Store(true)
+				return nil
+			}
+		}
+	}
+	s.rangesNot.Store(true) // or nobody can tell
+	return object.ErrCannotJoin
 }
 
 // cannotCopy are the answers of a server that does not know how to.

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -16,8 +17,10 @@ import (
 const (
 	// mostFruitless bounds the pages in a row that name nothing new: some stores have empty ones.
 	mostFruitless = 100
-	// mostUnordered bounds what is held of a listing that comes in no order, some 200 bytes each.
+	// mostUnordered bounds what is held of a listing that comes in no order, some 200 bytes each; and the unfinished uploads.
 	mostUnordered = 1_000_000
+	// mostBelow bounds what is held of the objects below a folder. A session has 10,000 parts, and what is kept beside them.
+	mostBelow = 100_000
 )
 
 // List implements object.Store.
@@ -46,14 +49,19 @@ func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, e
 		var page []object.Info
 		last := ""
 		for !s.client.unordered.Load() {
-			next, err := l.next(ctx)
+			next, again, err := l.next(ctx)
 			if err != nil {
 				yield(object.Info{}, err)
 				return
 			}
+			for _, one := range again {
+				if at, found := slices.BinarySearchFunc(page, one, byKey); found {
+					page[at] = younger(page[at], one)
+				}
+			}
 			if !ordered(last, next) {
 				s.client.unordered.Store(true)
-				page = append(page, next...)
+				page = append(append(page, next...), again...)
 				break
 			}
 			if !give(page) || l.ended && !give(next) || l.ended {
@@ -97,21 +105,48 @@ type listing struct {
 // all gives those of some pages, and of all that follow, in the order of their keys and each once.
 func (l *listing) all(ctx context.Context, found []object.Info) ([]object.Info, error) {
 	for !l.ended {
-		page, err := l.next(ctx)
+		page, again, err := l.next(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if found = append(found, page...); len(found) > mostUnordered {
+		found = append(append(found, page...), again...)
+		switch {
+		case l.prefix == "" && len(found) > mostUnordered:
 			return nil, object.Errorf(object.Refused,
 				"the store lists more than %d objects in no order: set a temp_prefix with fewer of them", mostUnordered)
+		case l.prefix != "" && len(found) > mostBelow:
+			return nil, object.Errorf(object.Refused, "there are more than %d objects in the folder", mostBelow)
 		}
 	}
-	slices.SortFunc(found, byKey)
-	return found, nil
+	slices.SortStableFunc(found, byKey)
+	return merged(found), nil
 }
 
-// next gives the next page: objects of ours that no page before has named. A listing that does not go on is an error.
-func (l *listing) next(ctx context.Context) (page []object.Info, err error) {
+// merged makes one of what has the same key and stands together.
+func merged(found []object.Info) []object.Info {
+	kept := found[:0]
+	for _, one := range found {
+		if last := len(kept) - 1; last >= 0 && kept[last].Key == one.Key {
+			kept[last] = younger(kept[last], one)
+			continue
+		}
+		kept = append(kept, one)
+	}
+	return kept
+}
+
+// younger is what is told later of a key that a listing has twice, unless the other is of a later time. One without a time
+// may be young.
+func younger(before, after object.Info) object.Info {
+	if before.Modified.IsZero() || !after.Modified.IsZero() && before.Modified.After(after.Modified) {
+		return before
+	}
+	return after
+}
+
+// next gives the next page: objects of ours that no page before has named, and those that one has. A listing that does not
+// go on is an error, as is an entry that does not say of what it is.
+func (l *listing) next(ctx context.Context) (page, again []object.Info, err error) {
 	s := l.store
 	in := &sdk.ListObjectsV2Input{
 		Bucket: s.bucket(), Prefix: s.path(l.prefix), EncodingType: types.EncodingTypeUrl, ContinuationToken: l.token,
@@ -121,7 +156,7 @@ func (l *listing) next(ctx context.Context) (page []object.Info, err error) {
 	}
 	out, err := perform(ctx, &request{}, in, s.client.listObjects)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	last, fresh := "", false
 	if l.seen == nil {
@@ -133,24 +168,43 @@ func (l *listing) next(ctx context.Context) (page []object.Info, err error) {
 		if out.EncodingType != types.EncodingTypeUrl && strings.ContainsAny(*in.Prefix, noXML) {
 			path, ok = repaired(*in.Prefix, path)
 		}
+		if !ok || path == "" {
+			return nil, nil, unlikeS3("an object without a key")
+		}
 		key, ours := strings.CutPrefix(path, s.config.Prefix)
-		if !ok || !ours || !strings.HasPrefix(path, *in.Prefix) {
+		if !ours || !strings.HasPrefix(path, *in.Prefix) {
 			continue // not asked for
 		}
-		last = max(last, key)
-		before := l.seen[key] || known[key]
-		if known[key] = true; before {
-			continue
+		last, known[key] = max(last, key), true
+		if !l.seen[key] {
+			fresh = true
 		}
-		fresh = true
 		if object.CheckKey(key) != nil {
 			continue // no object of ours: no key can name it
 		}
-		info := object.Info{Key: key, Size: *one.Size, ETag: aws.ToString(one.ETag), Modified: aws.ToTime(one.LastModified)}
-		page = append(page, info)
+		info := object.Info{Key: key, Size: *one.Size, ETag: aws.ToString(one.ETag), Modified: dated(one.LastModified)}
+		if l.seen[key] {
+			again = append(again, info)
+		} else {
+			page = append(page, info)
+		}
+	}
+	if slices.IsSortedFunc(page, byKey) {
+		page = merged(page)
 	}
 	l.remember(known)
-	return page, l.goOn(out, last, fresh)
+	return page, again, l.goOn(out, last, fresh)
+}
+
+// firstYear is before there was S3: a time before it is none.
+const firstYear = 2000
+
+// dated is when something was modified, the zero time where that is not told.
+func dated(told *time.Time) time.Time {
+	if told == nil || told.Year() < firstYear {
+		return time.Time{}
+	}
+	return *told
 }
 
 // remember keeps what a page has named: of a listing in order the last page that has named something is enough.

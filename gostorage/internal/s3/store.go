@@ -45,9 +45,11 @@ type Store struct {
 	refused atomic.Bool
 
 	// What joins have found of the server.
-	copies    atomic.Pointer[string] // the checksum of an upload that it has copied into, nil before it has
-	copiesNot atomic.Bool            // it cannot copy into uploads
-	equalOnly atomic.Bool            // it refuses parts of different sizes
+	copies       atomic.Pointer[string] // the checksum of an upload that it has copied into, nil before it has
+	copiesNot    atomic.Bool            // it cannot copy into uploads
+	copiesRanges atomic.Bool            // it copies ranges of sources, as the size of a part has shown
+	rangesNot    atomic.Bool            // it does not, or does not tell the sizes of parts
+	equalOnly    atomic.Bool            // it refuses parts of different sizes
 }
 
 var _ object.Yielding = (*Store)(nil)
@@ -201,14 +203,14 @@ func (s *Store) settle(
 	}
 	look, cancel := context.WithTimeout(ctx, undoTime)
 	defer cancel()
-	there, uploaded, err := s.look(look, put.Key)
+	there, told, err := s.look(look, put.Key)
 	missing := object.CodeOf(err) == object.NotFound
 	switch {
 	case err != nil && !missing:
 		return object.Info{}, true, failed
-	case !missing && upload != "" && uploaded == upload:
+	case !missing && upload != "" && told.Metadata[uploadMetadata] == upload:
 		return put, true, nil
-	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256:
+	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256 && (!opts.Overwrite || sameDescription(told, opts)):
 		put.Version = there.Version
 		return put, true, nil
 	case rival && (missing || code == object.Conflict && retryable(failed) && opts.Overwrite):
@@ -218,6 +220,16 @@ func (s *Store) settle(
 	}
 	info, err := s.same(ctx, there, put)
 	return info, true, err
+}
+
+// sameDescription tells whether an object has the description that a put gives it: the same bytes with another were there before.
+func sameDescription(told *sdk.HeadObjectOutput, opts object.PutOptions) bool {
+	for name, value := range opts.Metadata {
+		if is := told.Metadata[strings.ToLower(name)]; is != headerValue(value) && is != value {
+			return false
+		}
+	}
+	return aws.ToString(told.ContentType) == *contentType(opts)
 }
 
 // same is object.Same, also where the server knows no SHA-256 of what is there.
@@ -252,15 +264,15 @@ func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
 	return info, err
 }
 
-// look asks for an object, and for the upload that it came by.
-func (s *Store) look(ctx context.Context, key string) (object.Info, string, error) {
+// look asks for an object, and gives all that is told of it too.
+func (s *Store) look(ctx context.Context, key string) (object.Info, *sdk.HeadObjectOutput, error) {
 	out, err := s.head(ctx, key)
 	if err != nil {
-		return object.Info{}, "", err
+		return object.Info{}, nil, err
 	}
 	info := object.Info{Key: key, Size: *out.ContentLength, Modified: aws.ToTime(out.LastModified)}
 	known(&info, out.ETag, out.Metadata)
-	return info, info.Version, nil
+	return info, out, nil
 }
 
 // head describes an object. Where a proxy has dropped its size, a range of a byte tells that.
@@ -285,6 +297,8 @@ func (s *Store) head(ctx context.Context, key string) (*sdk.HeadObjectOutput, er
 		switch {
 		case !sameTag(*first.ETag, *out.ETag):
 			return nil, unlikeS3("two ETags of one object")
+		case aws.ToString(first.ContentEncoding) != aws.ToString(out.ContentEncoding):
+			return nil, unlikeS3("an encoding that an object has at times")
 		case ranged && part.size >= 0:
 			out.ContentLength = &part.size
 			return out, nil
@@ -318,7 +332,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	in := &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: s.path(key)}
 	_, err := perform(ctx, &request{}, in, s.client.deleteObject)
 	if object.CodeOf(err) == object.Unavailable && ctx.Err() == nil { // it may have been carried out
-		if _, _, failed := s.look(ctx, key); object.CodeOf(failed) == object.NotFound {
+		if s.missing(ctx, key) {
 			return nil
 		}
 	}
@@ -326,6 +340,17 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return nil
 	}
 	return err
+}
+
+// missing tells whether the store says that there is no such object. It has to say so by an error of S3: the answer to HEAD
+// has none, and a web server answers 404 to whatever it does not know.
+func (s *Store) missing(ctx context.Context, key string) bool {
+	in := &sdk.GetObjectInput{Bucket: s.bucket(), Key: s.path(key), Range: aws.String("bytes=0-0")}
+	out, err := perform(ctx, &request{}, in, s.client.getObject)
+	if err == nil {
+		_ = out.Body.Close()
+	}
+	return object.CodeOf(err) == object.NotFound
 }
 
 // deleteBatch is the most that DeleteObjects takes.

@@ -40,7 +40,10 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 		if len(found) > 0 {
 			s.client.folders.Store(new(prefix != ""))
 		}
-		for {
+		for count := 0; ; {
+			if count += len(found); err == nil && count > mostUnordered {
+				err = object.Errorf(object.Refused, "the store lists more than %d unfinished uploads", mostUnordered)
+			}
 			if err != nil {
 				yield(object.Unfinished{}, unlooked("unfinished uploads", err))
 				return
@@ -79,7 +82,7 @@ func (s *Store) uploads(ctx context.Context, prefix, marker string) (found []obj
 	for _, one := range page.Uploads {
 		if path, ok := decoded(one.Key, page.EncodingType); ok && given(one.UploadId) {
 			listed = append(listed, object.Unfinished{
-				Key: path, ID: aws.ToString(one.UploadId), Modified: aws.ToTime(one.Initiated),
+				Key: path, ID: aws.ToString(one.UploadId), Modified: dated(one.Initiated),
 			})
 		}
 	}
@@ -113,7 +116,8 @@ func (s *Store) Inspect(ctx context.Context, upload *object.Unfinished) error {
 	defer s.client.release()
 	in := &sdk.ListPartsInput{Bucket: s.bucket(), Key: s.path(upload.Key), UploadId: &upload.ID}
 	upload.Size = 0
-	for last := 0; ; {
+	counted := map[int32]bool{}
+	for last, fruitless := 0, 0; ; {
 		page, err := perform(ctx, &request{}, in, s.client.listParts)
 		if gone(err) {
 			return object.Errorf(object.NotFound, "the upload has ended")
@@ -121,13 +125,18 @@ func (s *Store) Inspect(ctx context.Context, upload *object.Unfinished) error {
 		if err != nil {
 			return unlooked("the parts of unfinished uploads", err)
 		}
+		fruitless++
 		for _, part := range page.Parts {
-			upload.Size += aws.ToInt64(part.Size)
-			if part.LastModified == nil {
-				upload.Modified = time.Time{} // it may be young
+			if number := *part.PartNumber; !counted[number] { // else it was named before
+				counted[number], fruitless = true, 0
+				upload.Size += aws.ToInt64(part.Size)
+			}
+			modified := dated(part.LastModified)
+			if modified.IsZero() {
+				upload.Modified = modified // it may be young
 				return nil
 			}
-			if modified := *part.LastModified; modified.After(upload.Modified) {
+			if modified.After(upload.Modified) {
 				upload.Modified = modified
 			}
 		}
@@ -135,7 +144,7 @@ func (s *Store) Inspect(ctx context.Context, upload *object.Unfinished) error {
 			return nil
 		}
 		next, err := strconv.Atoi(aws.ToString(page.NextPartNumberMarker))
-		if err != nil || next <= last || next > mostParts {
+		if err != nil || next <= last || next > mostParts || fruitless > mostFruitless {
 			return unlikeS3("a listing of parts that does not go on")
 		}
 		last, in.PartNumberMarker = next, page.NextPartNumberMarker

@@ -268,9 +268,15 @@ func tunnel(stream net.Conn, proxy *url.URL, address string) error {
 		return err
 	}
 	answer := bufio.NewReader(&io.LimitedReader{R: stream, N: longestHead}) // nothing comes after it until we speak
-	response, err := http.ReadResponse(answer, &http.Request{Method: http.MethodConnect})
-	if err != nil {
-		return err
+	var response *http.Response
+	for range mostInterim + 1 {
+		var err error
+		if response, err = http.ReadResponse(answer, &http.Request{Method: http.MethodConnect}); err != nil {
+			return err
+		}
+		if response.StatusCode/100 != 1 {
+			break
+		}
 	}
 	if response.StatusCode != http.StatusOK {
 		return proxyError(response.StatusCode)
