@@ -848,6 +848,7 @@ class Taciturn(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     requests = 0
     refuses = False
+    there: set = frozenset()
 
     def handle_expect_100(self):
         return True
@@ -865,8 +866,14 @@ class Taciturn(http.server.BaseHTTPRequestHandler):
         time.sleep(0.3)
         if not self.refuses:
             self.rfile.read(int(self.headers["Content-Length"]))
-        answer = b"<Error><Code>AccessDenied</Code></Error>" if self.refuses else b""
-        self.send_response(403 if self.refuses else 200)
+        status, key = 403 if self.refuses else 200, self.path.partition("?")[0]
+        if "If-None-Match" in self.headers and key in self.there:
+            status = 412
+        elif status == 200:
+            self.there.add(key)
+        answer = {200: b"", 403: b"<Code>AccessDenied</Code>", 412: b"<Code>PreconditionFailed</Code>"}[status]
+        answer = answer and b"<Error>%s</Error>" % answer
+        self.send_response(status)
         self.send_header("ETag", '"1"')
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -898,6 +905,7 @@ def test_what_a_server_says_first_is_no_answer(versitygw, openssl, tls, overwrit
     context, bundle = openssl
     monkeypatch.setattr(Taciturn, "requests", 0)
     monkeypatch.setattr(Taciturn, "refuses", False)
+    monkeypatch.setattr(Taciturn, "there", set())
     secure = {"secure": context} if tls else {}
     options = {"ca_bundle": str(bundle)} if tls else {}
     with serving(Taciturn, **secure) as url, quickly(replace(versitygw, url=url), read_timeout=5, **options) as adapter:
