@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -276,19 +275,24 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 // proveRange makes sure, once, that the server has copied no more of a source than it was asked for: its answer has no size.
 func (j *joining) proveRange(ctx context.Context, number int32, size int64) error {
 	s, up := j.store, j.upload
-	page, err := perform(ctx, &request{}, &sdk.ListPartsInput{
-		Bucket: s.bucket(), Key: s.path(up.key), UploadId: up.id,
-		PartNumberMarker: aws.String(strconv.Itoa(int(number - 1))), MaxParts: aws.Int32(1),
-	}, s.client.listParts)
-	if err != nil && !refused(err) && !refusedWith(err, cannotCopy...) {
-		return err
-	}
-	if err == nil {
+	// From the first part on: MinIO knows no marker but the number of a part that is there.
+	in := &sdk.ListPartsInput{Bucket: s.bucket(), Key: s.path(up.key), UploadId: up.id}
+	for range mostParts / 1000 {
+		page, err := perform(ctx, &request{}, in, s.client.listParts)
+		if err != nil && !refused(err) && !refusedWith(err, cannotCopy...) {
+			return err
+		}
+		if err != nil {
+			break
+		}
 		for _, part := range page.Parts {
 			if *part.PartNumber == number && aws.ToInt64(part.Size) == size {
 				s.copiesRanges.Store(true)
 				return nil
 			}
+		}
+		if in.PartNumberMarker = page.NextPartNumberMarker; !aws.ToBool(page.IsTruncated) {
+			break
 		}
 	}
 	s.rangesNot.Store(true) // or nobody can tell
