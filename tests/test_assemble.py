@@ -7,7 +7,7 @@ import pytest
 from test_crash import agent  # noqa: F401 - a fixture
 
 MiB = 1024 * 1024
-MOVING = "read,readv,pread64,preadv,write,writev,pwrite64,pwritev,sendfile,splice,copy_file_range"
+MOVING = "read,readv,pread64,preadv,preadv2,write,writev,pwrite64,pwritev,sendfile,splice,copy_file_range"
 
 
 @pytest.mark.slow
