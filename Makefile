@@ -25,7 +25,13 @@ SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- gostorage p
 GO = $(shell tests/tools/go-env build/go)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GO_PACKAGES := ./gostorage/... ./tests/...
+# Two for each processor: most tests wait for servers, disks and timeouts.
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := -m pytest --durations=8
+PARALLEL := -n $(JOBS) --dist worksteal --maxfail 5
+# What differs by Python: on others than the newest nothing else is run.
+BY_PYTHON := test_arguments.py test_bodies.py test_build.py test_checks.py test_conf.py test_contract.py test_exceptions.py \
+	test_fork.py test_interrupts.py test_keys.py test_limits.py test_local.py test_panics.py test_portal.py test_streams.py
 TOOLS := build/tools/bin
 
 .PHONY: help
@@ -84,8 +90,17 @@ demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, 
 # ---- tests
 
 .PHONY: test
-test: strace lint test-go test-python ## all tests: Go (also -race), pytest on each supported Python found, linters
+test: strace lint test-go test-python ## all tests: linters, Go, pytest on each supported Python found; a quarter of an hour
 	@echo "==> make test: everything passed on Python $(VERSIONS)"
+
+.PHONY: test-quick
+test-quick: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## one Python, memory and disk, no servers: a minute
+	cd tests; ../$(PYTHON) $(PYTEST) $(PARALLEL) --quick
+
+.PHONY: test-full
+test-full: ## the same as make test with 5 GiB, thousands of runs, and an hour of the server that lies at random
+	STORAGE_TEST_FULL=1 $(MAKE) test
+	$(MAKE) lying SECONDS=3600
 
 # First of all: on a machine where it cannot be installed that shows at once, not after minutes of other tests.
 .PHONY: strace
@@ -93,23 +108,23 @@ strace:
 	@tests/tools/need-strace
 
 .PHONY: test-go
-test-go: tools ## Go tests, plain and with the race detector
-	@echo "==> go test"
-	$(GO) test $(GO_PACKAGES)
+test-go: tools ## Go tests, with the race detector where there is a C compiler
 	@if command -v gcc >/dev/null || command -v cc >/dev/null || command -v clang >/dev/null; then \
 	  echo "==> go test -race"; CGO_ENABLED=1 $(GO) test -race $(GO_PACKAGES); \
 	else \
 	  printf '\n!!! NOT RUN: go test -race. It needs a C compiler, and there is none here.\n\n'; \
+	  echo "==> go test"; $(GO) test $(GO_PACKAGES); \
 	fi
 
 .PHONY: test-python
-test-python: $(VERSIONS:%=test-python-%) ## the pytest suites against the installed wheel
+test-python: $(addprefix test-python-,$(MAIN) $(filter-out $(MAIN),$(VERSIONS))) ## the pytest suites against the installed wheel
 
 # From tests/, so that nothing but the installed wheel can be imported as `storage`.
 test-python-%: strace $(VENV)%/wheel $(VENV)%/tools tools
-	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,all but those marked slow (they run on $(MAIN)))"
+	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,what differs by Python (all runs on $(MAIN)))"
 	cd tests; ../$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'
-	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(if $(filter $*,$(MAIN)),,-m "not slow")
+	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(PARALLEL) \
+	  $(if $(filter $*,$(MAIN)),,$(BY_PYTHON) -m "python or not slow" -k "not minio and not moto and not local-fast")
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py makemigrations --check --dry-run
 

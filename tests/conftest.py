@@ -26,10 +26,14 @@ from servers.fixtures import faults, minio, moto, own_store, store, toxiproxy, v
 CONTRACT = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
 BYTES = random.Random(1).randbytes(26 * 1024 * 1024)
 STAGING = ".gostorage-staging"
+FULL = bool(os.environ.get("STORAGE_TEST_FULL"))
+"""Whether what takes long is tried too: `make test-full`."""
+SERVERS = {"versitygw", "minio", "moto", "toxiproxy", "faults", "store", "own_store", "world", "proxy"}
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.addinivalue_line("markers", "python: is run on each Python though it is slow, for it differs by that")
     if not settings.configured and "DJANGO_SETTINGS_MODULE" not in os.environ:
         settings.configure(
             INSTALLED_APPS=["storage"],
@@ -39,7 +43,24 @@ def pytest_configure(config):
         )
 
 
+def pytest_collection_modifyitems(config, items):
+    """With --quick no test that is slow or needs a server."""
+    if not config.getoption("--quick"):
+        return
+
+    def quick(item):
+        of_servers = (
+            SERVERS & set(item.fixturenames) or "test_s3_" in item.path.name or "test_servers" in item.path.name
+        )
+        named = item.name.partition("[")[2]
+        return not (of_servers or item.get_closest_marker("slow") or any(name in named for name in ("s3", *SERVERS)))
+
+    config.hook.pytest_deselected(items=[item for item in items if not quick(item)])
+    items[:] = [item for item in items if quick(item)]
+
+
 def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="no test that is slow or needs a server")
     parser.addoption("--seed", type=int, help="the one exchange of test_s3_random.py that is run")
 
 

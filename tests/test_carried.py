@@ -16,7 +16,7 @@ from hashlib import sha256
 from itertools import count
 
 import pytest
-from conftest import BYTES, make_s3, s3_options
+from conftest import BYTES, FULL, make_s3, s3_options
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -411,12 +411,12 @@ def test_in_a_bucket(machine, versitygw):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_thousands_of_runs_on_a_disk(machine, tmp_path):
-    run(machine(Local(tmp_path / "disk")), 2000, 15, ON_DISK)
+@pytest.mark.timeout(600)
+def test_many_runs_on_a_disk(machine, tmp_path):
+    run(machine(Local(tmp_path / "disk")), 2000 if FULL else 400, 15, ON_DISK)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_many_runs_in_a_bucket(machine, versitygw):
-    run(machine(Bucket(versitygw)), 200, 15, IN_A_BUCKET)
+    run(machine(Bucket(versitygw)), 200 if FULL else 80, 15, IN_A_BUCKET)

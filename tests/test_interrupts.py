@@ -11,7 +11,7 @@ import pytest
 from conftest import litter
 from test_crash import Agent
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.python]
 
 LIMIT = 0.25
 # What runs, and the system call that strace makes slow meanwhile. Never `write`: the Go runtime wakes threads by it.
