@@ -23,6 +23,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/fileread"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -643,6 +644,6 @@ func (t *Table) Stats() string {
 	return fmt.Sprintf(
 		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"connections":%d}`,
 		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-standby.Waiting(),
-		buffers.Shared.Lent(), buffers.Shared.Mapped(), s3.Connections(),
+		buffers.Shared.Lent(), buffers.Shared.Mapped(), httpconn.Connections(),
 	)
 }

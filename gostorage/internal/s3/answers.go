@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -45,8 +46,8 @@ func gather(response *http.Response) ([]byte, error) {
 	if response.StatusCode/100 != 2 {
 		most = longestError
 	}
-	if came, ok := response.Body.(*rest); ok {
-		came.hurry()
+	if came, ok := response.Body.(*httpconn.Body); ok {
+		came.Hurry()
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, int64(most)+1))
 	_ = response.Body.Close()

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -34,7 +35,7 @@ type request struct {
 
 // attempts makes the requests that the SDK has given their form: it signs and sends them, and again where that helps.
 type attempts struct {
-	transport   *transport
+	transport   *httpconn.Client
 	signer      *v4.Signer
 	credentials *keeper
 	region      string
@@ -183,10 +184,15 @@ func (a *attempts) try(
 	if err := a.signer.SignHTTP(ctx, identity, request, request.Header[payloadHeader][0], "s3", a.region, now, asItIs); err != nil {
 		return err
 	}
-	response, err := a.transport.do(ctx, request, body, about.patience, func() { about.attempts++ })
+	response, err := a.transport.Do(ctx, httpconn.Request{
+		Head: request, Body: body, Patience: about.patience, Repeated: func() { about.attempts++ },
+	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return &smithy.CanceledError{Err: ctx.Err()}
+		}
+		if no, ok := errors.AsType[*httpconn.ProtocolError](err); ok {
+			err = strange("%s", no.Why)
 		}
 		return &smithyhttp.RequestSendError{Err: err}
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 )
 
 // client is one SDK client with its connections, shared by all stores of one configuration. It goes when the last
@@ -73,7 +75,7 @@ func (c *client) release() {
 	}
 	clients.mu.Unlock()
 	if last {
-		c.transport.close()
+		c.transport.Close()
 	}
 }
 
@@ -98,8 +100,11 @@ func connect(c connection) (*client, error) {
 		return nil, err
 	}
 	by := &attempts{
-		transport: newTransport(endpoint, proxy, secure, seconds(c.ConnectTimeout), seconds(c.ReadTimeout), c.Idle),
-		signer:    v4.NewSigner(), credentials: keep(credentials), region: region, endpoint: endpoint,
+		transport: httpconn.New(httpconn.Config{
+			Host: endpoint, Proxy: proxy, TLS: secure, Connect: seconds(c.ConnectTimeout), Stall: seconds(c.ReadTimeout),
+			Idle: c.Idle,
+		}),
+		signer: v4.NewSigner(), credentials: keep(credentials), region: region, endpoint: endpoint,
 		retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = c.MaxAttempts
 			o.MaxBackoff = maxBackoff

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sys/unix"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -262,7 +263,7 @@ func proxyURL(text string) (*url.URL, bool) {
 		text = "http://" + text
 	}
 	through, err := url.Parse(text)
-	if err != nil || through.Hostname() == "" || ports[through.Scheme] == "" {
+	if err != nil || through.Hostname() == "" || httpconn.Ports[through.Scheme] == "" {
 		return nil, false
 	}
 	return through, true

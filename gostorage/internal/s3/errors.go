@@ -23,6 +23,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -241,7 +242,7 @@ func network(err error) error {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "HTTP response to HTTPS") {
 		return fail(object.Refused, "the endpoint does not speak TLS: begin endpoint_url with http://, or use its https port")
 	}
-	if refused, ok := errors.AsType[proxyError](err); ok {
+	if refused, ok := errors.AsType[httpconn.ProxyError](err); ok {
 		code := object.Unavailable
 		if hopeless(err) {
 			code = object.Refused
@@ -340,7 +341,7 @@ func refusedWith(err error, statuses ...int) bool {
 
 // hopeless tells errors that no other attempt cures, though the SDK would try.
 func hopeless(err error) bool {
-	if refused, ok := errors.AsType[proxyError](err); ok && refused < http.StatusInternalServerError {
+	if refused, ok := errors.AsType[httpconn.ProxyError](err); ok && refused < http.StatusInternalServerError {
 		return true
 	}
 	return certificate(err) || strings.Contains(err.Error(), "HTTP response to HTTPS")

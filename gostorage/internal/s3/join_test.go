@@ -26,6 +26,7 @@ import (
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/storetest"
 )
@@ -79,7 +80,7 @@ func (j *joins) close() {
 	}
 	_, _ = j.final.Close(), j.temp.Close()
 	for end := time.Now().Add(3 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		connections, lent := Connections(), buffers.Shared.Lent()-j.lent
+		connections, lent := httpconn.Connections(), buffers.Shared.Lent()-j.lent
 		if connections == 0 && lent == 0 {
 			return
 		}

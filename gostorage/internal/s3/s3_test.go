@@ -26,6 +26,7 @@ import (
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/storetest"
 )
@@ -96,9 +97,9 @@ func open(t *testing.T, url string, change func(*Config)) *Store {
 func TestContract(t *testing.T) {
 	url := gateway(t)
 	storetest.Run(t, func(t *testing.T) object.Store { return open(t, url, nil) })
-	for end := time.Now().Add(5 * time.Second); Connections() > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); httpconn.Connections() > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d connections are left", Connections())
+			t.Fatalf("%d connections are left", httpconn.Connections())
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -50,10 +51,10 @@ type stream struct {
 	direct bool          // it may take bytes itself
 	left   bool          // whether the first body was left to it
 
-	turn   sync.Mutex // held by who takes bytes from the body
-	next   int64      // the next byte to be fetched
-	body   *rest      // what the reader may take bytes from, or nil
-	broken error      // what came of that
+	turn   sync.Mutex     // held by who takes bytes from the body
+	next   int64          // the next byte to be fetched
+	body   *httpconn.Body // what the reader may take bytes from, or nil
+	broken error          // what came of that
 
 	at       int64 // the next byte to be read
 	current  chunk
@@ -80,9 +81,9 @@ func (r *reader) start(
 	}
 	s.blocks = append(s.blocks, block)
 	s.free <- block
-	came, _ := body.(*rest)
+	came, _ := body.(*httpconn.Body)
 	if came != nil {
-		came.detach()
+		came.Detach()
 	}
 	switch {
 	case until-from > object.BlockSize:
@@ -93,7 +94,7 @@ func (r *reader) start(
 		go s.run(body)
 	case body == nil: // a jump, on Python's own thread
 		go s.run(nil)
-	case came != nil && came.came():
+	case came != nil && came.Arrived():
 		s.run(body)
 	default:
 		_, err = coroutine.Aside(ctx, func(context.Context) (struct{}, error) {
@@ -273,7 +274,7 @@ func (s *stream) adopt(body io.Reader) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	s.body = nil
-	if came, ok := body.(*rest); ok && s.direct && came.line.plain && came.size >= 0 {
+	if came, ok := body.(*httpconn.Body); ok && s.direct && came.Plain() && came.Size() >= 0 {
 		s.body = came
 	}
 }
@@ -295,7 +296,7 @@ func (s *stream) take(p []byte, wait time.Duration) (n int) {
 	default:
 	}
 	p = p[:min(int64(len(p)), s.until-s.next)]
-	for n < len(p) && s.broken == nil && s.body.ready(wait) {
+	for n < len(p) && s.broken == nil && s.body.Ready(wait) {
 		var more int
 		more, s.broken = s.body.Read(p[n:])
 		n, wait = n+more, 0
@@ -340,7 +341,7 @@ func (s *stream) run(body io.ReadCloser) {
 				return
 			}
 			if _, known := errors.AsType[*object.Error](err); s.ctx.Err() == nil && !known {
-				if !cut(err) {
+				if !httpconn.Cut(err) {
 					err = strange("a body that is no HTTP")
 				}
 				err = network(err)
@@ -471,11 +472,11 @@ func (s *stream) fill(into room, body io.Reader) (more bool, err error) {
 // end reads the end of a body. Behind that of an object nothing may come.
 func (s *stream) end(body io.Reader) error {
 	var extra [1]byte
-	came, ok := body.(*rest)
+	came, ok := body.(*httpconn.Body)
 	if ok {
-		came.hurry()
+		came.Hurry()
 	}
-	if n, _ := body.Read(extra[:]); n > 0 && ok && came.size < 0 && s.until == s.reader.info.Size {
+	if n, _ := body.Read(extra[:]); n > 0 && ok && came.Size() < 0 && s.until == s.reader.info.Size {
 		return unlikeS3("more of an object than it has")
 	}
 	return nil

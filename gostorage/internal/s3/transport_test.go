@@ -3,7 +3,6 @@ package s3
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -13,16 +12,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -195,25 +192,6 @@ func TestProxyThatRefuses(t *testing.T) {
 	}
 }
 
-// A proxy may say in between that it is at work, but not for ever.
-func TestProxyThatTakesItsTime(t *testing.T) {
-	for interim, want := range map[int]string{0: "", 3: "", mostInterim + 1: "the proxy answers 102"} {
-		ours, theirs := net.Pipe()
-		go func() {
-			_, _ = http.ReadRequest(bufio.NewReader(theirs))
-			for range interim {
-				_, _ = io.WriteString(theirs, "HTTP/1.1 102 Processing\r\n\r\n")
-			}
-			_, _ = io.WriteString(theirs, "HTTP/1.1 200 Connection established\r\n\r\n")
-		}()
-		err := tunnel(ours, &url.URL{}, "store.example:443")
-		if got := fmt.Sprint(err); err == nil != (want == "") || want != "" && got != want {
-			t.Errorf("after %d interim answers: %v", interim, err)
-		}
-		_, _ = ours.Close(), theirs.Close()
-	}
-}
-
 // A server that ends connections between requests costs nothing but another one.
 func TestConnectionsThatEndWhileIdle(t *testing.T) {
 	server := httptest.NewServer(&keeping{data: []byte("some")})
@@ -246,10 +224,10 @@ func TestIdleConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if opened.Load() != 1 || Connections() != 1 {
-		t.Errorf("%d connections were opened, %d are open", opened.Load(), Connections())
+	if opened.Load() != 1 || httpconn.Connections() != 1 {
+		t.Errorf("%d connections were opened, %d are open", opened.Load(), httpconn.Connections())
 	}
-	for end := time.Now().Add(5 * time.Second); Connections() > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); httpconn.Connections() > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("an idle connection stays")
 		}
@@ -273,56 +251,7 @@ func TestEarlyAnswers(t *testing.T) {
 			t.Fatalf("an early refusal gives %v", err)
 		}
 	}
-	if n := Connections(); n != 0 {
+	if n := httpconn.Connections(); n != 0 {
 		t.Errorf("%d connections are kept", n)
-	}
-}
-
-// What has no room in the system leaves its coroutine too.
-func TestWritingInACoroutine(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	opened, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := blocking(opened, time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
-	data := make([]byte, 32<<20)
-	var left [][]byte
-	routine := coroutine.New(t.Context(), nil, func(ctx context.Context) {
-		c.leave = coroutine.Of(ctx)
-		left, err = c.write([][]byte{data})
-	})
-	if _, ended := routine.Resume(); ended {
-		t.Fatal("the system takes all of it")
-	}
-	got := make(chan int64)
-	go func() {
-		accepted, err := listener.Accept()
-		if err != nil {
-			t.Error(err)
-		}
-		n, _ := io.Copy(io.Discard, io.LimitReader(accepted, int64(len(data))))
-		_ = accepted.Close()
-		got <- n
-	}()
-	for {
-		fd, ended := routine.Resume()
-		if ended {
-			break
-		}
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
-	}
-	if n := <-got; n != int64(len(data)) || left != nil || err != nil {
-		t.Errorf("%d bytes came, %d pieces are left, %v", n, len(left), err)
 	}
 }

@@ -1,16 +1,20 @@
-package s3
+package httpconn
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 )
 
 // held gives both ends of a connection; ours has another descriptor, as after a fork.
@@ -106,5 +110,54 @@ func TestAClosedConnectionIsOverForAllWhoHoldIt(t *testing.T) {
 		if string(text) != "bye" || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: the server hears %q, %v", address, text, err)
 		}
+	}
+}
+
+// What has no room in the system leaves its coroutine too.
+func TestWritingInACoroutine(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	opened, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := blocking(opened, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	data := make([]byte, 32<<20)
+	var left [][]byte
+	routine := coroutine.New(t.Context(), nil, func(ctx context.Context) {
+		c.leave = coroutine.Of(ctx)
+		left, err = c.write([][]byte{data})
+	})
+	if _, ended := routine.Resume(); ended {
+		t.Fatal("the system takes all of it")
+	}
+	got := make(chan int64)
+	go func() {
+		accepted, err := listener.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		n, _ := io.Copy(io.Discard, io.LimitReader(accepted, int64(len(data))))
+		_ = accepted.Close()
+		got <- n
+	}()
+	for {
+		fd, ended := routine.Resume()
+		if ended {
+			break
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+	}
+	if n := <-got; n != int64(len(data)) || left != nil || err != nil {
+		t.Errorf("%d bytes came, %d pieces are left, %v", n, len(left), err)
 	}
 }

@@ -1,4 +1,12 @@
-package s3
+// Package httpconn is an HTTP/1.1 client of one server.
+//
+// The goroutine that makes a request writes it and reads the answer, by system calls that block: nothing is handed to
+// another goroutine, nor to Go's poller. Client keeps connections (pool.go), a persistConn makes one request at a time
+// (exchange.go), over a conn that ends when no byte moves for a while (conn.go).
+//
+// Nothing is written but to sockets. A request that fails leaves none: its connection is closed, and what the system had
+// still to send of it is dropped, also where a forked child holds a copy of the socket.
+package httpconn
 
 import (
 	"bufio"
@@ -21,8 +29,8 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 )
 
-// transport makes requests of one server over connections that it keeps.
-type transport struct {
+// Client makes requests of one server over connections that it keeps.
+type Client struct {
 	host    *url.URL
 	proxy   *url.URL // nil: none
 	secure  *tls.Config
@@ -33,14 +41,26 @@ type transport struct {
 	literal netip.AddrPort // of what is connected to, if that needs no lookup
 
 	mu     sync.Mutex
-	idle   []*line // the newest last
+	idle   []*persistConn // the newest last
 	timer  *time.Timer
 	closed bool
 }
 
-func newTransport(host, proxy *url.URL, secure *tls.Config, connect, stall time.Duration, idle int) *transport {
-	t := &transport{
-		host: host, proxy: proxy, secure: secure, connect: connect, stall: stall, keep: min(30*time.Second, stall/2), most: idle,
+// Config says what a client connects to, and for how long it waits.
+type Config struct {
+	Host    *url.URL
+	Proxy   *url.URL // nil: none
+	TLS     *tls.Config
+	Connect time.Duration // for a connection to be made
+	Stall   time.Duration // for how long no byte may move
+	Idle    int           // connections that are kept open
+}
+
+// New makes a client. It connects when there is something to ask.
+func New(c Config) *Client {
+	t := &Client{
+		host: c.Host, proxy: c.Proxy, secure: c.TLS, connect: c.Connect, stall: c.Stall,
+		keep: min(30*time.Second, c.Stall/2), most: c.Idle,
 	}
 	if address, err := netip.ParseAddrPort(addressOf(t.to())); err == nil && address.Addr().Zone() == "" {
 		t.literal = address
@@ -48,8 +68,16 @@ func newTransport(host, proxy *url.URL, secure *tls.Config, connect, stall time.
 	return t
 }
 
+// Request is one request: its head, with the length of the body, and the body in pieces.
+type Request struct {
+	Head     *http.Request
+	Body     [][]byte
+	Patience time.Duration // for how long nothing may move while the server works on it, where that is longer than usual
+	Repeated func()        // is told of each time that it is sent again
+}
+
 // RoundTrip implements http.RoundTripper.
-func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
+func (t *Client) RoundTrip(request *http.Request) (*http.Response, error) {
 	var body [][]byte
 	if request.Body != nil {
 		text, err := io.ReadAll(request.Body)
@@ -59,38 +87,39 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 		body = [][]byte{text}
 	}
-	return t.do(request.Context(), request, body, 0, func() {})
+	return t.Do(request.Context(), Request{Head: request, Body: body, Repeated: func() {}})
 }
 
-// do makes a request. A connection that the server has closed while it was idle is followed by another; repeated hears of that.
-func (t *transport) do(
-	ctx context.Context, request *http.Request, body [][]byte, patience time.Duration, repeated func(),
-) (*http.Response, error) {
+// Do makes a request. A connection that the server has closed while it was idle is followed by another.
+//
+// The answer's body is a *Body. Until it was read to its end, or closed, its connection serves nobody else.
+func (t *Client) Do(ctx context.Context, asked Request) (*http.Response, error) {
+	request := asked.Head
 	for {
-		l, err := t.take(ctx)
+		pc, err := t.getConn(ctx)
 		if err != nil {
 			return nil, err
 		}
-		old := l.served > 0
-		response, err := l.exchange(ctx, request, body, patience, t.over)
+		old := pc.served > 0
+		response, err := pc.do(ctx, request, asked.Body, asked.Patience, t.release)
 		if err == nil && response.StatusCode == http.StatusExpectationFailed && request.Header.Get("Expect") != "" {
 			_ = response.Body.Close()
 			request.Header.Del("Expect") // it is not signed
-			repeated()
+			asked.Repeated()
 			continue
 		}
 		if err == nil || !old || ctx.Err() != nil {
 			return response, err
 		}
-		if _, ok := errors.AsType[lost](err); !ok {
+		if _, ok := errors.AsType[lostError](err); !ok {
 			return nil, err
 		}
-		repeated()
+		asked.Repeated()
 	}
 }
 
-// take gives a connection that is idle, or a new one.
-func (t *transport) take(ctx context.Context) (*line, error) {
+// getConn gives a connection that is idle, or a new one.
+func (t *Client) getConn(ctx context.Context) (*persistConn, error) {
 	for {
 		t.mu.Lock()
 		last := len(t.idle) - 1
@@ -99,47 +128,47 @@ func (t *transport) take(ctx context.Context) (*line, error) {
 			if t.literal.IsValid() {
 				return t.dial(ctx)
 			}
-			return coroutine.Aside(ctx, t.dial, func(l *line) { _ = l.stream.Close() }) // for the lookup of the name
+			return coroutine.Aside(ctx, t.dial, func(pc *persistConn) { _ = pc.stream.Close() }) // for the lookup of the name
 		}
-		l := t.idle[last]
+		pc := t.idle[last]
 		t.idle[last] = nil
 		t.idle = t.idle[:last]
 		t.mu.Unlock()
-		if time.Since(l.since) < t.keep && !l.said(time.Now()) { // also nothing that nobody has asked for
-			return l, nil
+		if time.Since(pc.since) < t.keep && !pc.readable(time.Now()) { // also nothing that nobody has asked for
+			return pc, nil
 		}
-		_ = l.stream.Close()
+		_ = pc.stream.Close()
 	}
 }
 
-// over takes a connection back.
-func (t *transport) over(l *line, free bool) {
-	l.served++
-	l.since = time.Now()
+// release takes a connection back.
+func (t *Client) release(pc *persistConn, free bool) {
+	pc.served++
+	pc.since = time.Now()
 	t.mu.Lock()
 	free = free && !t.closed && len(t.idle) < t.most
 	if free {
-		t.idle = append(t.idle, l)
+		t.idle = append(t.idle, pc)
 		if t.timer == nil {
 			t.timer = time.AfterFunc(t.keep, t.expire)
 		}
 	}
 	t.mu.Unlock()
 	if !free {
-		_ = l.stream.Close()
+		_ = pc.stream.Close()
 	}
 }
 
 // expire closes what was idle for long.
-func (t *transport) expire() {
+func (t *Client) expire() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var young []*line
-	for _, l := range t.idle {
-		if time.Since(l.since) < t.keep {
-			young = append(young, l)
+	var young []*persistConn
+	for _, pc := range t.idle {
+		if time.Since(pc.since) < t.keep {
+			young = append(young, pc)
 		} else {
-			_ = l.stream.Close()
+			_ = pc.stream.Close()
 		}
 	}
 	t.idle = young
@@ -149,13 +178,13 @@ func (t *transport) expire() {
 	}
 }
 
-// close ends what is idle, and what becomes so.
-func (t *transport) close() {
+// Close ends what is idle, and what becomes so.
+func (t *Client) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
-	for _, l := range t.idle {
-		_ = l.stream.Close()
+	for _, pc := range t.idle {
+		_ = pc.stream.Close()
 	}
 	t.idle = nil
 	if t.timer != nil {
@@ -164,7 +193,7 @@ func (t *transport) close() {
 }
 
 // to is what is connected to.
-func (t *transport) to() *url.URL {
+func (t *Client) to() *url.URL {
 	if t.proxy != nil {
 		return t.proxy
 	}
@@ -172,7 +201,7 @@ func (t *transport) to() *url.URL {
 }
 
 // dial makes a connection, through the proxy if there is one.
-func (t *transport) dial(ctx context.Context) (*line, error) {
+func (t *Client) dial(ctx context.Context) (*persistConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.connect)
 	defer cancel()
 	c, err := t.reach(ctx)
@@ -186,7 +215,7 @@ func (t *transport) dial(ctx context.Context) (*line, error) {
 		_, _ = stop(), c.Close()
 		return nil, err
 	}
-	stream, err := t.dress(ctx, c)
+	stream, err := t.handshake(ctx, c)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -194,7 +223,7 @@ func (t *transport) dial(ctx context.Context) (*line, error) {
 		_ = c.Close()
 		return nil, err
 	}
-	made := newLine(c, stream)
+	made := newPersistConn(c, stream)
 	if t.proxy != nil && t.host.Scheme == "http" && !socks(t.proxy) {
 		made.via = t.proxy
 	}
@@ -202,7 +231,7 @@ func (t *transport) dial(ctx context.Context) (*line, error) {
 }
 
 // reach begins a connection, or makes one.
-func (t *transport) reach(ctx context.Context) (*conn, error) {
+func (t *Client) reach(ctx context.Context) (*conn, error) {
 	if t.literal.IsValid() {
 		return connecting(t.literal, t.stall)
 	}
@@ -215,8 +244,8 @@ func (t *transport) reach(ctx context.Context) (*conn, error) {
 
 func socks(proxy *url.URL) bool { return strings.HasPrefix(proxy.Scheme, "socks5") }
 
-// dress does what comes before the first request: what the proxy wants, and TLS.
-func (t *transport) dress(ctx context.Context, c *conn) (stream net.Conn, err error) {
+// handshake does what comes before the first request: what the proxy wants, and TLS.
+func (t *Client) handshake(ctx context.Context, c *conn) (stream net.Conn, err error) {
 	stream = c
 	if t.proxy != nil {
 		if stream, err = t.through(ctx, c); err != nil {
@@ -224,13 +253,13 @@ func (t *transport) dress(ctx context.Context, c *conn) (stream net.Conn, err er
 		}
 	}
 	if t.host.Scheme == "https" {
-		return t.secured(stream, t.host)
+		return t.startTLS(stream, t.host)
 	}
 	return stream, nil
 }
 
 // through makes a connection to the proxy one to the server, unless each request says where it goes.
-func (t *transport) through(ctx context.Context, c *conn) (stream net.Conn, err error) {
+func (t *Client) through(ctx context.Context, c *conn) (stream net.Conn, err error) {
 	if socks(t.proxy) {
 		dialer, err := proxy.FromURL(t.proxy, nil)
 		if err != nil {
@@ -244,7 +273,7 @@ func (t *transport) through(ctx context.Context, c *conn) (stream net.Conn, err 
 	}
 	stream = c
 	if t.proxy.Scheme == "https" {
-		if stream, err = t.secured(stream, t.proxy); err != nil {
+		if stream, err = t.startTLS(stream, t.proxy); err != nil {
 			return nil, err
 		}
 	}
@@ -254,7 +283,7 @@ func (t *transport) through(ctx context.Context, c *conn) (stream net.Conn, err 
 	return stream, err
 }
 
-func (t *transport) secured(stream net.Conn, to *url.URL) (net.Conn, error) {
+func (t *Client) startTLS(stream net.Conn, to *url.URL) (net.Conn, error) {
 	config := t.secure.Clone()
 	config.ServerName = to.Hostname()
 	secured := tls.Client(stream, config)
@@ -279,15 +308,15 @@ func tunnel(stream net.Conn, proxy *url.URL, address string) error {
 		}
 	}
 	if response.StatusCode != http.StatusOK {
-		return proxyError(response.StatusCode)
+		return ProxyError(response.StatusCode)
 	}
 	return nil
 }
 
-// proxyError is the status with which a proxy has refused a tunnel.
-type proxyError int
+// ProxyError is the status with which a proxy has refused a tunnel.
+type ProxyError int
 
-func (e proxyError) Error() string { return fmt.Sprintf("the proxy answers %d", int(e)) }
+func (e ProxyError) Error() string { return fmt.Sprintf("the proxy answers %d", int(e)) }
 
 // authorization is the header for a proxy that wants to know who asks.
 func authorization(proxy *url.URL) string {
@@ -299,12 +328,13 @@ func authorization(proxy *url.URL) string {
 	return "Proxy-Authorization: Basic " + word + "\r\n"
 }
 
-var ports = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
+// Ports has the schemes of URLs that can be connected to, or through, and the port of each.
+var Ports = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
 
 func addressOf(to *url.URL) string {
 	port := to.Port()
 	if port == "" {
-		port = ports[to.Scheme]
+		port = Ports[to.Scheme]
 	}
 	return net.JoinHostPort(to.Hostname(), port)
 }

@@ -1,0 +1,325 @@
+package httpconn
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+)
+
+const (
+	// readBuffer in bytes: a small answer comes by one read, and what is read of a large one goes past it. Every
+	// connection has one.
+	readBuffer = 16 << 10
+	// together in bytes: a body that is not larger is copied behind the headers, and is one write with them.
+	together = 8 << 10
+	// longestHead in bytes is the most that an answer may have before its body.
+	longestHead = 1 << 20
+	// announcedWait is for the server to say that it wants a body; some never do.
+	announcedWait = time.Second
+	// mostInterim bounds the answers that come before the one that counts.
+	mostInterim = 100
+	// longestAnswer bounds an answer that is read at once, in times of the longest silence: a drip is no progress for ever.
+	longestAnswer = 4
+)
+
+// persistConn is a connection to the server with what requests need. It serves one at a time.
+type persistConn struct {
+	*conn
+	stream  io.ReadWriteCloser // the connection, or TLS over it
+	plain   bool
+	via     *url.URL // the proxy that requests are for, or nil
+	reader  *bufio.Reader
+	limit   io.LimitedReader // below reader
+	head    []byte
+	interim int // answers to this request that were not the final one
+	served  int // requests before this one
+	since   time.Time
+}
+
+func newPersistConn(c *conn, stream io.ReadWriteCloser) *persistConn {
+	pc := &persistConn{conn: c, stream: stream, plain: stream == io.ReadWriteCloser(c)}
+	pc.limit.R = stream
+	pc.reader = bufio.NewReaderSize(&pc.limit, readBuffer)
+	return pc
+}
+
+// lostError is an error of a connection that has ended before a byte of the answer came.
+type lostError struct{ error }
+
+func (e lostError) Unwrap() error { return e.error }
+
+// ProtocolError is an answer that is none of HTTP.
+type ProtocolError struct{ Why string }
+
+func (e *ProtocolError) Error() string { return e.Why }
+
+// errTooSoon: a server that takes what it has not read is none that stores it.
+var errTooSoon = &ProtocolError{"a success before it had the whole request"}
+
+// roundTrip sends a request and reads its answer up to the body. done tells that the whole request was sent.
+func (pc *persistConn) roundTrip(request *http.Request, body [][]byte) (response *http.Response, done bool, err error) {
+	pc.interim = 0
+	pc.head = pc.appendHead(pc.head[:0], request)
+	if request.Header.Get("Expect") == "" {
+		response, err = pc.send(request, pc.head, body)
+	} else if response, err = pc.send(request, pc.head, nil); err == nil && response == nil {
+		if response, err = pc.awaitContinue(request); err == nil && response == nil {
+			response, err = pc.send(request, nil, body)
+		}
+	}
+	switch {
+	case response != nil && response.StatusCode/100 == 2:
+		return nil, false, errTooSoon
+	case response != nil, errors.Is(err, errStalled):
+		return response, false, err
+	}
+	// Whatever has kept us from sending all: the server may have said why.
+	response, failed := pc.finalResponse(request)
+	switch {
+	case failed != nil:
+		return nil, false, cmp.Or(err, failed)
+	case err != nil && response.StatusCode/100 == 2:
+		return nil, false, errTooSoon
+	default:
+		return response, err == nil, nil
+	}
+}
+
+// send writes headers and body, or one of them. A server that answers while there is no room for more does not mean to
+// read the rest.
+func (pc *persistConn) send(request *http.Request, head []byte, body [][]byte) (response *http.Response, err error) {
+	if len(body) == 1 && len(body[0]) <= together {
+		head = append(head, body[0]...)
+		body = nil
+	}
+	pieces := make([][]byte, 0, len(body)+1)
+	if len(head) > 0 {
+		pieces = append(pieces, head)
+	}
+	pieces = append(pieces, body...)
+	if pc.plain {
+		response, err = pc.writeAll(request, func() error { pieces, err = pc.write(pieces); return err })
+	} else {
+		response, err = pc.sendTLS(request, pieces)
+	}
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return nil, lostError{err}
+	}
+	return response, err
+}
+
+// recordsAtOnce in bytes is what TLS seals before it is sent.
+const recordsAtOnce = 64 << 10
+
+// sendTLS sends pieces by TLS.
+func (pc *persistConn) sendTLS(request *http.Request, pieces [][]byte) (*http.Response, error) {
+	for _, piece := range pieces {
+		for chunk := range slices.Chunk(piece, recordsAtOnce) {
+			if _, err := pc.stream.Write(chunk); err != nil {
+				return nil, err
+			}
+			if response, err := pc.writeAll(request, pc.flush); response != nil || err != nil {
+				return response, err
+			}
+		}
+	}
+	return nil, nil
+}
+
+// writeAll writes until all is sent, or the final answer is there. What is heard meanwhile may be an interim one, or a matter of
+// TLS.
+func (pc *persistConn) writeAll(request *http.Request, write func() error) (*http.Response, error) {
+	for {
+		if err := write(); err != errHeard {
+			return nil, err
+		}
+		for pc.readable(time.Now()) {
+			if response, err := pc.readResponse(request); err != nil || response.StatusCode >= http.StatusOK {
+				return response, err
+			}
+		}
+	}
+}
+
+// readable waits for the server to say something, or to end the connection.
+func (pc *persistConn) readable(until time.Time) bool {
+	pc.limit.N, pc.until = longestHead, until
+	_, err := pc.reader.Peek(1)
+	pc.until = time.Time{}
+	return !errors.Is(err, errStalled)
+}
+
+// awaitContinue waits for the server to say that it wants the body: then, or if it says nothing, there is no answer.
+func (pc *persistConn) awaitContinue(request *http.Request) (*http.Response, error) {
+	if !pc.readable(time.Now().Add(announcedWait)) {
+		return nil, nil
+	}
+	response, err := pc.readResponse(request)
+	if err == nil && response.StatusCode < http.StatusOK {
+		return nil, nil
+	}
+	return response, err
+}
+
+// finalResponse reads the final answer.
+func (pc *persistConn) finalResponse(request *http.Request) (*http.Response, error) {
+	for {
+		response, err := pc.readResponse(request)
+		if err != nil || response.StatusCode >= http.StatusOK {
+			return response, err
+		}
+	}
+}
+
+// readResponse reads one answer, which may be an interim one. Once it has begun it must come to its end in time.
+func (pc *persistConn) readResponse(request *http.Request) (*http.Response, error) {
+	pc.limit.N = longestHead
+	if _, err := pc.reader.Peek(1); err != nil {
+		if errors.Is(err, errStalled) {
+			return nil, err
+		}
+		return nil, lostError{err}
+	}
+	pc.deadline = time.Now().Add(pc.stall)
+	response, err := http.ReadResponse(pc.reader, request)
+	pc.limit.N, pc.deadline = 1<<63-1, time.Time{}
+	switch {
+	case err != nil && Cut(err):
+		return nil, err
+	case err != nil:
+		return nil, &ProtocolError{"no HTTP"}
+	case response.StatusCode < http.StatusOK:
+		if pc.interim++; pc.interim > mostInterim {
+			return nil, &ProtocolError{"it never comes to its answer"}
+		}
+	}
+	return response, nil
+}
+
+// Cut tells an error of the connection from one of what came by it.
+func Cut(err error) bool {
+	_, ok := errors.AsType[net.Error](err)
+	return ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// appendHead adds all of a request that comes before its body.
+func (pc *persistConn) appendHead(b []byte, request *http.Request) []byte {
+	b = append(append(b, request.Method...), ' ')
+	if pc.via != nil {
+		b = append(append(append(b, request.URL.Scheme...), "://"...), request.URL.Host...)
+	}
+	b = append(append(b, request.URL.RequestURI()...), " HTTP/1.1\r\nHost: "...)
+	b = append(append(b, cmp.Or(request.Host, request.URL.Host)...), "\r\n"...)
+	if pc.via != nil {
+		b = append(b, authorization(pc.via)...)
+	}
+	if request.ContentLength > 0 || request.Method == http.MethodPut || request.Method == http.MethodPost {
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), request.ContentLength, 10), "\r\n"...)
+	}
+	if request.Method == http.MethodGet && request.Header.Get("Accept-Encoding") == "" {
+		b = append(b, "Accept-Encoding: identity\r\n"...) // else proxies may choose one; unsigned, since some change it
+	}
+	headers := bytes.NewBuffer(b)
+	_ = request.Header.WriteSubset(headers, ours)
+	return append(headers.Bytes(), "\r\n"...)
+}
+
+// ours are headers that a request has from elsewhere.
+var ours = map[string]bool{"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true}
+
+// Body is the body of an answer; at its end the connection is free again.
+type Body struct {
+	io.Reader
+	size     int64
+	conn     *persistConn
+	most     time.Duration // that it may take, if it is read at once
+	end      func(whole bool)
+	released bool // the connection is free again, or another's
+}
+
+// Hurry bounds the time in which all of it must come.
+func (r *Body) Hurry() {
+	if !r.released {
+		r.conn.deadline = time.Now().Add(r.most)
+	}
+}
+
+// Arrived tells whether all of it has come with the headers.
+func (r *Body) Arrived() bool { return r.size >= 0 && int64(r.conn.reader.Buffered()) >= r.size }
+
+// Ready waits for some of it to come, or for its end.
+func (r *Body) Ready(wait time.Duration) bool {
+	if r.conn.reader.Buffered() > 0 {
+		return true
+	}
+	ready, err := r.conn.poll(unix.POLLIN, wait)
+	return err != nil || ready != 0
+}
+
+// Size is how many bytes it has, -1 where that was not told.
+func (r *Body) Size() int64 { return r.size }
+
+// Plain tells whether its bytes go from the system to who reads them with nothing in between.
+func (r *Body) Plain() bool { return r.conn.plain }
+
+// Detach lets it be read outside of the coroutine that it came in.
+func (r *Body) Detach() { r.conn.leave = nil }
+
+// Read implements io.Reader.
+func (r *Body) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil {
+		r.end(err == io.EOF)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (r *Body) Close() error {
+	r.end(false)
+	return nil
+}
+
+// do makes one request on a connection. release gets it back, and whether it can serve another.
+func (pc *persistConn) do(
+	ctx context.Context, request *http.Request, body [][]byte, patience time.Duration, release func(pc *persistConn, free bool),
+) (*http.Response, error) {
+	stop := context.AfterFunc(ctx, pc.abort)
+	pc.patience, pc.leave = patience, coroutine.Of(ctx)
+	response, done, err := pc.roundTrip(request, body)
+	pc.patience = 0
+	if err != nil {
+		stop()
+		pc.leave = nil
+		release(pc, false)
+		return nil, err
+	}
+	came := &Body{Reader: response.Body, size: response.ContentLength, conn: pc, most: longestAnswer * max(pc.stall, patience)}
+	came.end = func(whole bool) {
+		if !came.released {
+			came.released = true
+			pc.leave, pc.deadline = nil, time.Time{}
+			free := stop() && whole && done && !response.Close && pc.reader.Buffered() == 0
+			release(pc, free)
+		}
+	}
+	if response.Body == http.NoBody {
+		came.end(true)
+	} else {
+		response.Body = came
+	}
+	return response, nil
+}
