@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -395,7 +396,7 @@ func (j *joining) fetch(
 	for done := int64(0); done < from.length; {
 		into := room(done)
 		n, err := opened.ReadAt(into, from.start+done)
-		sum = crc64NVME.update(sum, into[:n])
+		sum = checksum.CRC64NVME.Update(sum, into[:n])
 		done += int64(n)
 		if err != nil && err != io.EOF && err != object.ErrNotYet {
 			return 0, err
@@ -502,11 +503,11 @@ func (j *joining) joinSums() {
 		return
 	}
 	for i, piece := range j.pieces {
-		sum, ok := up.sums.crc.value(j.sums[i].checksum)
+		sum, ok := up.sums.crc.Value(aws.ToString(j.sums[i].checksum))
 		if !ok {
 			up.sums = newSummer(checksumOff)
 			return
 		}
-		up.sums.whole = up.sums.crc.join(up.sums.whole, sum, piece.size)
+		up.sums.whole = up.sums.crc.Join(up.sums.whole, sum, piece.size)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -141,7 +142,7 @@ func (r *reader) learn(ctx context.Context, out *sdk.GetObjectOutput, from, unti
 	}
 	r.info.Size, r.info.Modified = size, aws.ToTime(out.LastModified)
 	if out.ChecksumType == types.ChecksumTypeFullObject && !r.store.client.miscounts.Load() {
-		if _, ok := crc64NVME.value(out.ChecksumCRC64NVME); ok {
+		if _, ok := checksum.CRC64NVME.Value(aws.ToString(out.ChecksumCRC64NVME)); ok {
 			r.info.CRC64NVME = *out.ChecksumCRC64NVME
 		}
 	}

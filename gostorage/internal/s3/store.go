@@ -21,6 +21,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -125,13 +126,13 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 }
 
 // hold says how much memory an upload in parts of a size works in.
-func (s *Store) hold(src object.Source, part int64, sum *crc) {
-	var checksum object.Checksum
+func (s *Store) hold(src object.Source, part int64, sum *checksum.CRC) {
+	var beside object.Checksum
 	if sum != nil {
-		checksum = sum.beside
+		beside = sum.Beside
 	}
 	// One block more than a part: whether a part is the last shows in the next block.
-	src.Hold(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), checksum)
+	src.Hold(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), beside)
 }
 
 // putWhole stores an object in one request.

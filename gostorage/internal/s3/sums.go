@@ -11,6 +11,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -38,7 +39,7 @@ type sums struct {
 // summer computes the checksums of the parts of one object, and that of all of it where they have one.
 type summer struct {
 	algorithm string
-	crc       *crc // of checksumCRC32 and checksumCRC64
+	crc       *checksum.CRC // of checksumCRC32 and checksumCRC64
 	part      uint64
 	size      int64 // of the part, in bytes
 	whole     uint64
@@ -64,9 +65,9 @@ func newSummer(algorithm string) *summer {
 	s := &summer{algorithm: algorithm}
 	switch algorithm {
 	case checksumCRC32:
-		s.crc = crc32IEEE
+		s.crc = checksum.CRC32IEEE
 	case checksumCRC64:
-		s.crc = crc64NVME
+		s.crc = checksum.CRC64NVME
 	case checksumSHA256, checksumSigned:
 		s.digest = sha256.New()
 	}
@@ -81,9 +82,9 @@ func (s *summer) take(block object.Block) {
 	if s.crc != nil {
 		sum, ok := block.Checksum()
 		if !ok {
-			sum = s.crc.update(0, bytes)
+			sum = s.crc.Update(0, bytes)
 		}
-		s.part = s.crc.join(s.part, sum, int64(len(bytes)))
+		s.part = s.crc.Join(s.part, sum, int64(len(bytes)))
 		s.size += int64(len(bytes))
 	}
 }
@@ -97,8 +98,8 @@ func (s *summer) cut() sums {
 		part.hash, part.checksum = hex.EncodeToString(sum), base64Of(sum)
 	}
 	if s.crc != nil {
-		s.whole = s.crc.join(s.whole, s.part, s.size)
-		part.checksum = s.crc.text(s.part)
+		s.whole = s.crc.Join(s.whole, s.part, s.size)
+		part.checksum = aws.String(s.crc.Text(s.part))
 		s.part, s.size = 0, 0
 	}
 	return part
@@ -175,8 +176,8 @@ func withoutSums(in *sdk.CompleteMultipartUploadInput) {
 func (s *summer) onComplete(in *sdk.CompleteMultipartUploadInput) {
 	switch s.algorithm {
 	case checksumCRC32:
-		in.ChecksumCRC32, in.ChecksumType = s.crc.text(s.whole), types.ChecksumTypeFullObject
+		in.ChecksumCRC32, in.ChecksumType = aws.String(s.crc.Text(s.whole)), types.ChecksumTypeFullObject
 	case checksumCRC64:
-		in.ChecksumCRC64NVME, in.ChecksumType = s.crc.text(s.whole), types.ChecksumTypeFullObject
+		in.ChecksumCRC64NVME, in.ChecksumType = aws.String(s.crc.Text(s.whole)), types.ChecksumTypeFullObject
 	}
 }

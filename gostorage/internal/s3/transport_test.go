@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -257,7 +258,7 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 // either nonsense, and then not gone by, or of other bytes: reading them decides.
 func (u *upload) judge(ctx context.Context, info object.Info, out *sdk.CompleteMultipartUploadOutput) error {
 	s := u.store
-	if u.sums.crc != crc64NVME || u.plain.Load() != nil {
+	if u.sums.crc != checksum.CRC64NVME || u.plain.Load() != nil {
 		return nil
 	}
 	told := out.ChecksumCRC64NVME
@@ -267,7 +268,7 @@ func (u *upload) judge(ctx context.Context, info object.Info, out *sdk.CompleteM
 			told = head.ChecksumCRC64NVME
 		}
 	}
-	if sum, ok := crc64NVME.value(told); !ok || sum == u.sums.whole {
+	if sum, ok := checksum.CRC64NVME.Value(aws.ToString(told)); !ok || sum == u.sums.whole {
 		return nil
 	}
 	there, err := s.digest(ctx, u.key)

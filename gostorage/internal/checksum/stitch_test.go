@@ -1,4 +1,4 @@
-package stitch
+package checksum
 
 import (
 	"crypto/md5"

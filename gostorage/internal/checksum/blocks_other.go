@@ -1,6 +1,6 @@
 //go:build !amd64
 
-package stitch
+package checksum
 
 const supported = false
 

@@ -1,9 +1,9 @@
-// Package stitch computes a SHA-256 and a CRC-64/NVME in one pass over the bytes.
+// Package checksum has the checksums that S3 verifies, and computes one of them, CRC-64/NVME, in one pass with a SHA-256.
 //
 // Each round of SHA-256 waits for the one before it, and most of a core idles meanwhile. The checksum, laid between the
 // rounds, takes little but that time. The idea is Intel's: V. Gopal et al., Fast Cryptographic Computation on Intel
 // Architecture Processors Via Function Stitching, 2010.
-package stitch
+package checksum
 
 import (
 	"crypto/fips140"

@@ -1,4 +1,4 @@
-package s3
+package checksum
 
 import (
 	"encoding/base64"
@@ -7,15 +7,12 @@ import (
 	"math/bits"
 	"sync"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/minio/crc64nvme"
-
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/stitch"
 )
 
-// crc is a cyclic redundancy check whose values for pieces give that of the whole: each block is summed once, while it
+// CRC is a cyclic redundancy check whose values for pieces give that of the whole: each block is summed once, while it
 // is in the cache, and parts and object come of that by arithmetic.
-type crc struct {
+type CRC struct {
 	update     func(sum uint64, p []byte) uint64
 	stitched   func(h hash.Hash, p []byte) (sum uint64, ok bool) // in one pass with a hash, or nil
 	bytes      int                                               // of a value
@@ -23,24 +20,28 @@ type crc struct {
 	zeros      func() []matrix
 }
 
+// What S3 knows, by these names.
 var (
-	crc64NVME = newCRC(crc{
-		update: crc64nvme.Update, stitched: stitch.SHA256CRC64, bytes: 8, polynomial: 0x9a6c9329ac4bc9b5,
+	CRC64NVME = newCRC(CRC{
+		update: crc64nvme.Update, stitched: SHA256CRC64, bytes: 8, polynomial: 0x9a6c9329ac4bc9b5,
 	})
-	crc32IEEE = newCRC(crc{update: updateCRC32, bytes: 4, polynomial: crc32.IEEE})
+	CRC32IEEE = newCRC(CRC{update: updateCRC32, bytes: 4, polynomial: crc32.IEEE})
 )
 
 func updateCRC32(sum uint64, p []byte) uint64 {
 	return uint64(crc32.Update(uint32(sum), crc32.IEEETable, p))
 }
 
-func newCRC(c crc) *crc {
+// Update gives the value of what a sum is of and of bytes that follow.
+func (c *CRC) Update(sum uint64, p []byte) uint64 { return c.update(sum, p) }
+
+func newCRC(c CRC) *CRC {
 	c.zeros = sync.OnceValue(c.doublings)
 	return &c
 }
 
-// beside is object.Checksum.
-func (c *crc) beside(h hash.Hash, p []byte) uint64 {
+// Beside is object.Checksum.
+func (c *CRC) Beside(h hash.Hash, p []byte) uint64 {
 	if c.stitched != nil {
 		if sum, ok := c.stitched(h, p); ok {
 			return sum
@@ -50,8 +51,8 @@ func (c *crc) beside(h hash.Hash, p []byte) uint64 {
 	return c.update(0, p)
 }
 
-// join gives the value of two runs of bytes, of which the second has so many.
-func (c *crc) join(first, second uint64, size int64) uint64 {
+// Join gives the value of two runs of bytes, of which the second has so many.
+func (c *CRC) Join(first, second uint64, size int64) uint64 {
 	for i := 0; size > 0 && first != 0; i, size = i+1, size>>1 {
 		if size&1 == 1 {
 			first = c.zeros()[i].times(first)
@@ -60,18 +61,18 @@ func (c *crc) join(first, second uint64, size int64) uint64 {
 	return first ^ second
 }
 
-// text is a value as S3 writes it.
-func (c *crc) text(sum uint64) *string {
+// Text is a value as S3 writes it.
+func (c *CRC) Text(sum uint64) string {
 	bytes := make([]byte, c.bytes)
 	for i := range bytes {
 		bytes[i] = byte(sum >> (8 * (c.bytes - 1 - i)))
 	}
-	return base64Of(bytes)
+	return base64.StdEncoding.EncodeToString(bytes)
 }
 
-// value reads what text has written.
-func (c *crc) value(text *string) (sum uint64, ok bool) {
-	bytes, err := base64.StdEncoding.DecodeString(aws.ToString(text))
+// Value reads what Text has written.
+func (c *CRC) Value(text string) (sum uint64, ok bool) {
+	bytes, err := base64.StdEncoding.DecodeString(text)
 	for _, b := range bytes {
 		sum = sum<<8 | uint64(b)
 	}
@@ -98,7 +99,7 @@ func (m matrix) after(first matrix) matrix {
 }
 
 // doublings are what 1, 2, 4, 8... zero bytes do to a value.
-func (c *crc) doublings() []matrix {
+func (c *CRC) doublings() []matrix {
 	width := 8 * c.bytes
 	power := make(matrix, width) // one zero bit
 	power[0] = c.polynomial

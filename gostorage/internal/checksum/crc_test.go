@@ -1,4 +1,4 @@
-package s3
+package checksum
 
 import (
 	"hash/crc32"
@@ -22,8 +22,8 @@ func TestJoinedChecksumsAreThatOfTheWhole(t *testing.T) {
 				piece[i] = byte(random.Uint32())
 			}
 			whole = append(whole, piece...)
-			sum64 = crc64NVME.join(sum64, crc64NVME.update(0, piece), int64(size))
-			sum32 = crc32IEEE.join(sum32, crc32IEEE.update(0, piece), int64(size))
+			sum64 = CRC64NVME.Join(sum64, CRC64NVME.Update(0, piece), int64(size))
+			sum32 = CRC32IEEE.Join(sum32, CRC32IEEE.Update(0, piece), int64(size))
 		}
 		if sum64 != crc64nvme.Checksum(whole) {
 			t.Fatalf("CRC64NVME of %v: %x, not %x", sizes, sum64, crc64nvme.Checksum(whole))
@@ -31,20 +31,5 @@ func TestJoinedChecksumsAreThatOfTheWhole(t *testing.T) {
 		if sum32 != uint64(crc32.ChecksumIEEE(whole)) {
 			t.Fatalf("CRC32 of %v: %x, not %x", sizes, sum32, crc32.ChecksumIEEE(whole))
 		}
-	}
-}
-
-// BenchmarkSums is what the checksums of a part cost, beside the SHA-256 of the whole that is computed anyway.
-func BenchmarkSums(b *testing.B) {
-	block := &endless{bytes: make([]byte, object.BlockSize)}
-	for name, exposed := range map[string]bool{"checksum": false, "checksum and signature": true} {
-		b.Run(name, func(b *testing.B) {
-			store := &Store{client: &client{exposed: exposed}, config: Config{Checksum: checksumAuto}}
-			sums := store.summer(checksumCRC64)
-			b.SetBytes(object.BlockSize)
-			for b.Loop() {
-				sums.take(block)
-			}
-		})
 	}
 }

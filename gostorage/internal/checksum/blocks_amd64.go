@@ -1,4 +1,4 @@
-package stitch
+package checksum
 
 import "github.com/klauspost/cpuid/v2"
 
