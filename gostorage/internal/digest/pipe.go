@@ -3,10 +3,8 @@
 package digest
 
 import (
-	"context"
 	"crypto/sha256"
 	"hash"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -86,66 +84,6 @@ func (p *piece) grow(read func([]byte) (int, error)) (int, error) {
 // Release implements object.Block.
 func (p *piece) Release() { p.pipe.release(p) }
 
-// queue is a channel without a fixed size, for one that waits. A small object must not pay for what a large one needs.
-type queue struct {
-	mu     sync.Mutex
-	pieces []*piece
-	closed bool
-	worth  int // pieces for which the one who waits is woken
-	wake   chan struct{}
-}
-
-func (q *queue) push(one *piece) {
-	q.mu.Lock()
-	q.pieces = append(q.pieces, one)
-	enough := len(q.pieces) >= q.worth
-	q.mu.Unlock()
-	if enough {
-		q.signal()
-	}
-}
-
-func (q *queue) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.mu.Unlock()
-	q.signal()
-}
-
-func (q *queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-// pop gives the oldest, or nil, and then whether none will come. Who waits after that is woken for so many.
-func (q *queue) pop(worth int) (*piece, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.worth = worth
-	if len(q.pieces) == 0 {
-		return nil, q.closed
-	}
-	first := q.pieces[0]
-	q.pieces = append(q.pieces[:0], q.pieces[1:]...)
-	return first, false
-}
-
-// last gives the newest, which is still in a cache, or nil. Who waits after that is woken for so many.
-func (q *queue) last(worth int) *piece {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.worth = worth
-	if len(q.pieces) == 0 {
-		return nil
-	}
-	end := len(q.pieces) - 1
-	newest := q.pieces[end]
-	q.pieces = q.pieces[:end]
-	return newest
-}
-
 // NewPipe makes a pipe that works in blocks of pool.
 func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 	p := &Pipe{
@@ -179,20 +117,6 @@ func (p *Pipe) Continue(run *Record) {
 		}
 	}
 	p.carried.begin(from)
-}
-
-// Expected implements object.Source.
-func (p *Pipe) Expected() (size int64, sha256 string) { return p.expect.Size, p.expect.SHA256 }
-
-// Hold implements object.Source.
-func (p *Pipe) Hold(need, most int64, checksum object.Checksum) {
-	if checksum != nil {
-		p.checksum.Store(&checksum)
-	}
-	blocks := func(size int64) int64 { return (size + buffers.Size - 1) / buffers.Size }
-	p.need.Store(blocks(need))
-	p.most.Store(max(blocks(most), depth))
-	p.free.signal() // a pump that waits for room has some now
 }
 
 // Write copies from data as much as there is room for within wait, and says how much that was. It gives the error of the
@@ -477,122 +401,3 @@ func (p *Pipe) Close() {
 
 // Moved tells how many bytes the pump has given.
 func (p *Pipe) Moved() int64 { return p.moved.Load() }
-
-// Next implements object.Source.
-func (p *Pipe) Next(ctx context.Context, worth int64) (object.Block, error) {
-	next, err := p.pull(ctx, int((worth+buffers.Size-1)/buffers.Size))
-	if err != nil {
-		return nil, err
-	}
-	return next, nil
-}
-
-// pull gives the next full block, or the error that stands at the end.
-func (p *Pipe) pull(ctx context.Context, worth int) (*piece, error) {
-	select {
-	case <-p.failed:
-		return nil, p.err
-	default:
-	}
-	for {
-		next, closed := p.store.pop(worth)
-		if next != nil {
-			return next, nil
-		}
-		if closed {
-			return nil, p.verify()
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-p.failed:
-			return nil, p.err
-		case <-p.store.wake:
-		}
-	}
-}
-
-// verify gives io.EOF, or what stands against calling it the end.
-func (p *Pipe) verify() error {
-	size, sum := p.Sum()
-	select {
-	case <-p.failed:
-		return p.err
-	default:
-	}
-	if p.expect.Size >= 0 && size != p.expect.Size {
-		p.fail(object.Errorf(object.Mismatch, "%d bytes came, %d were expected", size, p.expect.Size))
-		return p.err
-	}
-	if p.expect.SHA256 != "" && sum != p.expect.SHA256 {
-		p.fail(object.Errorf(object.Mismatch, "the bytes have SHA-256 %s, expected was %s", sum, p.expect.SHA256))
-		return p.err
-	}
-	return io.EOF
-}
-
-// Sum gives size and SHA-256 of what passed; only after the end.
-func (p *Pipe) Sum() (size int64, sha256 string) {
-	p.own.finish()
-	return p.moved.Load(), Sum(p.own.hash)
-}
-
-// Record implements object.Source: the run of parts with these bytes at its end.
-func (p *Pipe) Record() string {
-	if p.carried == nil || p.before == nil {
-		return ""
-	}
-	state := p.own.hash
-	if p.before.Size > 0 {
-		p.carried.finish()
-		state = p.carried.hash
-	}
-	var info object.Info
-	info.Size, info.SHA256 = p.Sum()
-	run, ok := p.before.Add(info, state)
-	if !ok {
-		return ""
-	}
-	return run.String()
-}
-
-// Read implements io.Reader.
-func (p *Pipe) Read(into []byte) (int, error) {
-	if len(into) == 0 {
-		return 0, nil
-	}
-	if p.reading == nil {
-		next, err := p.pull(context.Background(), 1)
-		if err != nil {
-			return 0, err
-		}
-		p.reading, p.unread = next, next.data
-	}
-	n := copy(into, p.unread)
-	p.unread = p.unread[n:]
-	if len(p.unread) == 0 {
-		p.release(p.reading)
-		p.reading = nil
-	}
-	return n, nil
-}
-
-// WriteTo implements io.WriterTo: the blocks go to w without another copy.
-func (p *Pipe) WriteTo(w io.Writer) (int64, error) {
-	var total int64
-	for {
-		next, err := p.pull(context.Background(), 1)
-		if err == io.EOF {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-		n, err := w.Write(next.data)
-		total += int64(n)
-		p.release(next)
-		if err != nil {
-			return total, err
-		}
-	}
-}

@@ -1,17 +1,9 @@
-// Package calls keeps what Python knows by number: stores, calls under way, open readers.
-//
-// A call runs in the background from Start; Python waits for it in short turns, so that signals are seen, and cancels
-// it when it is not wanted any more. A get leaves a reader under the number of the call. Python chooses the numbers and
-// uses none twice: it knows what to undo even where a signal keeps it from seeing that something was opened.
 package calls
 
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"runtime"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,12 +15,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/fileread"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/local"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/parts"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
 )
 
@@ -41,14 +28,6 @@ const (
 )
 
 var errCancelled = object.Errorf(object.Cancelled, "the transfer was cancelled")
-
-type store struct {
-	object.Store
-	yields bool // its short operations can be made on the thread that asks for them
-	runs   parts.Runs
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-}
 
 type call struct {
 	op, key  string
@@ -65,139 +44,6 @@ type call struct {
 	begin   func(here bool) // sets the work going, once: in the background, or on this thread, which has to resume it
 	here    bool            // whether that may be this thread
 	routine atomic.Pointer[coroutine.Coroutine]
-}
-
-type reader struct {
-	*digest.Reader
-	store int64
-}
-
-// Table holds all that one process has under way.
-type Table struct {
-	mu      sync.Mutex
-	stores  map[int64]*store
-	calls   map[int64]*call
-	readers map[int64]*reader
-	running map[*call]struct{} // those whose work has not ended, forgotten ones too
-
-	left  []*coroutine.Coroutine // those that a thread has cancelled which is not theirs
-	count atomic.Int32           // of them
-}
-
-// NewTable makes an empty table.
-func NewTable() *Table {
-	return &Table{
-		stores: map[int64]*store{}, calls: map[int64]*call{}, readers: map[int64]*reader{}, running: map[*call]struct{}{},
-	}
-}
-
-// backends make a store of each kind from its configuration in JSON.
-var backends = map[string]func([]byte) (object.Store, error){
-	"memory": func([]byte) (object.Store, error) { return memory.Open(), nil },
-	"local": func(text []byte) (object.Store, error) {
-		config, err := configuration[local.Config](text)
-		return local.Open(config), err
-	},
-	"s3": func(text []byte) (object.Store, error) {
-		config, err := configuration[s3.Config](text)
-		if err != nil {
-			return nil, err
-		}
-		return s3.Open(config)
-	},
-}
-
-func configuration[Config any](text []byte) (config Config, err error) {
-	if json.Unmarshal(text, &config) != nil {
-		err = object.Errorf(object.Config, "the configuration of a store is not understood")
-	}
-	return config, err
-}
-
-// Open makes a store from its configuration in JSON; one that is there stays.
-func (t *Table) Open(id int64, config string) error {
-	var kind struct {
-		Backend string `json:"backend"`
-	}
-	if err := json.Unmarshal([]byte(config), &kind); err != nil {
-		return object.Errorf(object.Config, "the configuration of a store is not understood")
-	}
-	open, ok := backends[kind.Backend]
-	if !ok {
-		return object.Errorf(object.Config, "there is no store of the kind %q", kind.Backend)
-	}
-	made, err := open([]byte(config))
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.stores[id]; ok {
-		return made.Close()
-	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	opened := faulty(made)
-	_, yields := opened.(object.Yielding)
-	t.stores[id] = &store{Store: opened, yields: yields, ctx: ctx, cancel: cancel}
-	return nil
-}
-
-// Close cancels what runs on a store, closes its readers and forgets it.
-func (t *Table) Close(id int64) error {
-	t.mu.Lock()
-	closing, ok := t.stores[id]
-	delete(t.stores, id)
-	var open []*reader
-	for number, reader := range t.readers {
-		if reader.store == id {
-			open = append(open, reader)
-			delete(t.readers, number)
-		}
-	}
-	t.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	closing.cancel(errCancelled)
-	for _, reader := range open {
-		_ = reader.Close()
-	}
-	return closing.Close()
-}
-
-func (t *Table) store(id int64) (*store, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	found, ok := t.stores[id]
-	if !ok {
-		return nil, object.Errorf(object.Closed, "the adapter was closed")
-	}
-	return found, nil
-}
-
-func (t *Table) call(id int64) (*call, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.find(id)
-}
-
-func (t *Table) find(id int64) (*call, error) {
-	found, ok := t.calls[id]
-	if !ok {
-		return nil, object.Errorf(object.Closed, "the transfer has ended")
-	}
-	return found, nil
-}
-
-// look gives a call whose state is looked at: whatever comes after that raises its signal again.
-func (t *Table) look(id int64) (*call, error) {
-	t.mu.Lock() // while the call is known its descriptor is its own
-	defer t.mu.Unlock()
-	c, err := t.find(id)
-	if err == nil {
-		c.signal.lower()
-	}
-	return c, err
 }
 
 // Start sets an operation going on a store, and answers as Wait does. The memory of a put is all that it gets, or nil when
@@ -536,114 +382,4 @@ func (t *Table) Progress(id int64) (int64, error) {
 		return 0, err
 	}
 	return c.progress(), nil
-}
-
-// Cancel undoes a call, or closes the reader that it gave, and forgets it. The undo goes on in the background when it
-// takes long.
-func (t *Table) Cancel(id int64) {
-	t.mu.Lock()
-	c, calls := t.calls[id]
-	reader, reads := t.readers[id]
-	delete(t.calls, id)
-	delete(t.readers, id)
-	t.mu.Unlock()
-	if reads {
-		_ = reader.Close() // nothing was written to it
-	}
-	if !calls {
-		return
-	}
-	c.signal.drop()
-	c.cancel(errCancelled)
-	if routine := c.routine.Load(); routine != nil {
-		t.mu.Lock()
-		t.left = append(t.left, routine)
-		t.count.Add(1)
-		t.mu.Unlock()
-		t.endLeft()
-	}
-	discard := func() {
-		if opened, ok := c.result.(*openedReader); ok {
-			_ = opened.reader.Close()
-		}
-	}
-	if ended(c.done, undoWait) {
-		discard()
-		return
-	}
-	go func() {
-		<-c.done
-		discard()
-	}()
-}
-
-// endLeft resumes what was cancelled and is this thread's, which ends it. That of a thread that makes no call any more stays
-// as it is, with a goroutine and perhaps a descriptor: no other may resume it.
-func (t *Table) endLeft() {
-	if t.count.Load() == 0 {
-		return
-	}
-	var mine []*coroutine.Coroutine
-	t.mu.Lock()
-	t.left = slices.DeleteFunc(t.left, func(routine *coroutine.Coroutine) bool {
-		if !routine.Mine() {
-			return false
-		}
-		mine = append(mine, routine)
-		return true
-	})
-	t.count.Store(int32(len(t.left)))
-	t.mu.Unlock()
-	for _, routine := range mine {
-		routine.Resume()
-	}
-}
-
-// CancelAll undoes whatever runs, in the background, and tells how many calls have not ended. Who waits for one of them
-// gets the error.
-func (t *Table) CancelAll() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for c := range t.running {
-		c.cancel(errCancelled)
-	}
-	return len(t.running)
-}
-
-// Read reads from an open reader: as many bytes as there are now, 0 at the end, -1 when none have come yet. Unless its
-// token is 0, next is memory for the bytes behind them.
-func (t *Table) Read(id, offset int64, into, next []byte, token int64) (int, error) {
-	var loan *buffers.Loan
-	if token != 0 {
-		loan = buffers.Shared.Borrow(token)
-		defer buffers.Shared.Return(loan)
-	}
-	t.mu.Lock()
-	found, ok := t.readers[id]
-	t.mu.Unlock()
-	if !ok {
-		return 0, object.Errorf(object.Closed, "the stream is closed, or its adapter was")
-	}
-	n, err := found.ReadAhead(into, offset, next, loan)
-	if err == object.ErrNotYet {
-		if n == 0 {
-			return -1, nil
-		}
-		return n, nil
-	}
-	if err != nil && err != io.EOF {
-		return 0, object.Wire("read", found.Info().Key, err)
-	}
-	return n, nil
-}
-
-// Stats counts what is open, for tests that look for leaks.
-func (t *Table) Stats() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return fmt.Sprintf(
-		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"connections":%d}`,
-		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-standby.Waiting(),
-		buffers.Shared.Lent(), buffers.Shared.Mapped(), httpconn.Connections(),
-	)
 }

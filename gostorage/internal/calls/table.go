@@ -1,0 +1,190 @@
+// Package calls keeps what Python knows by number: stores, calls under way, open readers.
+//
+// A call runs in the background from Start; Python waits for it in short turns, so that signals are seen, and cancels
+// it when it is not wanted any more. A get leaves a reader under the number of the call. Python chooses the numbers and
+// uses none twice: it knows what to undo even where a signal keeps it from seeing that something was opened.
+package calls
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/parts"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
+)
+
+type store struct {
+	object.Store
+	yields bool // its short operations can be made on the thread that asks for them
+	runs   parts.Runs
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+// Table holds all that one process has under way.
+type Table struct {
+	mu      sync.Mutex
+	stores  map[int64]*store
+	calls   map[int64]*call
+	readers map[int64]*reader
+	running map[*call]struct{} // those whose work has not ended, forgotten ones too
+
+	left  []*coroutine.Coroutine // those that a thread has cancelled which is not theirs
+	count atomic.Int32           // of them
+}
+
+// NewTable makes an empty table.
+func NewTable() *Table {
+	return &Table{
+		stores: map[int64]*store{}, calls: map[int64]*call{}, readers: map[int64]*reader{}, running: map[*call]struct{}{},
+	}
+}
+
+// Close cancels what runs on a store, closes its readers and forgets it.
+func (t *Table) Close(id int64) error {
+	t.mu.Lock()
+	closing, ok := t.stores[id]
+	delete(t.stores, id)
+	var open []*reader
+	for number, reader := range t.readers {
+		if reader.store == id {
+			open = append(open, reader)
+			delete(t.readers, number)
+		}
+	}
+	t.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	closing.cancel(errCancelled)
+	for _, reader := range open {
+		_ = reader.Close()
+	}
+	return closing.Close()
+}
+
+func (t *Table) store(id int64) (*store, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	found, ok := t.stores[id]
+	if !ok {
+		return nil, object.Errorf(object.Closed, "the adapter was closed")
+	}
+	return found, nil
+}
+
+func (t *Table) call(id int64) (*call, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.find(id)
+}
+
+func (t *Table) find(id int64) (*call, error) {
+	found, ok := t.calls[id]
+	if !ok {
+		return nil, object.Errorf(object.Closed, "the transfer has ended")
+	}
+	return found, nil
+}
+
+// look gives a call whose state is looked at: whatever comes after that raises its signal again.
+func (t *Table) look(id int64) (*call, error) {
+	t.mu.Lock() // while the call is known its descriptor is its own
+	defer t.mu.Unlock()
+	c, err := t.find(id)
+	if err == nil {
+		c.signal.lower()
+	}
+	return c, err
+}
+
+// Cancel undoes a call, or closes the reader that it gave, and forgets it. The undo goes on in the background when it
+// takes long.
+func (t *Table) Cancel(id int64) {
+	t.mu.Lock()
+	c, calls := t.calls[id]
+	reader, reads := t.readers[id]
+	delete(t.calls, id)
+	delete(t.readers, id)
+	t.mu.Unlock()
+	if reads {
+		_ = reader.Close() // nothing was written to it
+	}
+	if !calls {
+		return
+	}
+	c.signal.drop()
+	c.cancel(errCancelled)
+	if routine := c.routine.Load(); routine != nil {
+		t.mu.Lock()
+		t.left = append(t.left, routine)
+		t.count.Add(1)
+		t.mu.Unlock()
+		t.endLeft()
+	}
+	discard := func() {
+		if opened, ok := c.result.(*openedReader); ok {
+			_ = opened.reader.Close()
+		}
+	}
+	if ended(c.done, undoWait) {
+		discard()
+		return
+	}
+	go func() {
+		<-c.done
+		discard()
+	}()
+}
+
+// endLeft resumes what was cancelled and is this thread's, which ends it. That of a thread that makes no call any more stays
+// as it is, with a goroutine and perhaps a descriptor: no other may resume it.
+func (t *Table) endLeft() {
+	if t.count.Load() == 0 {
+		return
+	}
+	var mine []*coroutine.Coroutine
+	t.mu.Lock()
+	t.left = slices.DeleteFunc(t.left, func(routine *coroutine.Coroutine) bool {
+		if !routine.Mine() {
+			return false
+		}
+		mine = append(mine, routine)
+		return true
+	})
+	t.count.Store(int32(len(t.left)))
+	t.mu.Unlock()
+	for _, routine := range mine {
+		routine.Resume()
+	}
+}
+
+// CancelAll undoes whatever runs, in the background, and tells how many calls have not ended. Who waits for one of them
+// gets the error.
+func (t *Table) CancelAll() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.running {
+		c.cancel(errCancelled)
+	}
+	return len(t.running)
+}
+
+// Stats counts what is open, for tests that look for leaks.
+func (t *Table) Stats() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return fmt.Sprintf(
+		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"connections":%d}`,
+		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-standby.Waiting(),
+		buffers.Shared.Lent(), buffers.Shared.Mapped(), httpconn.Connections(),
+	)
+}

@@ -1,0 +1,65 @@
+package digest
+
+import (
+	"sync"
+)
+
+// queue is a channel without a fixed size, for one that waits. A small object must not pay for what a large one needs.
+type queue struct {
+	mu     sync.Mutex
+	pieces []*piece
+	closed bool
+	worth  int // pieces for which the one who waits is woken
+	wake   chan struct{}
+}
+
+func (q *queue) push(one *piece) {
+	q.mu.Lock()
+	q.pieces = append(q.pieces, one)
+	enough := len(q.pieces) >= q.worth
+	q.mu.Unlock()
+	if enough {
+		q.signal()
+	}
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pop gives the oldest, or nil, and then whether none will come. Who waits after that is woken for so many.
+func (q *queue) pop(worth int) (*piece, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.worth = worth
+	if len(q.pieces) == 0 {
+		return nil, q.closed
+	}
+	first := q.pieces[0]
+	q.pieces = append(q.pieces[:0], q.pieces[1:]...)
+	return first, false
+}
+
+// last gives the newest, which is still in a cache, or nil. Who waits after that is woken for so many.
+func (q *queue) last(worth int) *piece {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.worth = worth
+	if len(q.pieces) == 0 {
+		return nil
+	}
+	end := len(q.pieces) - 1
+	newest := q.pieces[end]
+	q.pieces = q.pieces[:end]
+	return newest
+}

@@ -1,0 +1,142 @@
+package digest
+
+import (
+	"context"
+	"io"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// Expected implements object.Source.
+func (p *Pipe) Expected() (size int64, sha256 string) { return p.expect.Size, p.expect.SHA256 }
+
+// Hold implements object.Source.
+func (p *Pipe) Hold(need, most int64, checksum object.Checksum) {
+	if checksum != nil {
+		p.checksum.Store(&checksum)
+	}
+	blocks := func(size int64) int64 { return (size + buffers.Size - 1) / buffers.Size }
+	p.need.Store(blocks(need))
+	p.most.Store(max(blocks(most), depth))
+	p.free.signal() // a pump that waits for room has some now
+}
+
+// Next implements object.Source.
+func (p *Pipe) Next(ctx context.Context, worth int64) (object.Block, error) {
+	next, err := p.pull(ctx, int((worth+buffers.Size-1)/buffers.Size))
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// pull gives the next full block, or the error that stands at the end.
+func (p *Pipe) pull(ctx context.Context, worth int) (*piece, error) {
+	select {
+	case <-p.failed:
+		return nil, p.err
+	default:
+	}
+	for {
+		next, closed := p.store.pop(worth)
+		if next != nil {
+			return next, nil
+		}
+		if closed {
+			return nil, p.verify()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-p.failed:
+			return nil, p.err
+		case <-p.store.wake:
+		}
+	}
+}
+
+// verify gives io.EOF, or what stands against calling it the end.
+func (p *Pipe) verify() error {
+	size, sum := p.Sum()
+	select {
+	case <-p.failed:
+		return p.err
+	default:
+	}
+	if p.expect.Size >= 0 && size != p.expect.Size {
+		p.fail(object.Errorf(object.Mismatch, "%d bytes came, %d were expected", size, p.expect.Size))
+		return p.err
+	}
+	if p.expect.SHA256 != "" && sum != p.expect.SHA256 {
+		p.fail(object.Errorf(object.Mismatch, "the bytes have SHA-256 %s, expected was %s", sum, p.expect.SHA256))
+		return p.err
+	}
+	return io.EOF
+}
+
+// Sum gives size and SHA-256 of what passed; only after the end.
+func (p *Pipe) Sum() (size int64, sha256 string) {
+	p.own.finish()
+	return p.moved.Load(), Sum(p.own.hash)
+}
+
+// Record implements object.Source: the run of parts with these bytes at its end.
+func (p *Pipe) Record() string {
+	if p.carried == nil || p.before == nil {
+		return ""
+	}
+	state := p.own.hash
+	if p.before.Size > 0 {
+		p.carried.finish()
+		state = p.carried.hash
+	}
+	var info object.Info
+	info.Size, info.SHA256 = p.Sum()
+	run, ok := p.before.Add(info, state)
+	if !ok {
+		return ""
+	}
+	return run.String()
+}
+
+// Read implements io.Reader.
+func (p *Pipe) Read(into []byte) (int, error) {
+	if len(into) == 0 {
+		return 0, nil
+	}
+	if p.reading == nil {
+		next, err := p.pull(context.Background(), 1)
+		if err != nil {
+			return 0, err
+		}
+		p.reading, p.unread = next, next.data
+	}
+	n := copy(into, p.unread)
+	p.unread = p.unread[n:]
+	if len(p.unread) == 0 {
+		p.release(p.reading)
+		p.reading = nil
+	}
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo: the blocks go to w without another copy.
+func (p *Pipe) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for {
+		next, err := p.pull(context.Background(), 1)
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		n, err := w.Write(next.data)
+		total += int64(n)
+		p.release(next)
+		if err != nil {
+			return total, err
+		}
+	}
+}
