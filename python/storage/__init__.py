@@ -5,7 +5,7 @@ Importing this loads nothing native: the extension comes with the first operatio
 
 from django.core.signals import setting_changed
 
-from .base import Assembled, FinalObject, StorageAdapter, SweepReport, TempPart
+from .base import StorageAdapter
 from .conf import forget_adapters, get_storage_adapter
 from .exceptions import (
     ContentMismatch,
@@ -23,6 +23,7 @@ from .local import LocalStorageAdapter
 from .memory import MemoryStorageAdapter
 from .s3 import S3StorageAdapter
 from .streams import ObjectReader
+from .types import Assembled, FinalObject, SweepReport, TempPart
 
 __version__ = "0.1.0"
 

@@ -33,10 +33,11 @@ from .arguments import (
     check_sha256,
     check_size,
 )
-from .base import Assembled, FinalObject, Keep, Progress, Source, StorageAdapter, SweepReport, TempPart
+from .base import StorageAdapter
 from .exceptions import ContentMismatch, InvalidKey, StorageError
 from .streams import Meter, ObjectReader, check_source, known_length, pump
 from .sweep import Sweep
+from .types import Assembled, FinalObject, Keep, Progress, Source, SweepReport, TempPart
 
 logger = logging.getLogger("storage")
 

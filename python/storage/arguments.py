@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from .base import FinalObject, TempPart
 from .exceptions import InvalidKey
+from .types import FinalObject, TempPart
 
 MAX_PART_NUMBER = 10_000
 """As in S3's multipart uploads."""

@@ -21,9 +21,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from . import conf, native
 from .adapter import NativeAdapter
-from .base import FinalObject, Source, StorageAdapter
+from .base import StorageAdapter
 from .exceptions import ObjectExists, ObjectNotFound, StorageError
 from .local import LocalStorageAdapter
+from .types import FinalObject, Source
 
 VERSION = 1
 """Of the JSON form of a report: it changes when a name there is taken away or gets another meaning."""

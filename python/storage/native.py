@@ -1,35 +1,25 @@
-"""The boundary: loads the extension, also in forked children, calls it, and types what comes back.
-
-Nothing is loaded before the first operation. A Go runtime does not survive a fork, so a child whose parent had
-loaded it loads a copy of its own, from memory and under a path that is new to the dynamic linker: the linker knows
-open libraries by their path, and would give back the parent's dead one.
-"""
+"""The boundary: calls the extension, and types what comes back."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import ctypes
-import errno
 import importlib.machinery
 import importlib.util
 import itertools
 import json
 import os
-import resource
 import select
-import signal
 import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
-from pathlib import Path
 from time import monotonic, sleep
-from types import BuiltinFunctionType, ModuleType
 from typing import Any
 
-from .exceptions import WIRE, StorageError, StorageTimeout, StorageUnavailable, from_wire
+from . import _loader
+from .exceptions import WIRE, StorageError, StorageTimeout, from_wire
 
 CHUNK = 256 * 1024
 """Bytes that cross at once: a block of the Go side."""
@@ -41,24 +31,6 @@ TURN = 4 * 1024 * 1024
 """Bytes that one call moves at most, so that Python sees its signals."""
 
 _TURN_MS = 100  # a longer wait would keep Python from its signals
-_NAME = "storage._gostorage"
-_PREFIX = "gostorage_"
-_FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SUFFIXES[0])
-
-# Go's threads have the signal mask of the thread that loads them. Were they to take what Python's threads block, a
-# worker of billiard could be ended while it holds a lock of its pool. Go stops its own threads by SIGURG.
-_LEFT_TO_PYTHON = signal.valid_signals() - {signal.SIGURG}
-
-# They have its timer slack too: how much later than asked for a sleep may end. Go's monitor would else sleep for 70
-# microseconds at a time whenever anything moves, and take a tenth of the processor time of an upload over a slow line.
-_SLACK = 1_000_000  # nanoseconds
-_PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
-
-_lock = threading.RLock()
-_functions: dict[str, Callable[..., Any]] = {}
-_generation = 0
-_loader: int | None = None  # the generation that began to load the file itself
-
 # Numbers are chosen on this side, before anything is open on the other: so a signal that arrives in between loses none.
 _numbers = itertools.count(1)
 _owned: dict[int, weakref.ref[object]] = {}  # the calls and readers that are open, and who has to end them
@@ -73,163 +45,26 @@ ctypes.pythonapi.Py_IncRef(ctypes.py_object(_lent))
 
 def generation() -> int:
     """How many forks lie between the first process and this one. Ids of the extension are worth nothing in another."""
-    return _generation
+    return _loader.generation
 
 
 def lock() -> threading.RLock:
     """Held while stores open; a forked child has a fresh one, since a thread that it lacks may hold the parent's."""
-    return _lock
+    return _loader.lock
 
 
 def loaded() -> bool:
     """Whether this process has loaded the extension."""
-    return bool(_functions)
+    return bool(_loader.functions)
 
 
-def _after_fork_in_child() -> None:
-    global _lock, _functions, _generation
-    _lock = threading.RLock()  # another thread of the parent may have held it
-    _functions = {}
-    _generation += 1
+def _forget_the_parents() -> None:
     _owned.clear()
     _abandoned.clear()
     _lent.clear()  # nobody uses them here
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _load() -> dict[str, Callable[..., Any]]:
-    global _functions, _loader
-    with _lock:
-        if not _functions:
-            try:
-                if not _FILE.exists():
-                    raise ModuleNotFoundError(_NAME)
-                _check_limits()
-                _check_descriptors()
-                if _loader is None:
-                    _loader = _generation  # before the loading: another thread may fork in the middle of it
-                module = _load_from(str(_FILE)) if _loader == _generation else _load_copy()
-                functions = {name.removeprefix(_PREFIX): each for name, each in vars(module).items()}
-                if not isinstance(select.poll, BuiltinFunctionType):  # gevent's: another greenlet has work meanwhile
-                    functions["Impatient"]()
-                _functions = functions
-                _tell_multiprocessing()
-            except (ImportError, OSError) as error:
-                if _no_descriptor(error):
-                    raise StorageUnavailable(
-                        "the storage extension cannot be loaded now: no file descriptor is left (ulimit -n)",
-                        op="load",
-                        retryable=True,
-                    ) from None
-                raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
-        return _functions
-
-
-# What the extension's runtime asks for, as measured with uploads and downloads. Where it gets less it ends the process.
-_ADDRESS_SPACE = 2 << 30  # bytes, beside what the process has
-_THREADS = 16
-_DESCRIPTORS = 4  # two for a copy while it is loaded, and two that stay
-
-
-def _check_limits() -> None:
-    with contextlib.suppress(OSError, ValueError, KeyError):  # no /proc: the limits are not known to be too low
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        _check_limit("ulimit -v", resource.RLIMIT_AS, int(status["VmSize"].split()[0]) << 10, _ADDRESS_SPACE, 10, "KiB")
-        most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-        if os.geteuid() and most != resource.RLIM_INFINITY:  # root has no such limit
-            _check_limit("ulimit -u", resource.RLIMIT_NPROC, _threads_of_user(), _THREADS, 0, "threads")
-
-
-def _check_limit(name: str, limit: int, used: int, needed: int, shift: int, unit: str) -> None:
-    most = resource.getrlimit(limit)[0]
-    if most != resource.RLIM_INFINITY and most - used < needed:
-        raise StorageError(
-            f"the storage extension cannot be loaded: the limit {name} is {most >> shift} {unit}, of which"
-            f" {used >> shift} are in use, and it needs {needed >> shift} more; raise the limit",
-            op="load",
-        )
-
-
-def _check_descriptors() -> None:
-    """Raises ``OSError`` where there are too few."""
-    with contextlib.ExitStack() as held:
-        for _ in range(_DESCRIPTORS):
-            held.enter_context(_FILE.open("rb", buffering=0))
-
-
-def _no_descriptor(error: ImportError | OSError) -> bool:
-    """Whether it was for lack of a file descriptor. The dynamic linker says that in words alone."""
-    lacks = errno.EMFILE, errno.ENFILE
-    if isinstance(error, OSError):
-        return error.errno in lacks
-    return any(os.strerror(number) in str(error) for number in lacks)
-
-
-def _threads_of_user() -> int:
-    user, count = os.getuid(), 0
-    for process in os.scandir("/proc"):
-        with contextlib.suppress(OSError):  # it has ended
-            if process.name.isdigit() and process.stat().st_uid == user:
-                count += len(os.listdir(f"/proc/{process.name}/task"))
-    return count
-
-
-def _load_from(path: str) -> ModuleType:
-    loader = importlib.machinery.ExtensionFileLoader(_NAME, path)
-    spec = importlib.util.spec_from_file_location(_NAME, path, loader=loader)
-    assert spec is not None
-    prctl = ctypes.CDLL(None).prctl
-    slack = prctl(_PR_GET_TIMERSLACK)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        if slack > 0:  # it is allowed, and this is no thread of real-time priority
-            prctl(_PR_SET_TIMERSLACK, _SLACK)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PYTHON)
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if slack > 0:
-            prctl(_PR_SET_TIMERSLACK, slack)
-    sys.modules[_NAME] = module
-    return module
-
-
-def _why(error: ImportError | OSError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    text = str(error)
-    if "subinterpreter" in text:
-        return "it does not work in a sub-interpreter (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
-    if "initial-exec" in text:
-        return "it needs glibc; use an image that is not Alpine (musl)"
-    if isinstance(error, ModuleNotFoundError):
-        return "this installation has no extension for this Python; install django-gostorage again"
-    return "it was built for another Python or system; install django-gostorage again"
-
-
-def _load_copy() -> ModuleType:
-    fd = _memory_file()
-    try:
-        with _FILE.open("rb") as original:
-            left = os.fstat(original.fileno()).st_size
-            while left:
-                left -= os.sendfile(fd, original.fileno(), None, left)
-        return _load_from(f"/proc/self/fd/{'./' * _generation}{fd}")
-    finally:
-        os.close(fd)
-
-
-def _memory_file() -> int:
-    noexec_seal = 0x8  # MFD_NOEXEC_SEAL, which kernels before 6.3 do not know
-    try:
-        return os.memfd_create("gostorage", os.MFD_CLOEXEC | noexec_seal)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return os.memfd_create("gostorage", os.MFD_CLOEXEC)
+os.register_at_fork(after_in_child=_forget_the_parents)
 
 
 # CPython 3.13 marks a signal on a thread that a child forked from another one does not have: its handler runs only when
@@ -243,7 +78,7 @@ def _invoke(function: str, *arguments: object, token: int = 0, lent: bytes = b""
     What is lent to it under a token stays until it gives the token back.
     """
     try:
-        invoked = (_functions or _load())[function]
+        invoked = (_loader.functions or _loader.load())[function]
         if token:
             _lent[token] = lent  # no signal is seen between this and the call: each token that is here comes back
         return invoked(*arguments)
@@ -345,7 +180,7 @@ class Call:
         holds: bool = False,
         **arguments: Any,
     ) -> None:
-        self._generation = _generation
+        self._generation = _loader.generation
         self._start = store, op, key, _encode(arguments) if arguments else "", whole
         self._room = _room() if holds else b""  # for a small object
         self._answer = ""  # the last of the Go side that was not used, or nothing
@@ -367,7 +202,7 @@ class Call:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if self._generation != _generation:
+        if self._generation != _loader.generation:
             return
         if self._room and not _rooms:
             _rooms.append(self._room)
@@ -379,7 +214,7 @@ class Call:
             _forget_returned()
 
     def _check_process(self) -> None:
-        if self._generation != _generation:
+        if self._generation != _loader.generation:
             raise forked("transfer")
 
     def _check(self) -> None:
@@ -518,7 +353,7 @@ _EXIT_SECONDS = 2.0
 @atexit.register
 def _undo_at_exit() -> None:
     """Undo what still runs, in daemon threads or after an interrupt: a store elsewhere has to be told."""
-    if not _functions:  # not loaded, or by the parent alone
+    if not loaded():  # not loaded, or by the parent alone
         return
     until = monotonic() + _EXIT_SECONDS
     while _invoke("CancelAll") and monotonic() < until:
@@ -531,6 +366,9 @@ def _tell_multiprocessing() -> None:
     if process is not None and process.parent_process() is not None:
         util = importlib.import_module("multiprocessing.util")
         util.Finalize(None, _finish_undoing, exitpriority=0)
+
+
+_loader.after_load.append(_tell_multiprocessing)
 
 
 def _finish_undoing() -> None:

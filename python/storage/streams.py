@@ -12,16 +12,14 @@ import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.core.files import File, uploadedfile
 from django.http import HttpRequest
 
 from . import native
 from .exceptions import StorageError
-
-if TYPE_CHECKING:
-    from .base import Progress, Source
+from .types import Progress, Source
 
 CHUNK = native.CHUNK
 """The buffer of a reader in bytes, and what a source is asked to read into."""

@@ -11,17 +11,24 @@ import re
 from dataclasses import asdict
 from datetime import timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import conf, native
-from .base import Keep, SweepReport
 from .exceptions import ContentMismatch, ObjectNotFound, StorageError
+from .streams import ObjectReader
+from .types import Keep, SweepReport
 
-if TYPE_CHECKING:
-    from .adapter import NativeAdapter
+
+class Swept(Protocol):
+    """What a sweep needs of an adapter."""
+
+    def stores(self) -> dict[str, int]: ...
+
+    def get_temp_part_stream(self, temp_key: str, /) -> ObjectReader: ...
+
 
 PLACE = ".gostorage/sweep"
 """The temp key at which a sweep that ran out of time says where it stopped; it is that of no part."""
@@ -80,7 +87,7 @@ class Sweep:
     """One call of ``sweep``: goes through the temp area, session by session, then through the final area."""
 
     def __init__(
-        self, adapter: NativeAdapter, older_than: timedelta, keep: Keep | None, dry_run: bool, max_seconds: float | None
+        self, adapter: Swept, older_than: timedelta, keep: Keep | None, dry_run: bool, max_seconds: float | None
     ) -> None:
         self._adapter = adapter
         self._keep = keep

@@ -30,7 +30,7 @@ def codes(code):
     return [code, *(inner for const in code.co_consts if isinstance(const, CodeType) for inner in codes(const))]
 
 
-FILES = {str(Path(native.__file__).with_name(name)) for name in ("native.py", "streams.py", "adapter.py")}
+FILES = {str(Path(native.__file__).with_name(name)) for name in ("_loader.py", "native.py", "streams.py", "adapter.py")}
 FILES |= {"<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
 CODES = {
     code: code.co_code
