@@ -119,12 +119,16 @@ test-go: tools ## Go tests, with the race detector where there is a C compiler
 .PHONY: test-python
 test-python: $(addprefix test-python-,$(MAIN) $(filter-out $(MAIN),$(VERSIONS))) ## the pytest suites against the installed wheel
 
+# The options of pytest that choose what is run on a version: chosen VERSION,MARK.
+chosen = -m "($2)$(if $(filter $1,$(MAIN)),, and (python or not slow))" \
+  $(if $(filter $1,$(MAIN)),,$(BY_PYTHON) -k "not minio and not moto and not local-fast")
+
 # From tests/, so that nothing but the installed wheel can be imported as `storage`.
 test-python-%: strace $(VENV)%/wheel $(VENV)%/tools tools
 	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,what differs by Python (all runs on $(MAIN)))"
 	cd tests; ../$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'
-	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(PARALLEL) \
-	  $(if $(filter $*,$(MAIN)),,$(BY_PYTHON) -m "python or not slow" -k "not minio and not moto and not local-fast")
+	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(PARALLEL) $(call chosen,$*,not alone)
+	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(call chosen,$*,alone)
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py makemigrations --check --dry-run
 

@@ -33,6 +33,7 @@ SERVERS = {"versitygw", "minio", "moto", "toxiproxy", "faults", "store", "own_st
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.addinivalue_line("markers", "alone: has little time, and is run with no other test beside it")
     config.addinivalue_line("markers", "python: is run on each Python though it is slow, for it differs by that")
     if not settings.configured and "DJANGO_SETTINGS_MODULE" not in os.environ:
         settings.configure(

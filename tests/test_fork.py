@@ -119,6 +119,7 @@ def wait_for(condition, log, seconds=20):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_gunicorn_preload(place, tmp_path):
     options = ["--preload", "-w", "4", "-b", "127.0.0.1:0", "-t", "15", "--log-level", "info"]
     with server(place, tmp_path, "gunicorn", *options, "wsgi:application") as (process, log):
@@ -168,6 +169,7 @@ def worker(place, tmp_path, *options):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_celery_prefork(place, tmp_path):
     with worker(place, tmp_path, "--max-tasks-per-child", "4") as (send, _):
         answers = send(
@@ -193,6 +195,7 @@ def limited(place, tmp_path, tasks):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_celerys_soft_time_limit(tmp_path):
     """The first two processes are forked from the main thread, the next ones from another."""
     place = Place(dict(os.environ))
@@ -210,6 +213,7 @@ STALLS = {
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_celerys_soft_time_limit_on_s3(faults, tmp_path):
     """There too, and the server hears of the end of the uploads."""
     place = place_on(faults.endpoint)

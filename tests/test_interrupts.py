@@ -77,6 +77,7 @@ def undone(tmp_path, result):
     assert not litter(tmp_path)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_control_c(name, script, tmp_path):
     sent, result = interrupt(script, tmp_path, name, signal.SIGINT, "int")
@@ -85,6 +86,7 @@ def test_control_c(name, script, tmp_path):
     undone(tmp_path, result)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_handler_that_raises(name, script, tmp_path):
     sent, result = interrupt(script, tmp_path, name, signal.SIGALRM, "raise")
@@ -93,6 +95,7 @@ def test_a_handler_that_raises(name, script, tmp_path):
     undone(tmp_path, result)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["put_for_a_second", "put_then_sync, slow disk"])
 def test_a_handler_that_returns(name, script, tmp_path):
     """It runs at once, and the transfer goes on to its end."""
@@ -102,6 +105,7 @@ def test_a_handler_that_returns(name, script, tmp_path):
     assert (tmp_path / "final/a").exists()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("when", ["faulthandler", "faulthandler-late"])
 def test_faulthandler(when, script, tmp_path):
     sent, result = interrupt(script, tmp_path, "put_endless", signal.SIGINT, "int", when)

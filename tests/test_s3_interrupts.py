@@ -13,7 +13,7 @@ from conftest import HERE, s3_options
 from faults.adapters import OPTIONS
 from test_interrupts import LIMIT, Running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 MiB = 1024 * 1024
 # What runs, and what the server does meanwhile.
