@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from pybuild import checks, steps, toolchain  # noqa: E402
 from pybuild.toolchain import BuildError  # noqa: E402
+from storage import native  # noqa: E402
 
 FACADE = {"Open", "Close", "Start", "Write", "Pull", "Finish", "Wait", "Progress", "Cancel"}
 FACADE |= {"CancelAll", "Read", "CheckKey", "Impatient", "Stats", "Lend", "Returned"}
@@ -139,8 +140,39 @@ def test_the_wheel_holds_python_stubs_and_one_extension():
     assert rest == {"storage/py.typed", "storage/_gostorage.pyi", f"storage/_gostorage{suffix}"}
     tree = ROOT / "python"
     assert {str(file) for file in sources} == {str(path.relative_to(tree)) for path in tree.rglob("*.py")}
+    for file in package:
+        if file.suffix in (".py", ".pyi", ".typed"):
+            assert file.read_text(encoding="utf-8") == (tree / file).read_text(encoding="utf-8"), file
     others = {file.parts[0] for file in installed if file.suffix != ".pyc"} - {"storage"}
     assert all(name.endswith(".dist-info") for name in others)
+
+
+PYTHON_TYPES = {"int64": "int", "uintptr": "int", "string": "str", "bool": "bool"}
+
+
+def test_the_stub_has_what_go_exports():
+    source = (ROOT / "gostorage" / "gostorage.go").read_text(encoding="utf-8")
+    exported = []
+    for name, parameters, result in re.findall(
+        r"^func ([A-Z]\w*)\(([^)]*)\) \(\w+ (\w+), err error\) {$", source, re.MULTILINE
+    ):
+        pairs, waiting = [], []
+        for parameter in filter(None, re.split(r",\s*", parameters.strip())):
+            waiting.append(parameter.split()[0])
+            if " " in parameter:  # the type of all before it that have none
+                pairs += [f"{each}: {PYTHON_TYPES[parameter.split()[1]]}" for each in waiting]
+                waiting = []
+        exported.append(f"def gostorage_{name}({', '.join(pairs)}) -> {PYTHON_TYPES[result]}: ...")
+    stub = (ROOT / "python" / "storage" / "_gostorage.pyi").read_text(encoding="utf-8").splitlines()
+    assert sorted(stub) == sorted(exported)
+    assert len(exported) == len(re.findall(r"^func [A-Z]", source, re.MULTILINE))
+
+
+def test_the_extension_has_what_the_stub_says():
+    stub = re.findall(r"^def (\w+)", (ROOT / "python" / "storage" / "_gostorage.pyi").read_text(), re.MULTILINE)
+    native.stats()
+    found = [name for name in vars(sys.modules["storage._gostorage"]) if name.startswith("gostorage_")]
+    assert sorted(found) == sorted(stub)
 
 
 def test_only_django_is_needed_at_run_time():
