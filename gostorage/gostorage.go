@@ -20,7 +20,7 @@ import (
 var table = calls.NewTable()
 
 // spare are the processors that Go has beyond those of the machine. A thread of Python counts as one while it is inside, and
-// until Go's monitor takes that back, which may be a millisecond later (native._SLACK). Where all are taken calls wait for
+// until Go's monitor takes that back, which may be a millisecond later (_loader._SLACK). Where all are taken calls wait for
 // each other: with one to spare, 16 threads had two thirds of the small calls a second that they have with six.
 const spare = 6
 
@@ -29,7 +29,7 @@ func init() {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spare)
 	}
 	// The first timer opens what the runtime waits by. Where there are no descriptors for it, it ends the process: so it is
-	// opened here, for which native._check_descriptors has seen some.
+	// opened here, for which _loader._check_descriptors has seen some.
 	time.AfterFunc(time.Hour, func() {}).Stop()
 }
 
