@@ -121,7 +121,7 @@ def test_faulthandler(when, script, tmp_path):
 def test_a_signal_anywhere(operation, run, tmp_path):
     """At each place where the interpreter may run a handler, its exception arrives and nothing is left behind."""
     places = run("anywhere", tmp_path, operation, timeout=100)
-    assert min(places) >= (5 if operation == "undo" else 30)
+    assert min(places) >= (5 if operation == "undo" else 20)
 
 
 START = """

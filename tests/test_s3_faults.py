@@ -899,6 +899,7 @@ def openssl(tmp_path_factory):
     return context, bundle
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("tls", [False, True])
 def test_what_a_server_says_first_is_no_answer(versitygw, openssl, tls, overwrite, monkeypatch):
