@@ -372,7 +372,7 @@ class TestFaultProxy:
         with faults.rule("stall_up", at=AT, seconds=0.5):
             faulty.put()
         (entry,) = faults.log()
-        assert entry.status == 200 and 0.5 <= entry.seconds < 5
+        assert entry.status == 200 and 0.5 <= entry.seconds < 30
         assert direct.get() == DATA
 
     def test_lost_response(self, faults, faulty, direct):
@@ -437,7 +437,7 @@ class TestFaultProxy:
         with faults.rule("delay", seconds=0.3):
             faulty.put()
         (entry,) = faults.log()
-        assert entry.fault == "delay" and 0.3 <= entry.seconds < 2
+        assert entry.fault == "delay" and 0.3 <= entry.seconds < 30
 
     def test_no_copy(self, faults, faulty):
         faulty.put()
