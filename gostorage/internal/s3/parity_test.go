@@ -99,23 +99,24 @@ func signedHeaders(of asked, differ map[string]string) []string {
 // What leaves has the form that the stock SDK gives it: an update that moves a header to a step which is not captured
 // shows here. Whatever of an input is used anywhere in this package is in one of these.
 func TestRequestsAreThoseOfTheSDK(t *testing.T) {
-	var seen asked
+	seen := make(chan asked, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		seen = asked{
+		one := asked{
 			line: r.Method + " " + r.RequestURI, headers: map[string]string{"Content-Length": fmt.Sprint(r.ContentLength)},
 			body: string(body),
 		}
 		for name, values := range r.Header {
-			seen.headers[name] = strings.Join(values, ", ")
+			one.headers[name] = strings.Join(values, ", ")
 		}
+		seen <- one
 		w.WriteHeader(http.StatusForbidden)
 		if r.Method != http.MethodHead {
 			_, _ = io.WriteString(w, "<Error><Code>AccessDenied</Code></Error>")
 		}
 	}))
 	defer server.Close()
-	last := func() asked { return seen }
+	last := func() asked { return <-seen }
 	store := open(t, server.URL, func(c *Config) { c.MaxAttempts, c.Region = 1, "eu-west-1" })
 	defer func() { _ = store.Close() }()
 	client := sdk.New(sdk.Options{
