@@ -863,10 +863,11 @@ class Taciturn(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self):
         type(self).requests += 1
+        refuses = self.refuses  # as it is now: the test changes it as soon as it has the answer
         time.sleep(0.3)
-        if not self.refuses:
+        if not refuses:
             self.rfile.read(int(self.headers["Content-Length"]))
-        status, key = 403 if self.refuses else 200, self.path.partition("?")[0]
+        status, key = 403 if refuses else 200, self.path.partition("?")[0]
         if "If-None-Match" in self.headers and key in self.there:
             status = 412
         elif status == 200:
@@ -878,7 +879,7 @@ class Taciturn(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
-        if self.refuses:
+        if refuses:
             self.close_connection = True
             ended = select.poll()  # nothing more is read, and the connection stays as long as the other side lets it
             ended.register(self.connection, select.POLLRDHUP)
