@@ -50,14 +50,14 @@ def pytest_collection_modifyitems(config, items):
         return
 
     def quick(item):
-        of_servers = (
-            SERVERS & set(item.fixturenames) or "test_s3_" in item.path.name or "test_servers" in item.path.name
-        )
+        if item.get_closest_marker("slow") or item.path.name.startswith(("test_s3_", "test_servers")):
+            return False
         named = item.name.partition("[")[2]
-        return not (of_servers or item.get_closest_marker("slow") or any(name in named for name in ("s3", *SERVERS)))
+        return not (SERVERS & set(item.fixturenames) or any(name in named for name in ("s3", *SERVERS)))
 
-    config.hook.pytest_deselected(items=[item for item in items if not quick(item)])
-    items[:] = [item for item in items if quick(item)]
+    verdicts = {item: quick(item) for item in items}
+    config.hook.pytest_deselected(items=[item for item, chosen in verdicts.items() if not chosen])
+    items[:] = [item for item, chosen in verdicts.items() if chosen]
 
 
 def pytest_addoption(parser):
