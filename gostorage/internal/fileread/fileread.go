@@ -75,9 +75,6 @@ func (r *Reader) ReadAt(fd int, into []byte, offset int64) (n int, err error) {
 
 // some reads some bytes, none at the end. After those of the background it is time to see to other things.
 func (r *Reader) some(fd int, into []byte, offset int64) (int, error) {
-	if r.behind != nil && r.behind.offset != offset && closed(r.behind.done) { // a seek came between
-		r.drop()
-	}
 	if r.behind == nil {
 		n, err := r.now(fd, into, offset)
 		if err != unix.EAGAIN {
@@ -94,7 +91,8 @@ func (r *Reader) some(fd int, into []byte, offset int64) (int, error) {
 	case <-timer.C:
 		return 0, object.ErrNotYet
 	}
-	if r.behind.offset != offset {
+	if r.behind.offset != offset { // a seek came between
+		r.drop()
 		return 0, object.ErrNotYet
 	}
 	n, err := copy(into, r.behind.block.Bytes[:r.behind.n]), r.behind.err
@@ -103,15 +101,6 @@ func (r *Reader) some(fd int, into []byte, offset int64) (int, error) {
 	}
 	r.drop()
 	return n, err
-}
-
-func closed(channel <-chan struct{}) bool {
-	select {
-	case <-channel:
-		return true
-	default:
-		return false
-	}
 }
 
 // now reads what needs no waiting, or answers EAGAIN.

@@ -253,7 +253,6 @@ func readGet(in *sdk.GetObjectInput, response *http.Response) (*sdk.GetObjectOut
 	out := &sdk.GetObjectOutput{
 		Body: response.Body, ContentRange: header(response, "Content-Range"), ETag: etag, Metadata: metadataOf(response),
 		LastModified: modified(response), ContentEncoding: header(response, "Content-Encoding"),
-		ContentType:       header(response, "Content-Type"),
 		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
 		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
 	}
