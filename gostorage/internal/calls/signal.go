@@ -26,9 +26,7 @@ func (s *signal) descriptor() (int, error) {
 	if s.fd < 0 {
 		fd, err := eventfd.Open()
 		if err != nil {
-			failed := object.Errorf(object.IO, "no descriptor for a call: %v", err)
-			failed.Retryable = true
-			return -1, failed
+			return -1, object.Retryablef(object.IO, "no descriptor for a call: %v", err)
 		}
 		s.fd = fd
 		if s.raised {

@@ -228,9 +228,7 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 		}
 		block, err := p.pool.Get()
 		if err != nil {
-			err := object.Errorf(object.IO, "no memory for a buffer: %v", err)
-			err.Retryable = true
-			return nil, err
+			return nil, object.Retryablef(object.IO, "no memory for a buffer: %v", err)
 		}
 		return block, nil
 	})

@@ -305,13 +305,9 @@ func classify(err error) error {
 	case unix.EXDEV:
 		return object.Errorf(object.Conflict, "a folder of the store lies on another file system: %s", text)
 	case unix.ENOTCONN, unix.ESTALE:
-		gone := object.Errorf(object.Unavailable, "the file system does not answer: is it still mounted? %s", text)
-		gone.Retryable = true
-		return gone
+		return object.Retryablef(object.Unavailable, "the file system does not answer: is it still mounted? %s", text)
 	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN, unix.EBUSY:
-		busy := object.Errorf(object.Unavailable, "the system has no room for it now: %s", text)
-		busy.Retryable = true
-		return busy
+		return object.Retryablef(object.Unavailable, "the system has no room for it now: %s", text)
 	default:
 		return object.Errorf(object.IO, "%s", text)
 	}

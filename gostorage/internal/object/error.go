@@ -56,6 +56,13 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
+// Retryablef is Errorf of what may succeed when it is tried again.
+func Retryablef(code Code, format string, args ...any) *Error {
+	failed := Errorf(code, format, args...)
+	failed.Retryable = true
+	return failed
+}
+
 // Rescue, deferred in a goroutine, turns its panic into an error: nobody else can, and Python would end with it.
 func Rescue(err *error) {
 	if r := recover(); r != nil {

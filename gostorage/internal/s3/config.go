@@ -146,9 +146,7 @@ func starved(err error) error {
 	if !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
 		return nil
 	}
-	none := object.Errorf(object.Unavailable, "no file descriptor is left (ulimit -n)")
-	none.Retryable = true
-	return none
+	return object.Retryablef(object.Unavailable, "no file descriptor is left (ulimit -n)")
 }
 
 func isEndpoint(text string) bool {

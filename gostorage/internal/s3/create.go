@@ -96,9 +96,8 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 	case err == nil:
 		_, _, err := s.look(ctx, probe)
 		if object.CodeOf(err) == object.NotFound { // nothing was there to be replaced: it shows nothing
-			err = object.Errorf(object.Unavailable,
+			err = object.Retryablef(object.Unavailable,
 				"whether this store knows If-None-Match did not show: the object that it was tried on is gone; try again")
-			err.(*object.Error).Retryable = true
 		}
 		return false, err
 	case refusedWith(err, http.StatusNotImplemented, http.StatusBadRequest):

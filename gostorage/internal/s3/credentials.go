@@ -146,10 +146,8 @@ func (e *credentialsError) told() error {
 	}
 	switch {
 	case status >= http.StatusInternalServerError || status == http.StatusTooManyRequests || named && e.silent(status):
-		failed := object.Errorf(object.Unavailable,
+		return object.Retryablef(object.Unavailable,
 			"the issuer of the temporary credentials (%s) does not answer, or by an error: try again later", issuer)
-		failed.Retryable = true
-		return failed
 	case named && status != 0:
 		return object.Errorf(object.Permission,
 			"the issuer of the temporary credentials (%s) refuses them: it answers %d", issuer, status)
