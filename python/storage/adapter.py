@@ -11,13 +11,14 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import native
+from . import _loader, native
 from .arguments import (
     MAX_PART_NUMBER,
     MAX_SECONDS,
     check_age,
     check_callable,
     check_content_type,
+    check_expected,
     check_file_id,
     check_final,
     check_flag,
@@ -30,8 +31,6 @@ from .arguments import (
     check_range,
     check_seconds,
     check_session_id,
-    check_sha256,
-    check_size,
 )
 from .base import StorageAdapter
 from .exceptions import ContentMismatch, InvalidKey, StorageError
@@ -62,14 +61,14 @@ class NativeAdapter(StorageAdapter):
         raise NotImplementedError
 
     def _open(self) -> tuple[int, int]:
-        if self._opened != native.generation() or self._closed:
+        if self._opened != _loader.generation or self._closed:
             with native.lock():
                 if self._closed:
                     raise StorageError("the adapter was closed", code="closed")
-                if self._opened != native.generation():  # a forked child opens its own
+                if self._opened != _loader.generation:  # a forked child opens its own
                     for store, configuration in zip(self._stores, self._configurations(), strict=True):
                         native.open_store(store, configuration)
-                    self._opened = native.generation()
+                    self._opened = _loader.generation
         return self._stores
 
     def stores(self) -> dict[str, int]:
@@ -145,14 +144,13 @@ class NativeAdapter(StorageAdapter):
         progress: Progress | None,
         **options: Any,
     ) -> dict[str, Any]:
-        size, sha256 = check_size(size), check_sha256(sha256)
+        options |= check_expected(size, sha256)
         check_callable("progress", progress, "two numbers of bytes")
-        options |= _expected(size, sha256)
         if type(stream) is bytes and len(stream) <= native.SHORT and progress is None:
             return native.call(getattr(self, area), "put", key=key, whole=stream, **options)
         check_source(stream)
         length = known_length(stream)
-        meter = Meter(progress, size)
+        meter = Meter(progress, options.get("size"))
         with native.Call(getattr(self, area), "put", key=key, **options) as call:
             done = pump(stream, call, meter)
             if length is not None and done < length:
@@ -174,18 +172,18 @@ class NativeAdapter(StorageAdapter):
         progress: Progress | None = None,
     ) -> FinalObject:
         key, parts = check_file_id(file_id, "assemble"), check_parts(temp_keys, "assemble")
-        size = check_size(size)
+        expected = check_expected(size, sha256)
         check_callable("progress", progress, "two numbers of bytes")
         arguments: dict[str, Any] = {
-            "parts": [{"key": part, **_expected(stated, digest)} for part, stated, digest in parts],
-            **_expected(size, check_sha256(sha256)),
+            "parts": [{"key": part, **stated} for part, stated in parts],
+            **expected,
             "overwrite": check_flag("overwrite", overwrite),
             "content_type": check_content_type(content_type),
             "metadata": check_metadata(metadata),
             "temp_store": self._temp,
         }
-        sizes = [stated for _, stated, _ in parts if stated is not None]
-        meter = Meter(progress, size if size is not None else sum(sizes) if len(sizes) == len(parts) else None)
+        sizes = [stated["size"] for _, stated in parts if "size" in stated]
+        meter = Meter(progress, expected.get("size", sum(sizes) if len(sizes) == len(parts) else None))
         with native.Call(self._final, "assemble", key=key, **arguments) as call:
             while (figures := call.poll()) is None:
                 if progress is not None:
@@ -212,8 +210,7 @@ class NativeAdapter(StorageAdapter):
         return covered
 
     def get_temp_part_stream(self, temp_key: str | TempPart) -> ObjectReader:
-        key, size, sha256 = check_part(temp_key, "get")
-        return self._reader(self._temp, {"key": key, **_expected(size, sha256)})
+        return self._reader(self._temp, *check_part(temp_key, "get"))
 
     def delete_temp_part(self, temp_key: str | TempPart) -> None:
         native.call(self._temp, "delete", key=check_part(temp_key, "delete")[0], temp=True)
@@ -239,17 +236,13 @@ class NativeAdapter(StorageAdapter):
         sha256: str | None = None,
     ) -> ObjectReader:
         start, length = check_range(start, length)
-        size, sha256 = check_size(size), check_sha256(sha256)
-        name, stated_size, stated_sha256 = self._final_key(bucket, key, "get")
-        wanted: dict[str, Any] = {
-            "key": name,
-            **_expected(stated_size if size is None else size, sha256 or stated_sha256),
-        }
+        name, wanted = self._final_key(bucket, key, "get")
+        wanted |= check_expected(size, sha256)
         if start:
             wanted["start"] = start
         if length is not None:
             wanted["length"] = length
-        return self._reader(self._final, wanted, start=start, length=length)
+        return self._reader(self._final, name, wanted, start=start, length=length)
 
     def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
         return self._final_object(native.call(self._final, "stat", key=self._final_key(bucket, key, "stat")[0]))
@@ -274,8 +267,10 @@ class NativeAdapter(StorageAdapter):
         for store in self._open():
             native.call_within(end - time.monotonic(), store, "check")
 
-    def _reader(self, store: int, wanted: dict[str, Any], *, start: int = 0, length: int | None = None) -> ObjectReader:
-        with native.Call(store, "get", holds=not start and length is None, **wanted) as call:
+    def _reader(
+        self, store: int, key: str, wanted: dict[str, Any], *, start: int = 0, length: int | None = None
+    ) -> ObjectReader:
+        with native.Call(store, "get", key, holds=not start and length is None, **wanted) as call:
             return ObjectReader(self, call.number, call.wait(), start=start, length=length)
 
     def _final_object(self, stored: dict[str, Any]) -> FinalObject:
@@ -283,9 +278,9 @@ class NativeAdapter(StorageAdapter):
 
     def _final_key(
         self, bucket: str | FinalObject, key: str | FinalObject | None, op: str
-    ) -> tuple[str, int | None, str]:
-        """The key below our prefix, and the size and digest that a value object says."""
-        bucket, key, size, sha256 = check_final(bucket, key)
+    ) -> tuple[str, dict[str, Any]]:
+        """The key below our prefix, and what a value object says that is there, as of `check_expected`."""
+        bucket, key, expected = check_final(bucket, key)
         if bucket != self.bucket:
             raise StorageError(
                 f"this adapter has the bucket {self.bucket!r}, not {bucket[:100]!r}", code="bucket", op=op, key=key
@@ -294,7 +289,7 @@ class NativeAdapter(StorageAdapter):
             raise InvalidKey(
                 f"the keys of final objects begin with {self.prefix!r}: use FinalObject.key", op=op, key=key
             )
-        return check_key(key[len(self.prefix) :], op), size, sha256
+        return check_key(key[len(self.prefix) :], op), expected
 
 
 def flag(name: str, value: bool) -> bool:
@@ -302,14 +297,6 @@ def flag(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise ImproperlyConfigured(f"{name} is True or False, not {value!r}")
     return value
-
-
-def _expected(size: int | None, sha256: str) -> dict[str, Any]:
-    """What the Go side is to find: nothing is said of what nobody knows."""
-    expected: dict[str, Any] = {} if size is None else {"size": size}
-    if sha256:
-        expected["sha256"] = sha256
-    return expected
 
 
 def _part_number(key: str) -> int:

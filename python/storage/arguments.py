@@ -40,6 +40,8 @@ STAGING = ".gostorage-staging"
 # The characters of Unicode category Cc, and for keys the backslash.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
+# What nearly all keys are, and what is legal without a further look: between two requests each look counts.
+_PLAIN = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 _OUR_FOLDER = re.compile(rf"(?:^|/){re.escape(STAGING)}[. ]*(?:/|\Z)", re.ASCII | re.IGNORECASE)
 
 
@@ -53,6 +55,8 @@ def check_key(key: str, op: str = "") -> str:
     ``..`` or our own folder (``.gostorage-staging`` in any case, also before dots and blanks); no backslash, no
     control character (Unicode category Cc). Look-alikes are different names, kept exactly.
     """
+    if type(key) is str and len(key) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(key):
+        return key
     if not isinstance(key, str):
         raise TypeError(f"a key is a str, not {type(key).__name__}")
     key = str.__str__(key)
@@ -104,15 +108,15 @@ def check_session_id(session_id: object, op: str = "") -> str:
 # ---- values of this package
 
 
-def check_part(part: str | TempPart, op: str = "") -> tuple[str, int | None, str]:
-    """The key of a part, and the size and digest that it is to have as far as a value says so: else None and ""."""
+def check_part(part: str | TempPart, op: str = "") -> tuple[str, dict[str, Any]]:
+    """The key of a part, and what it is to be as far as a value says so, as of `check_expected`."""
     if not isinstance(part, TempPart):
-        return check_key(part, op), None, ""
+        return check_key(part, op), {}
     check_part_number(part.part_number)
-    return check_key(part.key, op), check_size(part.size), check_sha256(part.sha256 or None)
+    return check_key(part.key, op), check_expected(part.size, part.sha256 or None)
 
 
-def check_parts(parts: Iterable[str | TempPart], op: str = "") -> list[tuple[str, int | None, str]]:
+def check_parts(parts: Iterable[str | TempPart], op: str = "") -> list[tuple[str, dict[str, Any]]]:
     """The same of at least one part, in their order."""
     if isinstance(parts, str | TempPart):
         raise TypeError("temp_keys is a list of parts, not one")
@@ -124,10 +128,12 @@ def check_parts(parts: Iterable[str | TempPart], op: str = "") -> list[tuple[str
     return checked
 
 
-def check_final(bucket: str | FinalObject, key: str | FinalObject | None) -> tuple[str, str, int | None, str]:
-    """The bucket and the key that were given, and the size and digest as far as a value says so: else None and ""."""
+def check_final(bucket: str | FinalObject, key: str | FinalObject | None) -> tuple[str, str, dict[str, Any]]:
+    """The bucket and the key that were given, and what the object is to be, as of `check_expected`."""
+    if type(bucket) is str and type(key) is str:  # the usual way
+        return bucket, key, {}
     value = bucket if isinstance(bucket, FinalObject) else key if isinstance(key, FinalObject) else None
-    size, sha256 = (None, "") if value is None else (check_size(value.size), check_sha256(value.sha256 or None))
+    expected = {} if value is None else check_expected(value.size, value.sha256 or None)
     if isinstance(bucket, FinalObject):
         bucket, key = bucket
     elif isinstance(key, FinalObject):
@@ -138,13 +144,25 @@ def check_final(bucket: str | FinalObject, key: str | FinalObject | None) -> tup
         raise TypeError(f"a bucket is a str, not {type(bucket).__name__}")
     if not isinstance(key, str):
         raise TypeError(f"a key is a str, not {type(key).__name__}")
-    return str.__str__(bucket), str.__str__(key), size, sha256
+    return str.__str__(bucket), str.__str__(key), expected
+
+
+def check_expected(size: int | None, sha256: str | None) -> dict[str, Any]:
+    """What the Go side is to find, by the names ``size`` and ``sha256``: nothing is said of what nobody knows."""
+    expected: dict[str, Any] = {}
+    if size is not None:
+        expected["size"] = check_size(size)
+    if sha256 is not None:
+        expected["sha256"] = check_sha256(sha256)
+    return expected
 
 
 # ---- numbers
 
 
 def _whole(name: str, value: object) -> int:
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
     return operator.index(value)  # type: ignore[arg-type]
@@ -165,10 +183,8 @@ def _not_negative(name: str, value: int) -> int:
     return value
 
 
-def check_size(size: int | None) -> int | None:
-    """The bytes of an object, at most 5 TiB, or None."""
-    if size is None:
-        return None
+def check_size(size: int) -> int:
+    """The bytes of an object, at most 5 TiB."""
     size = _not_negative("size", size)
     if size > MAX_SIZE:
         raise ValueError(f"size is at most {MAX_SIZE:,} bytes (5 TiB)")
@@ -177,6 +193,8 @@ def check_size(size: int | None) -> int | None:
 
 def check_range(start: int, length: int | None) -> tuple[int, int | None]:
     """Where to read. What lies beyond the end of any object is cut, so that start and length can be added."""
+    if length is None and type(start) is int and start == 0:  # nearly always: between two requests each call counts
+        return 0, None
     start = min(_not_negative("start", start), MAX_SIZE)
     return start, None if length is None else min(_not_negative("length", length), MAX_SIZE)
 
@@ -225,10 +243,8 @@ def check_callable(name: str, function: Callable[..., Any] | None, of: str) -> N
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def check_sha256(sha256: str | None) -> str:
-    """64 hex digits, which become lower-case, or "" for None."""
-    if sha256 is None:
-        return ""
+def check_sha256(sha256: str) -> str:
+    """64 hex digits, which become lower-case."""
     if not isinstance(sha256, str):
         raise TypeError(f"sha256 is 64 hex digits in a str, not {type(sha256).__name__}")
     lowered = sha256.lower()

@@ -43,11 +43,6 @@ _lent: dict[int, bytes] = {}
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_lent))
 
 
-def generation() -> int:
-    """How many forks lie between the first process and this one. Ids of the extension are worth nothing in another."""
-    return _loader.generation
-
-
 def lock() -> threading.RLock:
     """Held while stores open; a forked child has a fresh one, since a thread that it lacks may hold the parent's."""
     return _loader.lock

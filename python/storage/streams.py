@@ -17,7 +17,7 @@ from typing import Any, cast
 from django.core.files import File, uploadedfile
 from django.http import HttpRequest
 
-from . import native
+from . import _loader, native
 from .exceptions import StorageError
 from .types import Progress, Source
 
@@ -268,7 +268,7 @@ class _Window(io.RawIOBase):
     def __init__(self, owner: object, number: int, opened: dict[str, Any], start: int, length: int | None) -> None:
         self._owner = owner  # an adapter that nobody has any more closes its readers
         self._number = number
-        self._generation = native.generation()
+        self._generation = _loader.generation
         native.own(number, self)
         whole: int = opened["size"]
         self._start = min(start, whole)
@@ -301,7 +301,7 @@ class _Window(io.RawIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed stream")
-        if self._generation != native.generation():
+        if self._generation != _loader.generation:
             raise native.forked("stream")
 
     def _check_free(self) -> None:
@@ -349,7 +349,7 @@ class _Window(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            if self._generation == native.generation():
+            if self._generation == _loader.generation:
                 native.release(self._number)
             super().close()  # last: what a signal interrupts is done again by the finalizer
 
@@ -360,7 +360,7 @@ def _here(name: str) -> Any:
 
     @functools.wraps(method)
     def checked(self: ObjectReader, *args: Any) -> Any:
-        if self._generation != native.generation():
+        if self._generation != _loader.generation:
             raise native.forked("stream")
         try:
             return method(self, *args)
@@ -389,7 +389,7 @@ class ObjectReader(io.BufferedReader):
     ) -> None:
         self._key: str = opened["key"]
         self.sha256: str | None = opened["sha256"] or None
-        self._generation = native.generation()
+        self._generation = _loader.generation
         self._window: _Window | None = None
         if "data" in opened:
             self._size: int = opened["size"]
@@ -415,7 +415,10 @@ class ObjectReader(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; all that is left when ``size`` is negative or None."""
         window = self._window
-        if window is not None and window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
+        if window is None:
+            if self._generation == _loader.generation:  # nothing but memory lies below: it is never reentered
+                return super().read(size)
+        elif window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
             data = window.take(self.tell(), size)
             if data is not None:
                 super().tell()  # BufferedReader counts what it reads: so it asks where the stream stands
@@ -437,15 +440,17 @@ class ObjectReader(io.BufferedReader):
     @property
     def raw(self) -> Any:  # type: ignore[override]
         """The stream below, which of a small object has all its bytes."""
-        if self._generation != native.generation():
+        if self._generation != _loader.generation:
             raise native.forked("stream")
         return super().raw
 
     def close(self) -> None:
-        if self._generation == native.generation():
-            if self._window is not None:
+        if self._generation == _loader.generation:
+            if self._window is None:
+                super().close()
+            else:
                 self._window._check_free()
-            self._close()
+                self._close()
         elif not self.closed:
             super().raw.close()  # not by BufferedReader: a thread that the child lacks may hold its lock
 
