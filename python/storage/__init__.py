@@ -1,6 +1,6 @@
-"""Storage adapters for large uploads: temp parts, final objects, streamed, hashed on the way, all or nothing.
+"""Storage adapters for large uploads: temp parts and final objects, streamed, hashed on the way, all or nothing.
 
-Importing this loads nothing native: the extension comes with the first operation.
+The import loads nothing native: the first operation loads the extension.
 """
 
 from django.core.signals import setting_changed
