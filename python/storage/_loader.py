@@ -1,8 +1,8 @@
 """Loads the extension, also in forked children.
 
-Nothing is loaded before the first operation. A Go runtime does not survive a fork, so a child whose parent had
-loaded it loads a copy of its own, from memory and under a path that is new to the dynamic linker: the linker knows
-open libraries by their path, and would give back the parent's dead one.
+Nothing is loaded before the first operation. A Go runtime does not survive a fork. So if the parent had loaded it, the
+child loads its own copy, from memory and under a path that is new to the dynamic linker. The linker knows open
+libraries by their path: under the old path it would return the parent's dead one.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _NAME = "storage._gostorage"
 _PREFIX = "gostorage_"
 _FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SUFFIXES[0])
 
-# Go's threads have the signal mask of the thread that loads them. Were they to take what Python's threads block, a
-# worker of billiard could be ended while it holds a lock of its pool. Go stops its own threads by SIGURG.
+# Go's threads inherit the signal mask of the thread that loads them. If they took signals that Python's threads block,
+# a worker of billiard could be ended while it holds a lock of its pool. Go stops its own threads with SIGURG.
 _LEFT_TO_PYTHON = signal.valid_signals() - {signal.SIGURG}
 
-# They have its timer slack too: how much later than asked for a sleep may end. Go's monitor would else sleep for 70
+# They inherit its timer slack too: how late a sleep may end. Otherwise Go's monitor would sleep for only 70
 # microseconds at a time whenever anything moves, and take a tenth of the processor time of an upload over a slow line.
 _SLACK = 1_000_000  # nanoseconds
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
 
 lock = threading.RLock()
-"""Held while the extension is loaded and while stores open; a forked child has a fresh one."""
+"""Held while the extension is loaded and while stores open. A forked child has a fresh lock."""
 
 functions: dict[str, Callable[..., Any]] = {}
-"""Those of the extension by their names, once this process has loaded it."""
+"""The functions of the extension by name, once this process has loaded it."""
 
 generation = 0
-"""How many forks lie between the first process and this one."""
+"""The number of forks between the first process and this one."""
 
 after_load: list[Callable[[], None]] = []
-"""What is called each time that a process has loaded the extension."""
+"""Functions to call each time that a process has loaded the extension."""
 
-_first: int | None = None  # the generation that began to load the file itself
+_first: int | None = None  # the generation that loads the file itself, not a copy
 
 
 def _after_fork_in_child() -> None:
@@ -64,7 +64,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def load() -> dict[str, Callable[..., Any]]:
-    """The functions of the extension; loads it if need be. Raises ``StorageError``."""
+    """The functions of the extension; loads it if needed. Raises ``StorageError``."""
     global functions, _first
     with lock:
         if not functions:
@@ -74,10 +74,10 @@ def load() -> dict[str, Callable[..., Any]]:
                 _check_limits()
                 _check_descriptors()
                 if _first is None:
-                    _first = generation  # before the loading: another thread may fork in the middle of it
+                    _first = generation  # before loading: another thread may fork meanwhile
                 module = _load_from(str(_FILE)) if _first == generation else _load_copy()
                 found = {name.removeprefix(_PREFIX): each for name, each in vars(module).items()}
-                if not isinstance(select.poll, BuiltinFunctionType):  # gevent's: another greenlet has work meanwhile
+                if not isinstance(select.poll, BuiltinFunctionType):  # gevent's: other greenlets have work
                     found["Impatient"]()
                 functions = found
                 for tell in after_load:
@@ -93,8 +93,8 @@ def load() -> dict[str, Callable[..., Any]]:
         return functions
 
 
-# What the extension's runtime asks for, as measured with uploads and downloads. Where it gets less it ends the process.
-_ADDRESS_SPACE = 2 << 30  # bytes, beside what the process has
+# What the extension's runtime needs, as measured with uploads and downloads. With less it ends the process.
+_ADDRESS_SPACE = 2 << 30  # bytes, in addition to those in use
 _THREADS = 16
 _DESCRIPTORS = 4  # two for a copy while it is loaded, and two that stay
 
@@ -119,14 +119,14 @@ def _check_limit(name: str, limit: int, used: int, needed: int, shift: int, unit
 
 
 def _check_descriptors() -> None:
-    """Raises ``OSError`` where there are too few."""
+    """Raises ``OSError`` if too few descriptors are free."""
     with contextlib.ExitStack() as held:
         for _ in range(_DESCRIPTORS):
             held.enter_context(_FILE.open("rb", buffering=0))
 
 
 def _no_descriptor(error: ImportError | OSError) -> bool:
-    """Whether it was for lack of a file descriptor. The dynamic linker says that in words alone."""
+    """Whether no file descriptor was left. The dynamic linker says that only in its text."""
     lacks = errno.EMFILE, errno.ENFILE
     if isinstance(error, OSError):
         return error.errno in lacks
@@ -150,7 +150,7 @@ def _load_from(path: str) -> ModuleType:
     slack = prctl(_PR_GET_TIMERSLACK)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        if slack > 0:  # it is allowed, and this is no thread of real-time priority
+        if slack > 0:  # it is allowed, and this thread has no real-time priority
             prctl(_PR_SET_TIMERSLACK, _SLACK)
         signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PYTHON)
         module = importlib.util.module_from_spec(spec)
@@ -189,7 +189,7 @@ def _load_copy() -> ModuleType:
 
 
 def _memory_file() -> int:
-    noexec_seal = 0x8  # MFD_NOEXEC_SEAL, which kernels before 6.3 do not know
+    noexec_seal = 0x8  # MFD_NOEXEC_SEAL; kernels before 6.3 do not know it
     try:
         return os.memfd_create("gostorage", os.MFD_CLOEXEC | noexec_seal)
     except OSError as error:
