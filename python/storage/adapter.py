@@ -1,4 +1,4 @@
-"""The contract over two stores of the Go side, one for temp parts and one for final objects."""
+"""Implements the contract with two stores of the Go side, one for temp parts and one for final objects."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ logger = logging.getLogger("storage")
 
 
 class NativeAdapter(StorageAdapter):
-    """What every adapter does alike; a kind of store adds its configuration."""
+    """What all adapters have in common; each kind of store adds its configuration."""
 
     bucket = ""
     carry_digest: bool
-    """Whether parts carry the digest of the whole on, from one to the next."""
+    """Whether each part carries the digest of the whole so far, for the next part to continue."""
     prefix = ""
-    """What stands before a file id in the key of a final object."""
+    """The prefix of a file id in the key of a final object."""
 
     def __init__(self, *, carry_digest: bool = True) -> None:
         self.carry_digest = flag("carry_digest (STORAGE_CARRY_DIGEST)", carry_digest)
         self._stores = native.number(), native.number()
-        self._opened: int | None = None  # the generation that they were opened in
+        self._opened: int | None = None  # the generation in which they were opened
         self._closed = False
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The configurations of the temp and of the final store."""
+        """The configurations of the temp store and of the final store."""
         raise NotImplementedError
 
     def _open(self) -> tuple[int, int]:
@@ -65,14 +65,14 @@ class NativeAdapter(StorageAdapter):
             with native.lock():
                 if self._closed:
                     raise StorageError("the adapter was closed", code="closed")
-                if self._opened != _loader.generation:  # a forked child opens its own
+                if self._opened != _loader.generation:  # a forked child opens its own stores
                     for store, configuration in zip(self._stores, self._configurations(), strict=True):
                         native.open_store(store, configuration)
                     self._opened = _loader.generation
         return self._stores
 
     def stores(self) -> dict[str, int]:
-        """The stores of the Go side by their area, "temp" and "final", for ``storage.native``."""
+        """The stores of the Go side by area, "temp" and "final", for ``storage.native``."""
         temp, final = self._open()
         return {"temp": temp, "final": final}
 
@@ -279,7 +279,7 @@ class NativeAdapter(StorageAdapter):
     def _final_key(
         self, bucket: str | FinalObject, key: str | FinalObject | None, op: str
     ) -> tuple[str, dict[str, Any]]:
-        """The key below our prefix, and what a value object says that is there, as of `check_expected`."""
+        """The key without our prefix, and the size and digest that a `FinalObject` states; see `check_expected`."""
         bucket, key, expected = check_final(bucket, key)
         if bucket != self.bucket:
             raise StorageError(
@@ -300,7 +300,7 @@ def flag(name: str, value: bool) -> bool:
 
 
 def _part_number(key: str) -> int:
-    """The number in a temp key, or 0 for a file that is no part."""
+    """The part number in a temp key, or 0 if the file is no part."""
     name = key.rpartition("/")[2]
     number = int(name) if len(name) == 5 and name.isascii() and name.isdigit() else 0
     return number if number <= MAX_PART_NUMBER else 0
