@@ -1,6 +1,6 @@
-"""What callers may pass: each argument is judged here, before anything is sent, with one verdict for all adapters.
+"""What callers may pass. Each argument is checked here before anything is sent, by the same rules for all adapters.
 
-A check gives the argument in its plain form, or raises ``TypeError``, ``ValueError``, or for keys ``InvalidKey``.
+A check returns the argument in its plain form, or raises ``TypeError``, ``ValueError``, or for keys ``InvalidKey``.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ from .exceptions import InvalidKey
 from .types import FinalObject, TempPart
 
 MAX_PART_NUMBER = 10_000
-"""As in S3's multipart uploads."""
+"""The limit of S3's multipart uploads."""
 
 MAX_SIZE = 5 * 1024**4
-"""Bytes of an object: 5 TiB, the limit of a multipart upload in the Amazon S3 User Guide."""
+"""The largest object in bytes: 5 TiB, the limit of a multipart upload in the Amazon S3 User Guide."""
 
 MAX_KEY_CHARACTERS = 500
 MAX_KEY_BYTES = 900
 MAX_SEGMENT_BYTES = 255
 
 MAX_METADATA_BYTES = 2048 - 128
-"""S3's limit for the user-defined metadata of an object, less what we keep there ourselves."""
+"""S3's limit for the user-defined metadata of an object, minus what this package keeps there."""
 
 MAX_CONTENT_TYPE_CHARACTERS = 255
 
 MAX_SECONDS = 1e9
-"""For a time without end: what the Go side can still count."""
+"""The longest time that the Go side can count; it stands for no limit."""
 
 STAGING = ".gostorage-staging"
-"""The folder of unfinished writes at the root of an area on a disk; no segment of a key is its name."""
+"""The folder of unfinished writes at the root of an area on a disk. No segment of a key may have this name."""
 
-# The characters of Unicode category Cc, and for keys the backslash.
+# The characters of Unicode category Cc; in keys also the backslash.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
-# What nearly all keys are, and what is legal without a further look: between two requests each look counts.
+# Nearly all keys have this form, and then need no further check: for small requests each check counts.
 _PLAIN = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 _OUR_FOLDER = re.compile(rf"(?:^|/){re.escape(STAGING)}[. ]*(?:/|\Z)", re.ASCII | re.IGNORECASE)
 
 
-# ---- keys and ids; `op` is what an error says was tried
+# ---- keys and ids; `op` is the operation that an error names
 
 
 def check_key(key: str, op: str = "") -> str:
-    """The only definition of a legal key; ``object.CheckKey`` gives the same verdict in Go. Raises ``InvalidKey``.
+    """The only definition of a legal key; ``object.CheckKey`` decides the same in Go. Raises ``InvalidKey``.
 
-    Relative, valid UTF-8, at most 500 characters and 900 bytes, of segments of 1 to 255 bytes that are not ``.``,
-    ``..`` or our own folder (``.gostorage-staging`` in any case, also before dots and blanks); no backslash, no
-    control character (Unicode category Cc). Look-alikes are different names, kept exactly.
+    A key is relative, valid UTF-8, and has at most 500 characters and 900 bytes. Its segments have 1 to 255 bytes. No
+    segment is ``.``, ``..`` or our own folder (``.gostorage-staging`` in upper or lower case, also with dots and blanks
+    after it). There is no backslash and no control character (Unicode category Cc). Look-alike characters make
+    different keys, and are kept exactly.
     """
     if type(key) is str and len(key) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(key):
         return key
@@ -87,7 +88,7 @@ def _invalid(key: str, op: str, why: str) -> InvalidKey:
 
 
 def check_file_id(file_id: object, op: str = "") -> str:
-    """The key that a str, an int or a UUID is."""
+    """The key for a str, an int or a UUID."""
     if isinstance(file_id, str):
         return check_key(file_id, op)
     if isinstance(file_id, int) and not isinstance(file_id, bool):
@@ -98,7 +99,7 @@ def check_file_id(file_id: object, op: str = "") -> str:
 
 
 def check_session_id(session_id: object, op: str = "") -> str:
-    """The same, of one segment."""
+    """The same, with only one segment."""
     session = check_file_id(session_id, op)
     if "/" in session:
         raise _invalid(session, op, "a session id has no slash")
@@ -109,7 +110,7 @@ def check_session_id(session_id: object, op: str = "") -> str:
 
 
 def check_part(part: str | TempPart, op: str = "") -> tuple[str, dict[str, Any]]:
-    """The key of a part, and what it is to be as far as a value says so, as of `check_expected`."""
+    """The key of a part, and the size and digest that a `TempPart` states; see `check_expected`."""
     if not isinstance(part, TempPart):
         return check_key(part, op), {}
     check_part_number(part.part_number)
@@ -117,7 +118,7 @@ def check_part(part: str | TempPart, op: str = "") -> tuple[str, dict[str, Any]]
 
 
 def check_parts(parts: Iterable[str | TempPart], op: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """The same of at least one part, in their order."""
+    """The same for each of at least one part, in their order."""
     if isinstance(parts, str | TempPart):
         raise TypeError("temp_keys is a list of parts, not one")
     if not isinstance(parts, Iterable):
@@ -129,8 +130,8 @@ def check_parts(parts: Iterable[str | TempPart], op: str = "") -> list[tuple[str
 
 
 def check_final(bucket: str | FinalObject, key: str | FinalObject | None) -> tuple[str, str, dict[str, Any]]:
-    """The bucket and the key that were given, and what the object is to be, as of `check_expected`."""
-    if type(bucket) is str and type(key) is str:  # the usual way
+    """The given bucket and key, and the size and digest that a `FinalObject` states; see `check_expected`."""
+    if type(bucket) is str and type(key) is str:  # the usual case
         return bucket, key, {}
     value = bucket if isinstance(bucket, FinalObject) else key if isinstance(key, FinalObject) else None
     expected = {} if value is None else check_expected(value.size, value.sha256 or None)
@@ -148,7 +149,7 @@ def check_final(bucket: str | FinalObject, key: str | FinalObject | None) -> tup
 
 
 def check_expected(size: int | None, sha256: str | None) -> dict[str, Any]:
-    """What the Go side is to find, by the names ``size`` and ``sha256``: nothing is said of what nobody knows."""
+    """What the Go side must find, as ``size`` and ``sha256``; an unknown one is left out."""
     expected: dict[str, Any] = {}
     if size is not None:
         expected["size"] = check_size(size)
@@ -169,7 +170,7 @@ def _whole(name: str, value: object) -> int:
 
 
 def check_part_number(number: int) -> int:
-    """1 to 10,000."""
+    """A part number, 1 to 10,000."""
     number = _whole("part_number", number)
     if not 1 <= number <= MAX_PART_NUMBER:
         raise ValueError(f"part_number is 1 to {MAX_PART_NUMBER:,}")
@@ -184,7 +185,7 @@ def _not_negative(name: str, value: int) -> int:
 
 
 def check_size(size: int) -> int:
-    """The bytes of an object, at most 5 TiB."""
+    """The size of an object in bytes, at most 5 TiB."""
     size = _not_negative("size", size)
     if size > MAX_SIZE:
         raise ValueError(f"size is at most {MAX_SIZE:,} bytes (5 TiB)")
@@ -192,8 +193,8 @@ def check_size(size: int) -> int:
 
 
 def check_range(start: int, length: int | None) -> tuple[int, int | None]:
-    """Where to read. What lies beyond the end of any object is cut, so that start and length can be added."""
-    if length is None and type(start) is int and start == 0:  # nearly always: between two requests each call counts
+    """Where to read, in bytes. Both are cut to the largest object, so that start and length can be added."""
+    if length is None and type(start) is int and start == 0:  # nearly always: for small requests each call counts
         return 0, None
     start = min(_not_negative("start", start), MAX_SIZE)
     return start, None if length is None else min(_not_negative("length", length), MAX_SIZE)
@@ -209,7 +210,7 @@ def check_age(older_than: timedelta) -> timedelta:
 
 
 def check_seconds(name: str, seconds: float) -> float:
-    """A time that is not negative and has an end."""
+    """A time in seconds, finite and not negative."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
     if not 0 <= seconds < math.inf:
@@ -218,7 +219,7 @@ def check_seconds(name: str, seconds: float) -> float:
 
 
 def check_max_seconds(max_seconds: float | None) -> float | None:
-    """The same; infinity and None are for no end."""
+    """The same; infinity and None mean no limit."""
     if max_seconds is None or (isinstance(max_seconds, float) and max_seconds == math.inf):
         return None
     return check_seconds("max_seconds", max_seconds)
@@ -228,7 +229,7 @@ def check_max_seconds(max_seconds: float | None) -> float | None:
 
 
 def check_flag(name: str, value: bool) -> bool:
-    """True or False, and nothing that only counts as such: the text "False" is true."""
+    """Only True or False, nothing that merely counts as one of them: the text "False" is true."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} is True or False, not {type(value).__name__}")
     return value
@@ -244,7 +245,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_sha256(sha256: str) -> str:
-    """64 hex digits, which become lower-case."""
+    """64 hex digits, returned in lower case."""
     if not isinstance(sha256, str):
         raise TypeError(f"sha256 is 64 hex digits in a str, not {type(sha256).__name__}")
     lowered = sha256.lower()
@@ -257,7 +258,7 @@ _VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 def check_content_type(content_type: str | None) -> str:
-    """Visible ASCII, with blanks only in between, at most 255 characters; "" for None."""
+    """At most 255 characters of visible ASCII, with blanks only in between; "" for None."""
     if content_type is None:
         return ""
     if not isinstance(content_type, str):
@@ -274,7 +275,7 @@ _OURS = "gostorage-"
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """Names are HTTP tokens, compared without case; at most 1,920 bytes in all, in the form that S3 is sent."""
+    """Names are HTTP tokens, compared without case. At most 1,920 bytes in all, in the form sent to S3."""
     if metadata is None:
         return {}
     if not isinstance(metadata, Mapping):
@@ -310,8 +311,8 @@ _WORD_FRAME = len("=?utf-8?b??=")
 
 
 def _sent_bytes(value: str) -> int:
-    """The bytes of a value as a header has it: what is not printable ASCII, has blanks at its ends or looks encoded,
-    goes in encoded words, each of whole characters, and a blank between two."""
+    """The bytes of a value in a header. A value that is not printable ASCII, has blanks at its ends or looks encoded
+    is sent as encoded words: each holds whole characters, and a blank separates two of them."""
     if value.isascii() and value.isprintable() and value == value.strip(" ") and "=?" not in value:
         return len(value)
     words = [0]
