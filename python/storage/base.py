@@ -1,4 +1,4 @@
-"""What a storage adapter is: the promises it makes, whatever it stores on."""
+"""The contract of a storage adapter: its promises, whatever the store is."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .types import FinalObject, Keep, Progress, Source, SweepReport, TempPart
 class StorageAdapter(ABC):
     """Temp parts and final objects, in two areas that cannot name each other's objects.
 
-    All or nothing: the end of the stream means commit. Anything else (the stream raises, a size or digest differs, an
-    interrupt, a crash) leaves the key as it was, and the caller's own exception arrives unchanged. Adapters are safe
-    to share between threads. A copy of one is the same adapter, and a pickle says its alias.
+    All or nothing: the end of the stream commits. Anything else (the stream raises, a size or digest differs, an
+    interrupt, a crash) leaves the key as it was. The caller's own exceptions arrive unchanged. Threads may share an
+    adapter. A copy is the same adapter, and a pickle holds its alias.
     """
 
     backend: ClassVar[str]
-    """A stable name of the kind of store, to be kept in a database row."""
+    """A stable name of the kind of store, to store in a database row."""
 
     _named: tuple[Callable[[str], StorageAdapter], str] | None = None
-    """What gives this adapter by its alias, and the alias; None of one made by hand."""
+    """The function that returns this adapter by its alias, and the alias; None if the adapter was made by hand."""
 
     def __copy__(self) -> Self:
         return self
@@ -54,25 +54,25 @@ class StorageAdapter(ABC):
     ) -> TempPart:
         """Store one part (numbers 1 to 10,000) of an upload session.
 
-        Raises ``ContentMismatch`` when the stream has not the ``size`` (bytes) or ``sha256`` (hex) given,
-        ``ObjectExists`` with ``overwrite=False`` when a different part is there (the same one is success),
-        ``InvalidKey``, ``StorageFull``, ``StoragePermissionError``; whatever the stream raises.
+        Raises ``ContentMismatch`` if the stream does not have the given ``size`` (bytes) or ``sha256`` (hex);
+        ``ObjectExists`` with ``overwrite=False`` if a different part is there (the same part is a success);
+        ``InvalidKey``, ``StorageFull``, ``StoragePermissionError``; and whatever the stream raises.
 
-        A stream that tells how long it is (a request, the answer to one, a Django or plain file) and ends before that
-        is a ``ContentMismatch`` too, and a request whose body has no length that the server can give a
+        Some streams tell their length: a request, the answer to one, a Django or plain file. If such a stream ends
+        early, that is a ``ContentMismatch`` too. A request whose body has no length that the server can give raises a
         ``StorageError`` with the code "no_length".
 
-        An id is a ``str``, an ``int`` or a ``uuid.UUID``. Arguments that cannot be are refused before anything is sent,
-        by a ``TypeError`` or ``ValueError``, here and in every method.
+        An id is a ``str``, an ``int`` or a ``uuid.UUID``. Here and in every method, impossible arguments raise
+        ``TypeError`` or ``ValueError`` before anything is sent.
         """
 
     @abstractmethod
     def get_temp_part_stream(self, temp_key: str | TempPart) -> ObjectReader:
-        """Open a part. Raises ``ObjectNotFound``; ``ContentMismatch`` when a ``TempPart`` has changed since."""
+        """Open a part. Raises ``ObjectNotFound``; ``ContentMismatch`` if a ``TempPart`` has changed since."""
 
     @abstractmethod
     def delete_temp_part(self, temp_key: str | TempPart) -> None:
-        """Delete a part; a missing one is fine."""
+        """Delete a part. A missing part is no error."""
 
     @abstractmethod
     def list_temp_parts(self, session_id: object) -> list[TempPart]:
@@ -80,7 +80,7 @@ class StorageAdapter(ABC):
 
     @abstractmethod
     def delete_temp_parts(self, session_id: object) -> int:
-        """Delete all parts of a session; gives how many there were."""
+        """Delete all parts of a session. Returns how many there were."""
 
     @abstractmethod
     def put_final(
@@ -95,11 +95,11 @@ class StorageAdapter(ABC):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        """Store a final object in one go. Raises as ``put_temp_part`` does.
+        """Store a final object in one call. Raises as ``put_temp_part`` does.
 
-        ``content_type`` is visible ASCII of at most 255 characters. Names of ``metadata`` are HTTP tokens that differ
-        not only in case and do not begin with ``gostorage-``; values are any text; 1,920 bytes in all, in the encoded
-        form in which S3 is sent them.
+        ``content_type`` is visible ASCII of at most 255 characters. Names of ``metadata`` are HTTP tokens; no two
+        differ only in case, and none begins with ``gostorage-``. Values are any text. All together has at most 1,920
+        bytes in the encoded form that is sent to S3.
         """
 
     @abstractmethod
@@ -115,22 +115,22 @@ class StorageAdapter(ABC):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        """Join parts, in the order given, into a final object. The parts stay, so that it can be tried again.
+        """Join parts, in the given order, into a final object. The parts stay, so the call can be repeated.
 
-        The store copies them where it can, and the digest that they carry is used as far as it goes: only what follows
-        is read. The last figure that ``progress`` gets is an ``Assembled``, which tells how many bytes that were.
+        The store copies the parts if it can. The digest that they carry is used as far as it goes, and only the bytes
+        after that are read. The last figure that ``progress`` gets is an ``Assembled``: it tells how many those were.
 
-        Raises ``ObjectNotFound`` for a missing part, ``ContentMismatch`` when a ``TempPart`` has changed since or the
-        whole differs from ``size`` or ``sha256``, ``ValueError`` for no parts; else as ``put_temp_part`` does.
+        Raises ``ObjectNotFound`` for a missing part; ``ContentMismatch`` if a ``TempPart`` has changed since, or the
+        whole differs from ``size`` or ``sha256``; ``ValueError`` for no parts; else as ``put_temp_part`` does.
         """
 
     @abstractmethod
     def extend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
-        """Carry the digest of the whole on over parts that came out of order, so that ``assemble`` has less to read.
+        """Continue the digest of the whole over parts that arrived out of order, so ``assemble`` has less to read.
 
-        It covers the parts 1, 2, 3 … as far as there is no gap, and gives how many. Each part is read once in all.
-        After ``max_seconds`` none is begun, but one is read in any case; None and infinity are no end. Raises
-        ``ContentMismatch`` for a damaged part, ``ValueError`` for a negative time.
+        It covers the parts 1, 2, 3 … up to the first gap, and returns how many it covers. Each part is read only once,
+        over all calls. After ``max_seconds`` no further part is begun, but one is read in any case. None and
+        infinity mean no limit. Raises ``ContentMismatch`` for a damaged part, ``ValueError`` for a negative time.
         """
 
     @abstractmethod
@@ -146,21 +146,21 @@ class StorageAdapter(ABC):
     ) -> ObjectReader:
         """Open a final object, or ``length`` bytes of it from ``start`` (both in bytes).
 
-        A ``FinalObject`` states the size and the digest that the object must have; ``size`` (bytes, of the whole) and
-        ``sha256`` (hex) say so for those who hold a bucket and a key, and come before what a ``FinalObject`` carries.
+        A ``FinalObject`` states the size and the digest that the object must have. With a bucket and a key, pass
+        ``size`` (bytes, of the whole) and ``sha256`` (hex) for that; they also override what a ``FinalObject`` states.
 
-        Raises ``ObjectNotFound``, and ``ContentMismatch`` when the object has another size or is known to have another
-        digest. The bytes are compared with the digest when all of them have been read: the reader raises
-        ``ContentMismatch`` then, also where the store keeps no digest.
+        Raises ``ObjectNotFound``, and ``ContentMismatch`` if the object has another size or is known to have another
+        digest. When all bytes have been read, the reader compares them with the digest, and raises ``ContentMismatch``
+        then, also if the store keeps no digest.
         """
 
     @abstractmethod
     def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
-        """Describe a final object as it is now: a ``FinalObject`` only names it. Raises ``ObjectNotFound``."""
+        """Describe a final object as it is now; a given ``FinalObject`` only names it. Raises ``ObjectNotFound``."""
 
     @abstractmethod
     def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
-        """Delete a final object; a missing one is fine."""
+        """Delete a final object. A missing object is no error."""
 
     @abstractmethod
     def sweep(
@@ -173,24 +173,25 @@ class StorageAdapter(ABC):
     ) -> SweepReport:
         """Remove the parts of sessions that nobody will come back for, and unfinished writes in both areas.
 
-        A session goes when its newest part, and the newest piece of any part still on its way, are older than
-        ``older_than``; so let that be longer than the longest pause of a client. ``keep(session_id)`` is asked before
-        that, and a true answer spares the session with all its unfinished writes. Final objects are never removed.
+        A session is removed if its newest part, and the newest piece of any part that is still arriving, are older than
+        ``older_than``. So make that longer than the longest pause of a client. Before that ``keep(session_id)`` is
+        called: a true result keeps the session with all its unfinished writes. Final objects are never removed.
 
-        With ``dry_run`` the report is the same, and nothing is written. ``max_seconds`` ends the call soon after that
-        time; calls with it go on where the last one stopped, until one reports ``finished``. Sweeps may run beside
-        uploads and beside each other.
+        With ``dry_run`` the report is the same, but nothing is written. ``max_seconds`` ends the call soon after that
+        time; the next call with it continues where the last one stopped, until one reports ``finished``. Sweeps may run
+        beside uploads and beside each other.
 
-        Raises ``StorageError``; what ``keep`` raises. What cannot be removed is passed over, and raised at the end.
+        Raises ``StorageError``, and what ``keep`` raises. What cannot be removed is skipped; its error is raised at the
+        end.
         """
 
     @abstractmethod
     def check_health(self, timeout: float = 5.0) -> None:
         """Write and remove a probe in both areas. Raises a ``StorageError`` that says what is wrong.
 
-        ``StorageTimeout`` when that takes longer than ``timeout`` seconds, which are finite and not negative.
+        Raises ``StorageTimeout`` if that takes longer than ``timeout`` seconds (finite, not negative).
         """
 
     @abstractmethod
     def close(self) -> None:
-        """End all transfers (they raise ``StorageCancelled``) and streams. Later calls raise ``StorageError``."""
+        """End all transfers (they raise ``StorageCancelled``) and all streams. Later calls raise ``StorageError``."""
