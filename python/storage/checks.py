@@ -1,4 +1,4 @@
-"""System checks of the settings: they touch neither the network nor the extension."""
+"""System checks of the settings. They use neither the network nor the extension."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from . import conf
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. W001 to W005: what is
-    allowed and probably not meant; W001 to W004 only in production."""
+    """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. W001 to W005:
+    allowed, but probably not intended; W001 to W004 only in production."""
     try:
         known = conf.configuration()
     except ImproperlyConfigured as error:
@@ -37,7 +37,7 @@ def _check_alias(alias: str, entry: conf.Entry) -> list[CheckMessage]:
     try:
         conf.check_options(alias, adapter, entry.options)
         if entry.backend in conf.BACKENDS.values():
-            adapter(**entry.options)  # ours open nothing before their first operation
+            adapter(**entry.options)  # our adapters open nothing before their first operation
     except (ImproperlyConfigured, TypeError, ValueError) as error:
         hint = f"Correct OPTIONS in {where}, or the STORAGE_* and AWS_* settings."
         return [Error(str(error), id="storage.E003", hint=hint)]
