@@ -1,4 +1,4 @@
-"""From Django settings to adapters: the only module that reads them."""
+"""Makes adapters from Django settings. No other module reads the settings of adapters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BACKENDS = {
     "s3": "storage.S3StorageAdapter",
     "memory": "storage.MemoryStorageAdapter",
 }
-"""Short names that STORAGE_BACKEND takes besides dotted paths."""
+"""Short names that STORAGE_BACKEND accepts besides dotted paths."""
 
 FLAT = {
     "local": {
@@ -50,7 +50,7 @@ FLAT = {
         "STORAGE_CARRY_DIGEST": "carry_digest",
     },
 }
-"""Flat settings, and the options that they are, of each kind of adapter and of its subclasses."""
+"""Flat settings and their options, for each kind of adapter and its subclasses."""
 
 FLAT_NAMES = tuple(
     dict.fromkeys(
@@ -65,7 +65,7 @@ MASK = "****"
 
 
 class Secret(str):
-    """A text that shows nothing of itself in a traceback, an error report or a log of variables."""
+    """A str that hides its text in tracebacks, error reports and logs of variables."""
 
     __slots__ = ()
 
@@ -74,7 +74,7 @@ class Secret(str):
 
 
 def masked(name: str, value: Any) -> Any:
-    """A setting or option with what is secret in it made `Secret`: by its name, or as the user of a URL."""
+    """A setting or option whose secrets have become `Secret`: values with a secret name, and URLs with a user."""
     if isinstance(value, Mapping):
         return {key: masked(str(key), each) for key, each in value.items()}
     if isinstance(value, str) and (SECRET.search(name) or ("://" in value and "@" in value)):
@@ -83,7 +83,7 @@ def masked(name: str, value: Any) -> Any:
 
 
 def setting(kind: str, option: str) -> str:
-    """What messages call an option: its name, and the flat one if there is any."""
+    """An option as messages name it: its name, and its flat setting if there is one."""
     flat = next((name for name, known in FLAT[kind].items() if known == option), "")
     return f"{option} ({flat})" if flat else option
 
@@ -117,18 +117,18 @@ HINTS = {
     },
     "memory": {},
 }
-"""What to do instead of an option that other storage libraries have."""
+"""For options of other storage libraries: what to do instead."""
 
 FLAT_HINTS = {
     "AWS_S3_ACCESS_KEY_ID": ("AWS_ACCESS_KEY_ID", "set AWS_ACCESS_KEY_ID"),
     "AWS_S3_SECRET_ACCESS_KEY": ("AWS_SECRET_ACCESS_KEY", "set AWS_SECRET_ACCESS_KEY"),
     "AWS_S3_SESSION_PROFILE": ("AWS_ACCESS_KEY_ID", "set AWS_PROFILE in the environment"),
 }
-"""Flat settings that other libraries have, the one that would take their place, and what to do."""
+"""Flat settings of other libraries: the setting that replaces each, and what to do."""
 
 
 class Entry(NamedTuple):
-    """An alias: the dotted path of its adapter, the options, and the setting that each option comes from."""
+    """What is set for an alias: the dotted path of its adapter, its options, and the setting that each comes from."""
 
     backend: str
     options: dict[str, Any]
@@ -136,13 +136,13 @@ class Entry(NamedTuple):
 
 
 def _value(name: str) -> Any:
-    """A setting; an empty string, as django-configurations gives it, means unset."""
+    """The value of a setting. An empty string, as django-configurations gives it, means unset."""
     value = masked(name, getattr(settings, name, None))
     return None if value == "" else value
 
 
 def configuration() -> dict[str, Entry]:
-    """Every alias with what is set for it. Raises ``ImproperlyConfigured``."""
+    """All aliases with what is set for each. Raises ``ImproperlyConfigured``."""
     adapters = _value(SETTING)
     flat = [name for name in FLAT_NAMES if _value(name) is not None]
     if adapters is None:
@@ -177,7 +177,7 @@ def _from_flat() -> Entry:
     try:
         found = adapter_class(backend)
     except ImproperlyConfigured:
-        return Entry(backend, {}, {})  # whoever asks for the class will hear why
+        return Entry(backend, {}, {})  # the error comes when the class is imported
     kind, takes = kind_of(found), _takes(found)
     if _value("STORAGE_BACKEND") is None:
         for name in FLAT["s3"]:
@@ -204,7 +204,7 @@ def _refuse_strangers() -> None:
 
 
 def _takes(found: type[StorageAdapter]) -> Callable[[str], bool]:
-    """Tells by its name whether an adapter takes an option."""
+    """A function that tells whether an adapter takes the option of a name."""
     parameters = inspect.signature(found).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return lambda option: True
@@ -248,12 +248,12 @@ def adapter_class(backend: str) -> type[StorageAdapter]:
 
 
 def kind_of(found: type[StorageAdapter]) -> str:
-    """The short name of the adapter that a class is or derives from, or ""."""
+    """The short name of the adapter that a class is, or derives from; "" if there is none."""
     return next((kind for kind, path in BACKENDS.items() if issubclass(found, import_string(path))), "")
 
 
 def check_options(alias: str, found: type[StorageAdapter], options: Mapping[str, Any]) -> None:
-    """Raises ``ImproperlyConfigured`` for options that the adapter does not take, or that it lacks."""
+    """Raises ``ImproperlyConfigured`` for unknown options, and for required options that are missing."""
     takes, parameters = _takes(found), inspect.signature(found).parameters
     where = f"{SETTING}[{alias!r}]['OPTIONS']"
     kind = kind_of(found)
@@ -272,7 +272,7 @@ def check_options(alias: str, found: type[StorageAdapter], options: Mapping[str,
 
 
 def unread() -> list[tuple[str, str]]:
-    """Flat settings that no adapter reads, and why: those of another backend, and those that look misspelt."""
+    """Flat settings that no adapter reads, with the reason: they are for another backend, or look misspelt."""
     if _value(SETTING) is not None:
         return []
     backend = str(_value("STORAGE_BACKEND") or "local")
@@ -306,9 +306,9 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def get_storage_adapter(alias: str = "default") -> StorageAdapter:
-    """The adapter of an alias: one instance for each alias and process, made anew when a setting is overridden.
+    """The adapter of an alias: one instance for each alias and process, made anew after a setting is overridden.
 
-    Raises ``ImproperlyConfigured`` with the setting's name and what to do.
+    Raises ``ImproperlyConfigured``, which names the setting and says what to do.
     """
     adapter = _adapters.get(alias)
     if adapter is None or getattr(adapter, "_closed", False):
@@ -330,7 +330,7 @@ def entry_of(alias: str) -> Entry:
 
 
 def make_adapter(alias: str) -> StorageAdapter:
-    """A new adapter of an alias, which nobody else has. Raises ``ImproperlyConfigured``."""
+    """A new adapter of an alias, shared with nobody. Raises ``ImproperlyConfigured``."""
     backend, options, _ = entry_of(alias)
     found = adapter_class(backend)
     check_options(alias, found, options)
@@ -341,6 +341,6 @@ def make_adapter(alias: str) -> StorageAdapter:
 
 
 def forget_adapters(*, setting: str, **_: object) -> None:
-    """Receives ``setting_changed``. Adapters that are in use go on; they are closed when nobody has them any more."""
+    """Receives ``setting_changed``. Adapters in use continue; each is closed when nobody references it any more."""
     if setting == "BASE_DIR" or setting.startswith(("STORAGE_", "AWS_")):
         _adapters.clear()
