@@ -1,7 +1,7 @@
 """Examines the store of an alias by using it: what works there, what does not, and what to do about it.
 
-``manage.py storage_doctor`` shows what ``examine`` finds. Everything it makes lies below the two areas under a random
-name, and is taken away again, also when it is interrupted.
+``manage.py storage_doctor`` shows what ``examine`` finds. Everything that it stores lies in the two areas under a
+random name, and is removed again, also after an interrupt.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from .local import LocalStorageAdapter
 from .types import FinalObject, Source
 
 VERSION = 1
-"""Of the JSON form of a report: it changes when a name there is taken away or gets another meaning."""
+"""The version of a report's JSON form. It changes when a name in it is removed or gets another meaning."""
 
 _CHUNK = 1024 * 1024
-_LARGE = 8 * 1024 * 1024  # bytes of the large put, where no part_size says when an object is large
-_MOST = 64 * 1024 * 1024  # a large put of more than this is not tried
-_UNDO_SECONDS = 6.0  # what the Go side takes at most to undo what was interrupted
+_LARGE = 8 * 1024 * 1024  # bytes of the large put, if the adapter has no part_size
+_MOST = 64 * 1024 * 1024  # bytes; a larger put is not tried
+_UNDO_SECONDS = 6.0  # the longest time that the Go side needs to undo what was interrupted
 _CLEAN_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of the adapter as it may be shown, and the setting that it comes from."""
+    """An option of the adapter, with its secrets masked, and the setting that it comes from."""
 
     name: str
     value: str
@@ -47,10 +47,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Whether one thing works: ``ok`` is None where that cannot be told.
+    """Whether one thing works. ``ok`` is None if the doctor cannot tell.
 
-    ``required`` says that an adapter's promises depend on it; ``area`` is "temp", "final" or "" for both together;
-    ``seconds`` is what it took to find out; ``value`` a figure that ``detail`` says in words, or None.
+    ``required`` means that the adapter's promises depend on it. ``area`` is "temp", "final", or "" for both together.
+    ``seconds`` is how long the check took. ``value`` is a figure that ``detail`` gives in words, or None.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What was found out about an alias."""
+    """The result of an examination of an alias."""
 
     alias: str
     backend: str = ""
@@ -85,7 +85,7 @@ class Report:
         return not any(finding.level == "failed" for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the names are documented and stable."""
+        """The report for JSON. The names are documented and stable."""
         return {
             "version": VERSION,
             "alias": self.alias,
@@ -100,7 +100,7 @@ class Report:
 
 
 def examine(alias: str = "default") -> Report:
-    """Examine the store of an alias. What is wrong is in the report; only interrupts are raised."""
+    """Examine the store of an alias. Problems are in the report; only interrupts are raised."""
     report = Report(alias)
     started = time.monotonic()
     try:
@@ -124,7 +124,7 @@ def examine(alias: str = "default") -> Report:
 
 
 def options_of(entry: conf.Entry) -> list[Option]:
-    """All options of an adapter, also those that have their default. Raises ``ImproperlyConfigured``."""
+    """All options of an adapter, also those with their default. Raises ``ImproperlyConfigured``."""
     found = conf.adapter_class(entry.backend)
     values = {
         name: parameter.default
@@ -178,7 +178,7 @@ def _examine(adapter: StorageAdapter, report: Report) -> None:
 
 
 def _probe(adapter: NativeAdapter, area: str, name: str) -> list[Finding]:
-    """What the Go side finds out about one area."""
+    """The findings of the Go side about one area."""
     started = time.monotonic()
     try:
         found = native.call(adapter.stores()[area], "probe", prefix=f"{name}/")["findings"] or ()
@@ -195,17 +195,17 @@ def _one_file_system(adapter: LocalStorageAdapter) -> Finding:
 
 
 def _large(options: list[Option]) -> int:
-    """Bytes that make an object a large one."""
+    """The size in bytes of a large object."""
     sizes = [int(option.value) for option in options if option.name == "part_size" and option.value.isdigit()]
     return sizes[0] + 1 if sizes else _LARGE
 
 
 class _Wrong(Exception):
-    """Something works otherwise than promised; the arguments are the detail and the advice."""
+    """Something does not work as promised. The arguments are the detail and the advice."""
 
 
 def _check(name: str, look: Callable[[], str]) -> Finding:
-    """Time a look and make a finding of what it says or raises."""
+    """Run and time a check, and make a finding of what it returns or raises."""
     started = time.monotonic()
     ok, advice = True, ""
     try:
@@ -224,11 +224,11 @@ def _message(error: Exception) -> str:
 
 
 _MADE = {"temp": ("00001", "00002"), "final": ("small", "joined", "large")}
-"""The names of what a round trip makes, in each area."""
+"""The names of the objects that a round trip makes, by area."""
 
 
 class RoundTrip:
-    """What every adapter promises, tried with a session and some files of one name."""
+    """Tries what every adapter promises, with one session and some files below one name."""
 
     def __init__(self, adapter: StorageAdapter, name: str, large: int) -> None:
         self._adapter = adapter
@@ -240,7 +240,7 @@ class RoundTrip:
         self._whole = b"".join(self._pieces)
 
     def findings(self) -> Iterator[Finding]:
-        """One after another; when nothing can be put, nothing else is tried."""
+        """The findings, one after another. If nothing can be put, nothing else is tried."""
         self._begun = True
         put = _check("put", self._put)
         yield put
@@ -270,7 +270,7 @@ class RoundTrip:
         return final
 
     def clean(self) -> None:
-        """Take away what was made."""
+        """Remove what was made."""
         if not self._begun:
             return
         if isinstance(self._adapter, NativeAdapter):
@@ -283,7 +283,7 @@ class RoundTrip:
                 self._adapter.delete_final(final)
 
     def _clean(self, area: str, store: int) -> None:
-        """Delete by the list of the store, and what we know of where that lies."""
+        """Delete what the store lists. If it cannot list, delete the names that a round trip makes."""
         try:
             native.call_within(_CLEAN_SECONDS, store, "delete_all", prefix=f"{self._name}/")
         except StorageError:
@@ -365,7 +365,7 @@ class RoundTrip:
 
 
 def _bytes(size: int, digest: Any) -> Iterator[bytes]:
-    """So many bytes, in pieces, of which each is another; ``digest`` sees them too."""
+    """``size`` bytes in pieces that all differ; ``digest`` is updated with them."""
     for number in range(0, size, _CHUNK):
         piece = (number.to_bytes(8, "big") * (_CHUNK // 8))[: size - number]
         digest.update(piece)
