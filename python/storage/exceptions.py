@@ -1,4 +1,4 @@
-"""What can go wrong. Each kind is a StorageError and also the builtin that people catch.
+"""The errors. Each class is a StorageError and also the builtin exception that callers expect.
 
 StorageError
 ├── ObjectNotFound           FileNotFoundError
@@ -35,8 +35,9 @@ __all__ = [
 class StorageError(Exception):
     """A storage operation failed, and nothing of it is visible.
 
-    ``code`` names the kind, ``op`` the operation and ``key`` the object, as far as they are known; ``retryable`` says
-    whether the same call may succeed later; ``status`` (HTTP) and ``request_id`` are the server's, where there is one.
+    ``code`` names the kind of error, ``op`` the operation and ``key`` the object, as far as they are known.
+    ``retryable`` says whether the same call may succeed later. ``status`` (HTTP) and ``request_id`` come from the
+    server, if there is one.
     """
 
     default_code = "internal"
@@ -66,7 +67,7 @@ class StorageError(Exception):
         return f"{where}: {self.message}" if where else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Celery and multiprocessing send exceptions by pickle, which knows nothing of keyword arguments.
+        # Celery and multiprocessing pickle exceptions, and pickle does not keep keyword arguments.
         return (type(self), (self.message,), dict(self.__dict__))
 
 
@@ -83,7 +84,7 @@ class ObjectExists(StorageError, FileExistsError):
 
 
 class InvalidKey(StorageError, ValueError):
-    """The name is not a legal key; see ``storage.arguments.check_key``."""
+    """The name is not a legal key: see ``storage.arguments.check_key``."""
 
     default_code = "invalid_key"
 
@@ -140,15 +141,15 @@ _CLASSES: dict[str, type[StorageError]] = {
 }
 
 WIRE = "E1|"
-"""How an error of the Go side begins when it crosses."""
+"""The beginning of the text of an error that crosses from the Go side."""
 
 
 def from_wire(text: str) -> StorageError | ImproperlyConfigured:
-    """The exception for an error of the Go side, in the form that ``object.Wire`` gives it there."""
+    """The exception for an error of the Go side, which has the form of ``object.Wire`` there."""
     try:
         wire, code, op, key, status, request_id, retryable, message = map(unquote, text.split("|"))
         answered = int(status)
-    except ValueError:  # other fields than those, or a status that is none
+    except ValueError:  # the wrong fields, or a status that is no number
         wire = ""
     if f"{wire}|" != WIRE:
         return StorageError("the storage extension failed in a way it should not")
