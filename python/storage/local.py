@@ -14,14 +14,14 @@ from .conf import setting
 
 
 class LocalStorageAdapter(NativeAdapter):
-    """Keeps parts below ``temp_dir`` and objects below ``final_dir``, each object a file at its key.
+    """Keeps parts below ``temp_dir`` and objects below ``final_dir``. Each object is a file at its key.
 
-    ``durable`` syncs files and directories before a put is acknowledged. Modes are those of new files and
-    directories, whatever the umask. ``bucket`` is the name that ``FinalObject`` carries: rows survive a moved
-    directory. With ``carry_digest`` a part that comes after the one before it carries the digest of the whole on, so
-    that ``assemble`` need not read it.
+    ``durable`` syncs files and directories before a put is acknowledged. ``file_mode`` and ``directory_mode`` are the
+    modes of new files and directories, whatever the umask is. ``bucket`` is the name in ``FinalObject``: with it
+    database rows stay valid when a directory moves. With ``carry_digest`` a part that arrives after the part before it
+    continues the digest of the whole, so ``assemble`` need not read it.
 
-    Raises ``ImproperlyConfigured`` when one directory is, or lies in, the other.
+    Raises ``ImproperlyConfigured`` if the two directories are the same, or one lies in the other.
     """
 
     backend: ClassVar[str] = "local"
@@ -49,11 +49,11 @@ class LocalStorageAdapter(NativeAdapter):
 
     @property
     def directories(self) -> tuple[str, str]:
-        """The paths of ``temp_dir`` and ``final_dir``, absolute."""
+        """The absolute paths of ``temp_dir`` and ``final_dir``."""
         return self._directories
 
     def _check_areas(self) -> None:
-        """Compares the real paths, since a symbolic link may make one area of two."""
+        """Compares the real paths, because a symbolic link may make two areas the same."""
         temp, final = (Path(os.path.realpath(directory)) for directory in self._directories)
         if temp == final or temp in final.parents or final in temp.parents:
             raise ImproperlyConfigured(
