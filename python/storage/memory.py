@@ -8,7 +8,7 @@ from .adapter import NativeAdapter
 
 
 class MemoryStorageAdapter(NativeAdapter):
-    """Keeps everything in memory: one store per instance; a forked child's is empty."""
+    """Keeps everything in memory. Each instance is a separate store; in a forked child it is empty."""
 
     backend: ClassVar[str] = "memory"
     bucket = "memory"
