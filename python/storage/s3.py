@@ -28,17 +28,17 @@ CONDITIONAL_WRITES = ("required", "look")
 class S3StorageAdapter(NativeAdapter):
     """Keeps parts below ``temp_prefix`` and objects below ``final_prefix`` of one bucket.
 
-    Options are spelled as django-storages' users know them. Unset credentials come from the default chain of the AWS
-    SDKs: environment, profile, web identity, container, instance. ``endpoint_url`` unset means AWS. Sizes are in
-    bytes, times in seconds; ``read_timeout`` is for how long no byte may move. ``verify`` is False for no
-    verification of certificates, or the path of a CA file, as ``ca_bundle`` is.
+    Option names are those of django-storages. Without credentials the default chain of the AWS SDKs is used:
+    environment, profile, web identity, container, instance. ``endpoint_url`` unset means AWS. Sizes are in bytes, times
+    in seconds. ``read_timeout`` is how long a connection may stay without a moving byte. ``verify`` is False to accept
+    any certificate, or the path of a CA file, like ``ca_bundle``.
 
-    ``checksum`` says how the server verifies the parts of a large upload: ``auto`` is ``crc64nvme`` where the server
-    takes it, else the SHA-256 in the signature of each part.
+    ``checksum`` says how the server verifies the parts of a large upload. ``auto`` means ``crc64nvme`` if the server
+    accepts it, else the SHA-256 in the signature of each part.
 
-    ``conditional_writes`` says how ``overwrite=False`` is kept: ``required`` by the store, which must know
-    ``If-None-Match``; ``look`` looks before each such put whether the object is there, which is not atomic: of two
-    writers at once both may win.
+    ``conditional_writes`` says how ``overwrite=False`` is kept. With ``required`` the store keeps it, and must know
+    ``If-None-Match``. With ``look`` the adapter looks before each such put whether the object is there. That is not
+    atomic: of two writers at once both may win.
 
     Raises ``ImproperlyConfigured``.
     """
@@ -73,7 +73,7 @@ class S3StorageAdapter(NativeAdapter):
         carry_digest: bool = True,
         conditional_writes: Literal["required", "look"] = "required",
     ) -> None:
-        # First of all, since error reports show this frame.
+        # This comes first, because error reports show this frame.
         access_key, secret_key = masked("access_key", access_key), masked("secret_key", secret_key)
         security_token = masked("security_token", security_token)
         endpoint_url, proxy = masked("endpoint_url", endpoint_url), masked("proxy", proxy)
@@ -128,7 +128,7 @@ class S3StorageAdapter(NativeAdapter):
         }
         temp, final = self._prefixes
         return (
-            {**shared, "prefix": temp},  # parts are read soon: never in an archive class
+            {**shared, "prefix": temp},  # parts are read soon, so they are never in an archive class
             {**shared, "prefix": final, "storage_class": self._storage_class},
         )
 
@@ -137,7 +137,7 @@ class S3StorageAdapter(NativeAdapter):
 
 
 def _environment() -> dict[str, str]:
-    """What the SDK's default chain and the choice of a proxy read, as Python has it now."""
+    """The variables that the SDK's default chain and the choice of a proxy read, as Python has them now."""
     return {
         name: Secret(value)
         for name, value in os.environ.items()
@@ -146,7 +146,7 @@ def _environment() -> dict[str, str]:
 
 
 def _text(name: str, value: str | None) -> str:
-    """A text without what a file or a shell has left at its ends; "" for None. The value is in no message."""
+    """A text without blanks at its ends, as files and shells leave them; "" for None. No message shows the value."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -159,7 +159,7 @@ def _text(name: str, value: str | None) -> str:
 
 
 def _header(name: str, value: str | None) -> str:
-    """The same, in the characters that a header can have."""
+    """The same, only with characters that a header can have."""
     text = _text(name, value)
     if not text.isascii():
         raise ImproperlyConfigured(f"{setting('s3', name)} has a character that is not ASCII")
@@ -171,7 +171,7 @@ _REGION = re.compile(r"[a-z0-9-]{1,63}")
 
 
 def _bucket(value: str) -> str:
-    """As strict as all stores are together: older ones take capitals and underscores, Ceph a tenant and a colon."""
+    """Accepts what any store accepts: older ones take capitals and underscores, Ceph a tenant and a colon."""
     name = _text("bucket_name", value)
     if not _BUCKET.fullmatch(name) or not name.strip("."):
         raise ImproperlyConfigured(
@@ -214,7 +214,7 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
 
 
 def _parts(value: str, schemes: tuple[str, ...]) -> SplitResult | None:
-    """A URL taken apart, or None where it cannot be one."""
+    """The parts of a URL, or None if it is not a possible one."""
     try:
         parts = urlsplit(value)
         port, host = parts.port, parts.hostname
