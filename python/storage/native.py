@@ -1,4 +1,4 @@
-"""The boundary: calls the extension, and types what comes back."""
+"""The boundary to Go: calls the extension and gives its results types."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from . import _loader
 from .exceptions import WIRE, StorageError, StorageTimeout, from_wire
 
 CHUNK = 256 * 1024
-"""Bytes that cross at once: a block of the Go side."""
+"""Bytes that cross at once: one block of the Go side."""
 
 SHORT = 64 * 1024
-"""Bytes that a put may be given as it starts."""
+"""The most bytes that the start of a put can take with it."""
 
 TURN = 4 * 1024 * 1024
-"""Bytes that one call moves at most, so that Python sees its signals."""
+"""The most bytes that one call moves, so that Python sees its signals."""
 
-_TURN_MS = 100  # a longer wait would keep Python from its signals
-# Numbers are chosen on this side, before anything is open on the other: so a signal that arrives in between loses none.
+_TURN_MS = 100  # with a longer wait Python would see its signals late
+# Python chooses the numbers before anything is open in Go: so a signal that arrives in between loses none.
 _numbers = itertools.count(1)
-_owned: dict[int, weakref.ref[object]] = {}  # the calls and readers that are open, and who has to end them
-_abandoned: deque[_Owner] = deque()  # of those that nobody has ended, whose owners are gone
+_owned: dict[int, weakref.ref[object]] = {}  # open calls and readers, and the owners that must end them
+_abandoned: deque[_Owner] = deque()  # those whose owners are gone and that nobody has ended
 
 
-# Bytes that the Go side uses where they are, by token. They stay until it is done with them, after an interrupt too; so
-# that they stay when the interpreter ends, the last reference to this is never given up.
+# Bytes that the Go side uses in place, by token. They stay until it is done with them, also after an interrupt. The
+# last reference to this dict is never given up, so that they stay when the interpreter ends.
 _lent: dict[int, bytes] = {}
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_lent))
 
 
 def lock() -> threading.RLock:
-    """Held while stores open; a forked child has a fresh one, since a thread that it lacks may hold the parent's."""
+    """Held while stores open. A forked child has a fresh lock: a thread that it lacks may hold the parent's."""
     return _loader.lock
 
 
@@ -56,30 +56,30 @@ def loaded() -> bool:
 def _forget_the_parents() -> None:
     _owned.clear()
     _abandoned.clear()
-    _lent.clear()  # nobody uses them here
+    _lent.clear()  # nobody uses them in a child
 
 
 os.register_at_fork(after_in_child=_forget_the_parents)
 
 
-# CPython 3.13 marks a signal on a thread that a child forked from another one does not have: its handler runs only when
-# somebody asks.
+# In a child that was forked from another thread, CPython 3.13 marks a signal on a thread that the child does not have.
+# The handler then runs only when somebody asks.
 _check_signals = ctypes.pythonapi.PyErr_CheckSignals
 
 
 def _invoke(function: str, *arguments: object, token: int = 0, lent: bytes = b"") -> Any:
-    """Call a function of the extension; its errors become ours here and nowhere else.
+    """Call a function of the extension. Only here its errors become ours.
 
-    What is lent to it under a token stays until it gives the token back.
+    The bytes ``lent`` under a ``token`` stay until Go gives the token back.
     """
     try:
         invoked = (_loader.functions or _loader.load())[function]
         if token:
-            _lent[token] = lent  # no signal is seen between this and the call: each token that is here comes back
+            _lent[token] = lent  # no signal is seen before the call: each token in the dict comes back
         return invoked(*arguments)
     except BaseException as error:
-        del arguments  # the configuration of a store has secrets, and error reports show this frame
-        if not (isinstance(error, RuntimeError) and str(error).startswith(WIRE)):  # what a signal handler raised
+        del arguments  # a store's configuration has secrets, and error reports show this frame
+        if not (isinstance(error, RuntimeError) and str(error).startswith(WIRE)):  # a signal handler raised it
             raise
         raise from_wire(str(error)) from None
 
@@ -89,7 +89,7 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def forked(what: str) -> StorageError:
-    """The error for a stream or transfer of the parent that is used in a forked child."""
+    """The error for a stream or transfer of the parent that a forked child uses."""
     return StorageError(
         f"this {what} was opened before the fork and belongs to the parent process; open it again here",
         code="forked",
@@ -97,22 +97,22 @@ def forked(what: str) -> StorageError:
 
 
 def number() -> int:
-    """A number that no store, call or reader has had."""
+    """A number that no store, call or reader had before."""
     return next(_numbers)
 
 
 def own(number: int, owner: object) -> None:
-    """Make ``owner`` answerable for an open call or reader: once nobody holds it any more, the next call ends it."""
+    """Make ``owner`` the owner of an open call or reader. When the owner is gone, the next call ends what it owned."""
     ref = _Owner(owner, _abandoned.append)
     ref.number = number
     _owned[number] = ref
 
 
 class _Owner(weakref.ref[object]):
-    """Who has to end a call or reader. When he goes, it comes into a queue: that may be in any thread, at any time."""
+    """A reference to an owner. When the owner goes, it comes into a queue: in any thread, at any time."""
 
     number = 0
-    """Nobody's: a signal may fall between the making of one and its number."""
+    """0 is nobody's number: a signal may arrive before the real one is set."""
 
 
 def _end_what_nobody_owns() -> None:
@@ -121,12 +121,12 @@ def _end_what_nobody_owns() -> None:
             gone = _abandoned[0]
             if _owned.get(gone.number) is gone:
                 _end(gone.number)
-            _abandoned.remove(gone)  # last: what a signal interrupts is done again
+            _abandoned.remove(gone)  # last: after a signal all of it is done again
 
 
 def _forget_returned() -> None:
     token = 0
-    while token := _invoke("Returned", token):  # told of the one before: what a signal interrupts is done again
+    while token := _invoke("Returned", token):  # the call confirms the one before: after a signal it is done again
         _lent.pop(token, None)
 
 
@@ -136,17 +136,17 @@ def _end(number: int) -> None:
 
 
 def open_store(store: int, config: dict[str, Any]) -> None:
-    """Make a store on the Go side, unless it is there."""
+    """Make a store on the Go side, unless it exists."""
     _invoke("Open", store, json.dumps(config))
 
 
 def close_store(store: int) -> None:
-    """Cancel what runs on a store and forget it."""
+    """Cancel what runs on a store, and forget the store."""
     _invoke("Close", store)
 
 
 _rooms: list[bytes] = []
-"""What is kept of `_room`: one, for to fetch memory anew for each small object takes longer than to fill it."""
+"""One buffer of `_room`, kept for reuse: new memory for each small object would take longer than filling it."""
 
 
 def _room() -> bytes:
@@ -158,9 +158,9 @@ def _room() -> bytes:
 
 
 class Call:
-    """An operation that the Go side carries out in a ``with`` block. Leaving that by an exception undoes it.
+    """An operation of the Go side, in a ``with`` block. An exception that leaves the block undoes it.
 
-    With ``holds`` a small object comes with the result.
+    With ``holds`` the result includes the bytes of a small object.
     """
 
     __slots__ = ("__weakref__", "_answer", "_generation", "_room", "_start", "number")
@@ -178,7 +178,7 @@ class Call:
         self._generation = _loader.generation
         self._start = store, op, key, _encode(arguments) if arguments else "", whole
         self._room = _room() if holds else b""  # for a small object
-        self._answer = ""  # the last of the Go side that was not used, or nothing
+        self._answer = ""  # the last answer of the Go side, if it was not used yet
         self.number = number()
 
     def __enter__(self) -> Call:
@@ -203,7 +203,7 @@ class Call:
             _rooms.append(self._room)
         if kind is not None:
             _end(self.number)
-        elif (owner := _owned.get(self.number)) is not None and owner() is self:  # and not the reader that it gave
+        elif (owner := _owned.get(self.number)) is not None and owner() is self:  # and not the reader that came of it
             del _owned[self.number]
         if _lent:
             _forget_returned()
@@ -217,7 +217,7 @@ class Call:
         _check_signals()
 
     def give(self, data: bytes) -> None:
-        """Give bytes: whole blocks are used where they are, for as long as that takes; the rest is copied."""
+        """Give bytes. Go uses whole blocks in place, as long as it accepts them; the rest is copied."""
         address, left = address_of_bytes(data), len(data)
         while left >= CHUNK:
             self._check()
@@ -231,7 +231,7 @@ class Call:
         self.write(address, left)
 
     def write(self, address: int, size: int) -> None:
-        """Give ``size`` bytes at ``address``; they are copied before it returns."""
+        """Give ``size`` bytes at ``address``. They are copied before this returns."""
         while size:
             self._check()
             taken = _invoke("Write", self.number, address, min(size, TURN))
@@ -239,7 +239,7 @@ class Call:
             size -= taken
 
     def pull(self, descriptor: int) -> int:
-        """Give bytes of an open file; how many it took, 0 when no more can be had in this way."""
+        """Give bytes of an open file. Returns how many were taken; 0 if no more can be read in this way."""
         while True:
             self._check()
             taken = int(_invoke("Pull", self.number, descriptor, TURN))
@@ -247,16 +247,16 @@ class Call:
                 return taken
 
     def finish(self) -> None:
-        """Say that all bytes have come: the commit begins."""
+        """Say that all bytes have been given: the commit begins."""
         self._check_process()
         self._answer = _invoke("Finish", self.number)
 
     def poll(self, milliseconds: int = _TURN_MS) -> dict[str, Any] | None:
-        """The result, or None when it is not there in time."""
+        """The result, or None if it does not come in time."""
         self._check()
         answer, self._answer = self._answer or self._ask(), ""
         if answer[0] == "@":
-            news = select.poll()  # Python waits, not Go: signals are seen at once
+            news = select.poll()  # Python waits, not Go: it sees signals at once
             news.register(int(answer[1:]), select.POLLIN)
             news.poll(min(milliseconds, _TURN_MS))
             answer = self._ask()
@@ -277,14 +277,14 @@ class Call:
         size, sha256, *more = text.split(" ")
         result: dict[str, Any] = {"key": self._start[2], "size": int(size), "sha256": sha256}
         if "whole" in more:
-            # Not by a slice: that of all of it would be the room itself, which is used again.
+            # No slice: a slice of all of it would be the buffer itself, which is used again.
             result["data"] = memoryview(self._room)[: result["size"]].tobytes()
         elif "borrows" in more:
             result["borrows"] = True
         return result
 
     def wait(self, seconds: float | None = None) -> dict[str, Any]:
-        """The result. Signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, if there are any."""
+        """The result; signals are seen meanwhile. Raises ``StorageTimeout`` after ``seconds``, unless it is None."""
         if seconds is None:
             while (result := self.poll()) is None:
                 pass
@@ -310,16 +310,16 @@ def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
 
 
 def call_within(seconds: float, store: int, op: str, **arguments: Any) -> dict[str, Any]:
-    """The same, with ``StorageTimeout`` after so many seconds."""
+    """The same, but raises ``StorageTimeout`` after ``seconds``."""
     with Call(store, op, **arguments) as running:
         return running.wait(seconds)
 
 
 def read(reader: int, offset: int, address: int, size: int, ahead: bytes = b"") -> int:
-    """Fill memory from a reader; gives the number of bytes, 0 at the end. Signals are seen while it waits.
+    """Fill memory from a reader. Returns the number of bytes, 0 at the end. Signals are seen while it waits.
 
-    What follows may be written into ``ahead``, of `new_bytes`, before it is asked for: a read into that very memory has
-    it at once.
+    Go may write the bytes that follow into ``ahead``, made by `new_bytes`, before they are asked for. A later read into
+    that same memory then has them at once.
     """
     token, next_address = 0, address_of_bytes(ahead) if ahead else 0
     while True:
@@ -347,8 +347,8 @@ _EXIT_SECONDS = 2.0
 
 @atexit.register
 def _undo_at_exit() -> None:
-    """Undo what still runs, in daemon threads or after an interrupt: a store elsewhere has to be told."""
-    if not loaded():  # not loaded, or by the parent alone
+    """Undo what still runs, in daemon threads or after an interrupt: a remote store must be told."""
+    if not loaded():  # not loaded, or only by the parent
         return
     until = monotonic() + _EXIT_SECONDS
     while _invoke("CancelAll") and monotonic() < until:
@@ -356,7 +356,7 @@ def _undo_at_exit() -> None:
 
 
 def _tell_multiprocessing() -> None:
-    """Its children end without atexit, or forget the parent's functions: what they run at their end are finalizers."""
+    """Children of multiprocessing end without atexit, or forget its functions. At their end they run finalizers."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         util = importlib.import_module("multiprocessing.util")
@@ -367,7 +367,7 @@ _loader.after_load.append(_tell_multiprocessing)
 
 
 def _finish_undoing() -> None:
-    """Wait for what is being undone. Other threads of the child may still be at work: what they do goes on."""
+    """Wait until cancelled calls are undone. Other threads of the child may still work; their calls continue."""
     until = monotonic() + _EXIT_SECONDS
     while monotonic() < until:
         running = sum(isinstance(owner(), Call) for owner in tuple(_owned.values()))
@@ -377,12 +377,12 @@ def _finish_undoing() -> None:
 
 
 def check_key(key: str) -> None:
-    """The Go side's verdict on a key; the same as ``storage.arguments.check_key``."""
+    """Check a key on the Go side; it decides the same as ``storage.arguments.check_key``."""
     _invoke("CheckKey", key)
 
 
 def stats() -> dict[str, int]:
-    """What is open on the Go side, for tests that look for leaks."""
+    """Counts of what is open on the Go side, for tests that look for leaks."""
     _end_what_nobody_owns()
     _forget_returned()
     counts: dict[str, int] = json.loads(_invoke("Stats"))
@@ -390,31 +390,31 @@ def stats() -> dict[str, int]:
 
 
 def settle(seconds: float) -> None:
-    """Wait until nothing is under way on the Go side, what is undone of cancelled calls included; not for longer."""
+    """Wait until no call runs on the Go side, also none that is being undone; at most ``seconds``."""
     end = monotonic() + seconds
     while stats()["calls"] and monotonic() < end:
         sleep(0.02)
 
 
 pinned = ctypes.c_char.from_buffer
-"""The beginning of writable memory, which stays where it is as long as this is held."""
+"""The start of writable memory. The memory cannot move while this object is held."""
 
 
 def address_of(buffer: bytearray | memoryview) -> int:
-    """The address of writable memory, which the caller keeps alive and unmoved."""
+    """The address of writable memory. The caller must keep it alive and unmoved."""
     return ctypes.addressof(pinned(buffer))
 
 
 new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
-"""``new_bytes(None, size)`` gives bytes to be filled before anybody else sees them."""
+"""``new_bytes(None, size)`` makes a `bytes` object to be filled before anybody else sees it."""
 new_bytes.argtypes, new_bytes.restype = [ctypes.c_void_p, ctypes.c_ssize_t], ctypes.py_object
 
 _as_string = ctypes.pythonapi.PyBytes_AsString
 _as_string.argtypes, _as_string.restype = [ctypes.py_object], ctypes.c_void_p
 _HEADER: int = _as_string(b"x") - id(b"x")
-"""Bytes of a `bytes` object before those that it holds: asking each object takes longer than a small call may."""
+"""The size of the header of a `bytes` object. Asking each object for its address would be too slow."""
 
 
 def address_of_bytes(data: bytes) -> int:
-    """The address of the bytes themselves, without a copy; the caller keeps them alive."""
+    """The address of the bytes themselves, without a copy. The caller must keep the object alive."""
     return id(data) + _HEADER
