@@ -1,4 +1,4 @@
-"""Bytes in and out: the pump that reads any source into a call, and the reader of a stored object."""
+"""Bytes in and out: the pump, which moves any source into a call, and the reader of a stored object."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .exceptions import StorageError
 from .types import Progress, Source
 
 CHUNK = native.CHUNK
-"""The buffer of a reader in bytes, and what a source is asked to read into."""
+"""The size in bytes of a reader's buffer, and of the buffer that a source reads into."""
 
 PIECE = 4 * CHUNK
-"""Bytes that a source is asked to give at once."""
+"""The bytes that one ``read`` of a source asks for."""
 
 _PROGRESS_SECONDS = 0.1
 
@@ -47,7 +47,7 @@ class Meter:
             self._report(done)
 
     def final(self, done: int) -> None:
-        """The final figure, unless it was just told."""
+        """Report the final figure, unless it was just reported."""
         if done != self._last or type(done) is not int:
             self._report(done)
 
@@ -58,7 +58,7 @@ class Meter:
 
 
 def check_source(source: object) -> None:
-    """Raises ``TypeError`` for what can be seen to give no bytes, before anything is started."""
+    """Raises ``TypeError`` for what visibly gives no bytes, before anything is started."""
     if isinstance(source, Buffers):
         return
     if isinstance(source, str):
@@ -77,11 +77,11 @@ def check_source(source: object) -> None:
 
 
 def known_length(source: object) -> int | None:
-    """How many bytes a source says that it still has, or None; it is not moved. One that ends earlier was cut.
+    """How many bytes a source says that it still has, or None. It is not moved. If it ends earlier, it was cut.
 
     Raises ``StorageError`` for a request whose body the server or Django has not given.
     """
-    request = getattr(source, "_request", source)  # what Django REST framework wraps
+    request = getattr(source, "_request", source)  # the request that Django REST framework wraps
     if isinstance(request, HttpRequest):
         return _length_of_body(request)
     if isinstance(source, File) and (size := _stated_size(source)) is not None:
@@ -90,18 +90,18 @@ def known_length(source: object) -> int | None:
         return os.fstat(file.fileno()).st_size - file.tell()
     inner = _unwrapped(source)
     if type(inner) is io.BufferedReader and isinstance(inner.raw, HTTPResponse):
-        answer = inner.raw  # how much of it lies in the buffer, nobody tells
+        answer = inner.raw  # it does not tell how much of it lies in the buffer
         return answer.length if str(answer.length) == answer.headers["Content-Length"] else None
     return inner.length if isinstance(inner, HTTPResponse) else None
 
 
 def _length_of_body(request: HttpRequest) -> int | None:
-    """What Django has still to read of the body, by what the client said of it."""
+    """How many bytes of the body Django has still to read, by the length that the client stated."""
     stated = str(request.META.get("CONTENT_LENGTH") or "")
     length = int(stated) if stated.isascii() and stated.isdigit() else 0
     stream = getattr(request, "_stream", None)
     if not length:
-        # Of WSGI Django reads no more than the Content-Length, unless somebody has put another stream in its place.
+        # Under WSGI Django reads only the Content-Length, unless somebody has replaced the stream.
         nothing = getattr(stream, "limit", None) == 0 or getattr(request, "_body", None) == b""
         if nothing and hasattr(request, "environ") and "HTTP_TRANSFER_ENCODING" in request.META:
             raise StorageError(
@@ -119,23 +119,23 @@ def _length_of_body(request: HttpRequest) -> int | None:
             code="source",
             op="put",
         )
-    limited = getattr(stream, "_pos", None)  # Django's stream of WSGI tells by no other name where it stands
+    limited = getattr(stream, "_pos", None)  # Django's WSGI stream has its position only here
     return length - (limited if isinstance(limited, int) else _position(stream))
 
 
 def _stated_size(file: File[Any]) -> int | None:
-    """The size that a Django file was given, or that its class knows. That of `File` itself seeks to find it."""
+    """The size that was set on a Django file, or that its class knows. `File` itself would seek to find it."""
     stated = vars(file).get("size")
     if stated is None and type(file).size is not File.size:
         try:
             stated = file.size
-        except (OSError, ValueError, NotImplementedError):  # of a storage that cannot tell
+        except (OSError, ValueError, NotImplementedError):  # its storage cannot tell
             return None
     return stated if isinstance(stated, int) else None
 
 
 def _position(stream: Any) -> int:
-    """Where a stream stands; one that does not tell stands at its start."""
+    """The position of a stream; 0 if it does not tell."""
     try:
         return int(stream.tell())
     except (AttributeError, OSError, ValueError):
@@ -143,7 +143,7 @@ def _position(stream: Any) -> int:
 
 
 def pump(source: Source, call: native.Call, meter: Meter) -> int:
-    """Move all of ``source`` into a put; gives the number of bytes. What the source raises arrives unchanged."""
+    """Move all of ``source`` into a put. Returns the number of bytes. What the source raises arrives unchanged."""
     sink = _Sink(call, meter)
     if isinstance(source, Buffers):
         return sink.take(source)
@@ -165,7 +165,7 @@ PlainFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 
 
 def _unwrapped(source: object) -> object:
-    """What gives the bytes of ``source``, if that only wraps it: by exact types, since subclasses may change them."""
+    """What ``source`` wraps, if it only wraps it. Only exact types count, because subclasses may change the bytes."""
     wrappers = File, uploadedfile.UploadedFile, uploadedfile.TemporaryUploadedFile, tempfile._TemporaryFileWrapper
     while type(source) in wrappers:
         source = cast("Any", source).file
@@ -173,7 +173,7 @@ def _unwrapped(source: object) -> object:
 
 
 def _plain_file(source: object) -> PlainFile | None:
-    """The file that ``source`` is, if it gives just the bytes of its descriptor."""
+    """The file that ``source`` is or wraps, if it gives exactly the bytes of its descriptor."""
     source = _unwrapped(source)
     raw = cast("Any", source).raw if type(source) in (io.BufferedReader, io.BufferedRandom) else source
     if type(raw) is io.FileIO and not raw.closed and raw.readable() and stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
@@ -182,11 +182,11 @@ def _plain_file(source: object) -> PlainFile | None:
 
 
 def _pump_file(file: PlainFile, sink: _Sink) -> None:
-    """Let the Go side read a file where it stands: that spares a copy. If it cannot, reading in Python says why."""
+    """Let the Go side read a file from its position, which saves a copy. If it cannot, a read in Python says why."""
     if not isinstance(file, io.FileIO):
         if isinstance(file, io.BufferedRandom):
             file.flush()
-        sink.take(file.read1())  # what lies in its buffer: the descriptor stands behind it
+        sink.take(file.read1())  # the bytes in its buffer: the descriptor is already behind them
     while sink.pull(file.fileno()):
         pass
 
@@ -194,7 +194,7 @@ def _pump_file(file: PlainFile, sink: _Sink) -> None:
 def _pump_into(readinto: Callable[[memoryview], int | None], sink: _Sink) -> None:
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
-    pin = native.pinned(buffer)  # while it is held, a source that has released the view cannot resize what is below it
+    pin = native.pinned(buffer)  # while held, the buffer cannot be resized, also if the source releases the view
     address = ctypes.addressof(pin)
     while count := _not_none(readinto(view)):
         if not 0 < count <= CHUNK:
@@ -203,7 +203,7 @@ def _pump_into(readinto: Callable[[memoryview], int | None], sink: _Sink) -> Non
 
 
 class _Sink:
-    """Gives memory to a call and counts. No generator: a source's StopIteration would arrive as RuntimeError."""
+    """Gives memory to a call and counts bytes. No generator: in one, a source's StopIteration becomes RuntimeError."""
 
     def __init__(self, call: native.Call, meter: Meter) -> None:
         self._call = call
@@ -216,15 +216,15 @@ class _Sink:
         self._meter(self.done)
 
     def pull(self, descriptor: int) -> int:
-        """Let the call read a file; gives the number of bytes."""
+        """Let the call read a file. Returns the number of bytes."""
         count = self._call.pull(descriptor)
         self.done += count
         self._meter(self.done)
         return count
 
     def take(self, piece: object) -> int:
-        """Write a bytes-like object; gives its size in bytes."""
-        if type(piece) is bytes:  # a subclass may change what it tells of itself
+        """Write a bytes-like object. Returns its size in bytes."""
+        if type(piece) is bytes:  # a subclass may report another length
             if piece:
                 self._call.give(piece)
                 self.done += len(piece)
@@ -237,7 +237,7 @@ class _Sink:
                 return self.take(whole.tobytes())
             if whole.nbytes:
                 with whole.cast("B") as flat:
-                    if flat.readonly:  # ctypes tells no address of it: a copy, but never of the whole
+                    if flat.readonly:  # ctypes gives no address of it: copied, but never all at once
                         for start in range(0, len(flat), CHUNK):
                             self.take(flat[start : start + CHUNK].tobytes())
                     else:
@@ -261,12 +261,12 @@ def reentrant() -> StorageError:
 
 
 class _Window(io.RawIOBase):
-    """A window on an open reader of the Go side."""
+    """The raw stream of a range of an open reader of the Go side."""
 
-    _generation = -1  # of one that has not come so far as to own anything
+    _generation = -1  # until the window owns a reader
 
     def __init__(self, owner: object, number: int, opened: dict[str, Any], start: int, length: int | None) -> None:
-        self._owner = owner  # an adapter that nobody has any more closes its readers
+        self._owner = owner  # without this reference the adapter could go, and would close its readers
         self._number = number
         self._generation = _loader.generation
         native.own(number, self)
@@ -275,7 +275,7 @@ class _Window(io.RawIOBase):
         self.size = whole - self._start if length is None else min(length, whole - self._start)
         self._position = 0
         self.borrows = "borrows" in opened
-        self._ahead, self._ahead_at = b"", 0  # what is read there next may be in this memory already
+        self._ahead, self._ahead_at = b"", 0  # the bytes of the next read may already be in this memory
         self._lock = threading.RLock()
 
     def readable(self) -> bool:
@@ -321,7 +321,7 @@ class _Window(io.RawIOBase):
             return count
 
     def take(self, position: int, size: int) -> bytes | None:
-        """So many bytes, or what is left, if the stream stands there. The next as many come meanwhile."""
+        """``size`` bytes or what is left, and None at the end or at another position. The next ones come meanwhile."""
         self._check_free()
         with self._lock:
             left = self.size - position
@@ -351,11 +351,11 @@ class _Window(io.RawIOBase):
         if not self.closed:
             if self._generation == _loader.generation:
                 native.release(self._number)
-            super().close()  # last: what a signal interrupts is done again by the finalizer
+            super().close()  # last: after a signal the finalizer does it again
 
 
 def _here(name: str) -> Any:
-    """A method of `BufferedReader`, which gives what it holds also where the stream does not belong."""
+    """A method of `BufferedReader`, checked: the plain one would give buffered bytes also in a forked child."""
     method = getattr(io.BufferedReader, name)
 
     @functools.wraps(method)
@@ -375,13 +375,13 @@ def _here(name: str) -> Any:
 class ObjectReader(io.BufferedReader):
     """A stored object, or a range of it, as a binary stream: seekable, buffered, a context manager.
 
-    ``size`` is what this stream can give, in bytes; ``sha256`` belongs to the whole object and is None where the store
-    does not know it; ``name`` is the key. Iterating gives chunks of 256 KiB, not lines. Reading on to the end
-    verifies the digest: ``ContentMismatch`` comes in place of the last bytes. It reads the object as it was when it
-    was opened, even if that is replaced or deleted meanwhile.
+    ``size`` is the number of bytes that this stream can give. ``sha256`` belongs to the whole object, and is None if
+    the store does not know it. ``name`` is the key. Iteration gives chunks of 256 KiB, not lines. Reading to the end
+    verifies the digest: ``ContentMismatch`` comes in place of the last bytes. The stream reads the object as it was at
+    its opening, even if the object is replaced or deleted meanwhile.
 
-    A forked child of the process that opened it gets a ``StorageError`` with the code "forked" of every read, and a
-    signal handler that interrupted a read of it one with the code "reentrant".
+    In a forked child of the process that opened it, every read raises ``StorageError`` with the code "forked". In a
+    signal handler that interrupted a read of it, a read raises one with the code "reentrant".
     """
 
     def __init__(
@@ -397,14 +397,14 @@ class ObjectReader(io.BufferedReader):
             return
         window = self._window = _Window(owner, number, opened, start, length)
         self._size = window.size
-        # BufferedReader asks where it stands and swallows what comes of it, a signal's exception too: no Python there.
+        # BufferedReader asks for the position and swallows any exception, also that of a signal: no Python code there.
         window.tell = int  # type: ignore[method-assign]
         super().__init__(window, max(1, min(CHUNK, window.size)))
         del window.tell
 
     @property
     def size(self) -> int:
-        """Bytes from the stream's start to its end."""
+        """The bytes from the stream's start to its end."""
         return self._size
 
     @property
@@ -413,15 +413,15 @@ class ObjectReader(io.BufferedReader):
         return self._key
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Up to ``size`` bytes, fewer only at the end; all that is left when ``size`` is negative or None."""
+        """Up to ``size`` bytes, fewer only at the end; all that is left if ``size`` is negative or None."""
         window = self._window
         if window is None:
-            if self._generation == _loader.generation:  # nothing but memory lies below: it is never reentered
+            if self._generation == _loader.generation:  # only memory lies below: it is never reentered
                 return super().read(size)
         elif window.borrows and isinstance(size, int) and CHUNK <= size <= native.TURN:
             data = window.take(self.tell(), size)
             if data is not None:
-                super().tell()  # BufferedReader counts what it reads: so it asks where the stream stands
+                super().tell()  # so BufferedReader asks for the new position: it counts only its own reads
                 return data
         read: bytes = self._read(size)
         return read
@@ -439,7 +439,7 @@ class ObjectReader(io.BufferedReader):
 
     @property
     def raw(self) -> Any:  # type: ignore[override]
-        """The stream below, which of a small object has all its bytes."""
+        """The stream below; for a small object it holds all bytes."""
         if self._generation != _loader.generation:
             raise native.forked("stream")
         return super().raw
@@ -452,7 +452,7 @@ class ObjectReader(io.BufferedReader):
                 self._window._check_free()
                 self._close()
         elif not self.closed:
-            super().raw.close()  # not by BufferedReader: a thread that the child lacks may hold its lock
+            super().raw.close()  # not through BufferedReader: a thread that the child lacks may hold its lock
 
     def __repr__(self) -> str:
         return f"<ObjectReader {self._key!r}, {self.size} bytes>"
