@@ -1,6 +1,6 @@
-"""Sweeping: removes the parts of sessions that nobody will come back for, and what interrupted writes have left.
+"""Sweeping: removes the parts of abandoned sessions, and what interrupted writes have left.
 
-``sweep`` is for a task that runs now and then; ``manage.py storage_sweep`` and the method of an adapter do the same.
+``sweep`` is for a periodic task. ``manage.py storage_sweep`` and the method of an adapter do the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .types import Keep, SweepReport
 
 
 class Swept(Protocol):
-    """What a sweep needs of an adapter."""
+    """What a sweep needs from an adapter."""
 
     def stores(self) -> dict[str, int]: ...
 
@@ -31,11 +31,11 @@ class Swept(Protocol):
 
 
 PLACE = ".gostorage/sweep"
-"""The temp key at which a sweep that ran out of time says where it stopped; it is that of no part."""
+"""The temp key where a sweep that ran out of time stores its place. No part has this key."""
 
-_ENOUGH_SECONDS = 1.0  # that even a call without time goes on for until it has removed something
-_LATE_SECONDS = 30.0  # that a call may take longer than it was given: requests under way, and their repetition
-_FOREVER = 9e9  # seconds: what the Go side can still count
+_ENOUGH_SECONDS = 1.0  # even a call without time gets this long to remove something
+_LATE_SECONDS = 30.0  # extra time for requests under way, and their retries
+_FOREVER = 9e9  # seconds: the longest time that the Go side can count
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -48,11 +48,12 @@ def sweep(
     dry_run: bool = False,
     max_seconds: float | None = 200,
 ) -> dict[str, Any]:
-    """Sweep the adapter of an alias; see ``StorageAdapter.sweep``. Gives the report as a dict, for JSON;
-    ``unseen`` is in it where there is something.
+    """Sweep the adapter of an alias; see ``StorageAdapter.sweep``. Returns the report as a dict, for JSON.
 
-    All arguments may be JSON too, as a Celery beat schedule has them: ``older_than`` is a timedelta or such as
-    ``"24h"``, ``keep`` a function or its dotted path. ``max_seconds`` leaves room below a time limit of 300 s.
+    ``unseen`` is in it only if there is something.
+
+    All arguments may be JSON, as in a Celery beat schedule: ``older_than`` is a timedelta or a text such as ``"24h"``,
+    ``keep`` is a function or its dotted path. The default of ``max_seconds`` fits below a time limit of 300 s.
     """
     age = parse_age(older_than) if isinstance(older_than, str) else older_than
     spare = _imported(keep) if isinstance(keep, str) else keep
@@ -84,7 +85,7 @@ def _imported(path: str) -> Keep:
 
 
 class Sweep:
-    """One call of ``sweep``: goes through the temp area, session by session, then through the final area."""
+    """One call of ``sweep``: goes through the temp area, session by session, and then through the final area."""
 
     def __init__(
         self, adapter: Swept, older_than: timedelta, keep: Keep | None, dry_run: bool, max_seconds: float | None
@@ -114,7 +115,7 @@ class Sweep:
                     self._keep_place_if_possible()
                     raise
                 failed = failed or error
-                last = self._call("survey")["last"]  # what cannot be removed must not keep the rest
+                last = self._call("survey")["last"]  # what cannot be removed must not keep the rest from going
             self._after = last
             if not last:
                 finished = self._area == "final"
@@ -130,7 +131,7 @@ class Sweep:
         )
 
     def _page(self) -> str:
-        """Sweep as much as goes at once, and give the place behind it, or "" at the end of the area."""
+        """Sweep one page. Returns the place after it, or "" at the end of the area."""
         chosen: dict[str, Any] = {}
         if self._keep is not None and self._area == "temp":
             found = self._call("survey")
@@ -143,7 +144,7 @@ class Sweep:
         return str(swept["last"])
 
     def _choose(self, keep: Keep, found: dict[str, Any]) -> dict[str, Any]:
-        """The sessions that may go, as far as there is time to ask."""
+        """The sessions to remove, as far as there is time to ask ``keep``."""
         chosen: list[str] = []
         until = ""
         for session in found["sessions"]:
@@ -168,7 +169,7 @@ class Sweep:
         return done
 
     def _left(self) -> float:
-        """The seconds that a request may take."""
+        """The time in seconds that a request may take."""
         return max(0.0, self._end - monotonic()) + _LATE_SECONDS
 
     def _out_of_time(self) -> bool:
@@ -176,7 +177,7 @@ class Sweep:
         removed = self._counts["parts"] + self._counts["uploads"]
         return now >= self._end and (removed > 0 or now >= self._started + _ENOUGH_SECONDS)
 
-    # Where a sweep stopped, with the age that it swept by: one for younger things has to begin anew.
+    # The place where a sweep stopped is kept with its age: a sweep with a smaller age must begin anew.
 
     def _find_place(self) -> None:
         try:
