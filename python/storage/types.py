@@ -1,4 +1,4 @@
-"""The values that adapters take and give."""
+"""The values that adapters take and return."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Readable(Protocol):
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Source: TypeAlias = Readable | Iterable[Buffer] | Buffer
-"""Where bytes come from: read once, forwards, from where it stands; never sought, never closed."""
+"""Where bytes come from. It is read once, forwards, from its current position; never sought, never closed."""
 
 Progress: TypeAlias = Callable[[int, int | None], object]
-"""Called as ``progress(done, total)`` in bytes, at most ten times a second and once with the final figure.
+"""Called as ``progress(done, total)`` in bytes, at most ten times a second, and once with the final figure.
 
 The final ``done`` of an assembly is an ``Assembled``.
 """
 
 
 class Assembled(int):
-    """The bytes of an assembled object; ``copied`` of them never passed this process, which has ``read`` so many."""
+    """The bytes of an assembled object: the store copied ``copied`` of them, and this process read ``read`` bytes."""
 
     copied: int
     read: int
@@ -39,7 +39,7 @@ class Assembled(int):
 
 @dataclass(frozen=True, slots=True)
 class TempPart:
-    """A stored part. ``size`` is in bytes, ``sha256`` lower-case hex; None only where the store cannot know."""
+    """A stored part. ``size`` is in bytes, ``sha256`` in lower-case hex; None only if the store cannot know it."""
 
     key: str
     part_number: int
@@ -52,7 +52,7 @@ class TempPart:
 
 @dataclass(frozen=True, slots=True)
 class FinalObject:
-    """A stored object; ``bucket, key = final`` works. ``size`` is in bytes, ``sha256`` lower-case hex."""
+    """A stored object; ``bucket, key = final`` works. ``size`` is in bytes, ``sha256`` in lower-case hex."""
 
     bucket: str
     key: str
@@ -64,16 +64,16 @@ class FinalObject:
 
 
 Keep: TypeAlias = Callable[[str], object]
-"""Told the id of a session that would be swept, gives whether to spare it."""
+"""Gets the id of a session that would be removed, and returns whether to keep it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
     """What a sweep has removed, or would remove in a dry run.
 
-    ``sessions`` counts those of which parts were removed, ``parts`` their parts, ``uploads`` unfinished writes, and
-    ``size`` the bytes of both. ``finished`` is False when time ran out: another call goes on from there. ``unseen``
-    says what the store did not let it look at, and why: old parts have gone all the same.
+    ``sessions`` counts sessions whose parts were removed, ``parts`` those parts, ``uploads`` unfinished writes.
+    ``size`` is the bytes of parts and unfinished writes. ``finished`` is False if time ran out: another call continues
+    from there. ``unseen`` says what the store did not let the sweep check, and why; old parts are removed all the same.
     """
 
     sessions: int
