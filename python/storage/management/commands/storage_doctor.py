@@ -17,7 +17,7 @@ class Command(BaseCommand):
         "Shows the settings of a storage adapter, uses its store, and tells what works there, what does not, and what"
         " to do about it. Exit status: 0 when everything works that the adapter's promises depend on, else 1."
     )
-    requires_system_checks = ()  # wrong settings are told in the report
+    requires_system_checks = ()  # the report shows wrong settings
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("alias", nargs="?", default="default", help="of STORAGE_ADAPTERS (default: default)")
@@ -50,7 +50,7 @@ class Command(BaseCommand):
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Lines of columns, each as wide as the widest of its cells."""
+    """Lines of columns, each as wide as its widest cell."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -58,7 +58,7 @@ def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _merged(findings: list[Finding]) -> Iterator[tuple[str, Finding]]:
-    """The findings by name, each with its area: "both" for one that is alike in the two."""
+    """The findings by name, each with its area; "both" if the finding is alike in the two."""
     for name in dict.fromkeys(finding.name for finding in findings):
         alike = [finding for finding in findings if finding.name == name]
         if len(alike) == 2 and len({(finding.level, finding.advice) for finding in alike}) == 1:
