@@ -214,7 +214,7 @@ def check_seconds(name: str, seconds: float) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"{name} is a number of seconds, neither negative nor without end")
+        raise ValueError(f"{name} is a number of seconds, finite and not negative")
     return float(min(seconds, MAX_SECONDS))
 
 
@@ -294,7 +294,7 @@ def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     if len({name.lower() for name in checked}) < len(checked):
         raise ValueError("two names of metadata differ only in case: stores take them for one")
     if sum(len(name) + _sent_bytes(value) for name, value in checked.items()) > MAX_METADATA_BYTES:
-        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES:,} bytes in all, encoded as S3 is sent it")
+        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES:,} bytes in all, as encoded for S3")
     return checked
 
 

@@ -214,7 +214,7 @@ def _takes(found: type[StorageAdapter]) -> Callable[[str], bool]:
 def _default_directory(option: str) -> Path:
     base = _value("BASE_DIR")
     if base is None:
-        raise ImproperlyConfigured(f"set STORAGE_{option.upper()}, or BASE_DIR, below which var/storage is the default")
+        raise ImproperlyConfigured(f"set STORAGE_{option.upper()}, or BASE_DIR: the default is var/storage below it")
     try:
         below = Path(base)
     except TypeError:

@@ -297,7 +297,7 @@ class RoundTrip:
         if listed != [1, 2]:
             raise _Wrong(
                 f"parts 1 and 2 were stored, and the list that followed has {listed}",
-                "this store tells late what it has: keep the keys of parts in your database",
+                "this store lists new objects late: keep the keys of parts in your database",
             )
         return "parts are listed as soon as they are stored"
 

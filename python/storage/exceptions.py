@@ -152,7 +152,7 @@ def from_wire(text: str) -> StorageError | ImproperlyConfigured:
     except ValueError:  # the wrong fields, or a status that is no number
         wire = ""
     if f"{wire}|" != WIRE:
-        return StorageError("the storage extension failed in a way it should not")
+        return StorageError("the storage extension failed unexpectedly")
     if code == "config":
         return ImproperlyConfigured(message)
     return _CLASSES.get(code, StorageError)(

@@ -119,7 +119,7 @@ class S3StorageAdapter(NativeAdapter):
         try:
             ca_bundle = os.fspath(Path(ca_bundle).expanduser()) if ca_bundle else ""
         except RuntimeError:
-            raise ImproperlyConfigured("ca_bundle (or AWS_CA_BUNDLE) begins with a ~ of nobody's home") from None
+            raise ImproperlyConfigured("ca_bundle (or AWS_CA_BUNDLE) begins with the ~ of an unknown home") from None
         shared = {
             "backend": "s3",
             **self._options,
@@ -252,7 +252,7 @@ def _certificates(verify: str | os.PathLike[str]) -> str | os.PathLike[str]:
     if str(verify).lower() in ("true", "false", "yes", "no", "on", "off", "1", "0"):
         raise ImproperlyConfigured(
             f"verify (AWS_S3_VERIFY) is True, False or the path of a CA file, not the text {verify!r}:"
-            " read the environment by values.BooleanValue or the like"
+            " read the environment variable with values.BooleanValue or similar"
         )
     return verify
 

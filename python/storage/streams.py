@@ -248,7 +248,7 @@ class _Sink:
 def _not_none(answer: Any) -> Any:
     if answer is None:
         raise StorageError(
-            "the stream has no data now (it answers None): it must be a blocking one",
+            "the stream returned None, so it has no data now and does not block: pass a blocking stream",
             code="source",
             op="put",
             retryable=True,
