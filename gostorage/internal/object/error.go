@@ -63,6 +63,12 @@ func Retryablef(code Code, format string, args ...any) *Error {
 	return failed
 }
 
+// Retryable tells whether the same call may succeed another time.
+func Retryable(err error) bool {
+	known, ok := errors.AsType[*Error](err)
+	return ok && known.Retryable
+}
+
 // Rescue, deferred in a goroutine, turns its panic into an error: nobody else can, and Python would end with it.
 func Rescue(err *error) {
 	if r := recover(); r != nil {

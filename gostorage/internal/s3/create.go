@@ -3,15 +3,13 @@ package s3
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
-	"strings"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
 // The ways in which an object is created: a store may know conditions by one and not by the other.
@@ -25,13 +23,8 @@ const conditionalLook = "look"
 
 func (s *Store) looks() bool { return s.config.ConditionalWrites == conditionalLook }
 
-// ifNoneMatch is the condition of a put that must replace nothing.
-func (s *Store) ifNoneMatch(opts object.PutOptions) *string {
-	if opts.Overwrite || s.looks() {
-		return nil
-	}
-	return aws.String("*")
-}
+// createOnly tells whether the store itself must replace nothing.
+func (s *Store) createOnly(opts object.PutOptions) bool { return !opts.Overwrite && !s.looks() }
 
 // looksFirst settles, where that is the option, a put that must replace nothing by a look at what is there.
 func (s *Store) looksFirst(ctx context.Context, put object.Info, opts object.PutOptions) (object.Info, bool, error) {
@@ -50,17 +43,17 @@ func (s *Store) looksFirst(ctx context.Context, put object.Info, opts object.Put
 
 // createsOnly makes sure, once for a client, that its server refuses to replace what is there when it is told so.
 func (s *Store) createsOnly(ctx context.Context, opts object.PutOptions, way int) error {
-	if opts.Overwrite || s.looks() {
+	if !s.createOnly(opts) {
 		return nil
 	}
-	known := s.client.creates[way].Load()
+	known := s.bucket.Traits.Creates[way].Load()
 	if known == nil {
 		// Aside, for a call that is cancelled is left at once, and what was tried is cleared away even so.
 		refuses, err := coroutine.Aside(ctx, func(ctx context.Context) (bool, error) { return s.refusesToReplace(ctx, way) }, nil)
 		if err != nil {
 			return err
 		}
-		s.client.creates[way].Store(&refuses)
+		s.bucket.Traits.Creates[way].Store(&refuses)
 		known = &refuses
 	}
 	if !*known {
@@ -78,19 +71,16 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 		defer cancel()
 		_ = s.Delete(ctx, probe)
 	}()
-	put := &sdk.PutObjectInput{
-		Bucket: s.bucket(), Key: s.path(probe),
-		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
-	}
-	if _, err := perform(ctx, &request{}, put, s.client.putObject); err != nil {
+	put := s3api.Put{Key: probe, Probe: true}
+	if _, _, err := s.bucket.PutObject(ctx, put); err != nil {
 		return false, err
 	}
 	var err error
 	if way == byUpload {
 		err = s.completeOver(ctx, probe)
 	} else {
-		put.IfNoneMatch = aws.String("*")
-		_, err = perform(ctx, &request{}, put, s.client.putObject)
+		put.CreateOnly = true
+		_, _, err = s.bucket.PutObject(ctx, put)
 	}
 	switch code := object.CodeOf(err); {
 	case err == nil:
@@ -100,7 +90,7 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 				"whether this store knows If-None-Match did not show: the object that it was tried on is gone; try again")
 		}
 		return false, err
-	case refusedWith(err, http.StatusNotImplemented, http.StatusBadRequest):
+	case s3api.RefusedWith(err, http.StatusNotImplemented, http.StatusBadRequest):
 		return false, nil
 	case code == object.Exists || code == object.Conflict:
 		return true, nil
@@ -111,30 +101,24 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 
 // completeOver ends an upload at a key where an object is, and must not replace it.
 func (s *Store) completeOver(ctx context.Context, key string) error {
-	up := s.newUpload(key, newSummer(checksumOff))
-	created, err := perform(ctx, &request{}, &sdk.CreateMultipartUploadInput{
-		Bucket: s.bucket(), Key: s.path(key),
-		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
-	}, s.client.createUpload)
+	upload, _, err := s.bucket.CreateUpload(ctx, s3api.Create{Key: key, Probe: true})
 	if err != nil {
 		return err
 	}
-	up.id = created.UploadId
-	defer up.undo(ctx)
-	number := aws.Int32(1)
-	part, err := perform(ctx, &request{}, &sdk.UploadPartInput{
-		Bucket: s.bucket(), Key: s.path(key), UploadId: up.id, PartNumber: number, Body: strings.NewReader(greeting),
-	}, s.client.uploadPart)
-	if err != nil {
-		return err
+	part := s3api.Part{Number: 1, Sums: s3api.Sums{Hash: hex.EncodeToString(probeHash[:])}}
+	if err = s.bucket.UploadPart(ctx, upload, &part, [][]byte{probeBytes}); err == nil {
+		_, _, err = s.bucket.CompleteUpload(ctx, s3api.Complete{Upload: upload, Parts: []s3api.Part{part}, CreateOnly: true})
 	}
-	done := []types.CompletedPart{{PartNumber: number, ETag: part.ETag}}
-	_, err = perform(ctx, &request{}, &sdk.CompleteMultipartUploadInput{
-		Bucket: s.bucket(), Key: s.path(key), UploadId: up.id, IfNoneMatch: aws.String("*"),
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
-	}, s.client.completeUpload)
-	if err == nil {
-		up.id = nil
+	if err != nil {
+		up := s.newUpload(key, newSummer(checksumOff))
+		up.at = upload
+		up.undo(ctx)
 	}
 	return err
 }
+
+// What an upload that only tries something is made of.
+var (
+	probeBytes = []byte("probe of django-gostorage")
+	probeHash  = sha256.Sum256(probeBytes)
+)

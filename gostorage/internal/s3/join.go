@@ -4,21 +4,17 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go/encoding/httpbinding"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
 const (
@@ -37,7 +33,6 @@ type joining struct {
 	pieces []piece
 	sum    string
 	upload *upload
-	sums   []sums        // of the pieces, as the server is told
 	reads  chan struct{} // holds one for each read under way
 	beside chan struct{} // holds one while there is a part in memory beside the budget
 }
@@ -48,11 +43,11 @@ var _ object.Joiner = (*Store)(nil)
 // sent. What a server can do shows in the first part that it is asked to copy.
 func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error) {
 	from, ok := join.From.(*Store)
-	if !ok || from.client != s.client || s.copiesNot.Load() {
+	if !ok || !from.bucket.SameStore(s.bucket) || s.copiesNot.Load() {
 		return object.Info{}, object.ErrCannotJoin
 	}
-	s.client.hold()
-	defer s.client.release()
+	s.bucket.Ref()
+	defer s.bucket.Unref()
 	sizes := make([]int64, len(join.Parts))
 	for i, part := range join.Parts {
 		sizes[i] = part.Size
@@ -104,28 +99,24 @@ func (j *joining) putWhole(ctx context.Context, only piece) (object.Info, error)
 func (j *joining) copyWhole(ctx context.Context, only piece) (object.Info, error) {
 	s, source := j.store, j.Parts[only.spans[0].source]
 	info := object.Info{Key: j.Key, Size: j.Size, SHA256: j.sum, Version: rand.Text()}
-	in := &sdk.CopyObjectInput{
-		Bucket: s.bucket(), Key: s.path(j.Key), CopySource: j.from.copySource(source.Key),
-		CopySourceIfMatch: optional(source.ETag), MetadataDirective: types.MetadataDirectiveReplace,
-		ContentType: contentType(j.Options), Metadata: s.metadata(j.Options, info),
-		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
-		StorageClass: types.StorageClass(s.config.StorageClass),
+	order := s3api.Copy{
+		Key: j.Key, From: j.from.bucket, Source: source.Key, IfMatch: source.ETag, Description: description(j.Options, info),
+		Patience: s.patience(only.size),
 	}
 	if s.config.Checksum != checksumAuto {
-		in.ChecksumAlgorithm, _ = declared(s.config.Checksum)
+		order.Algorithm = s.config.Checksum
 	}
 	if err := j.commit(ctx, only.size, 0); err != nil {
 		return object.Info{}, err
 	}
-	about := &request{patience: s.patience(only.size)}
-	out, err := perform(ctx, about, in, s.client.copyObject)
+	copied, attempts, err := s.bucket.CopyObject(ctx, order)
 	switch {
-	case err == nil && out.CopyObjectResult != nil:
+	case copied:
 		return info, nil
-	case err == nil, refusedWith(err, cannotCopy...), refusedWith(err, http.StatusBadRequest):
+	case err == nil, s3api.RefusedWith(err, cannotCopy...), s3api.RefusedWith(err, http.StatusBadRequest):
 		return object.Info{}, object.ErrCannotJoin
 	default:
-		there, _, err := s.settle(ctx, blame(source, err), about.attempts, info, info.Version, j.Options)
+		there, _, err := s.settle(ctx, blame(source, err), attempts, info, info.Version, j.Options)
 		return there, err
 	}
 }
@@ -167,7 +158,7 @@ func (j *joining) tryParts(ctx context.Context, algorithm string) (info object.I
 		return up.end(ctx, info, j.Options, err)
 	}
 	info, err = up.end(ctx, object.Info{Size: j.Size, SHA256: j.sum}, j.Options, nil)
-	if refusedWith(err, http.StatusBadRequest) { // these parts, that is; a put makes others
+	if s3api.RefusedWith(err, http.StatusBadRequest) { // these parts, that is; a put makes others
 		if !equal(j.pieces) {
 			s.equalOnly.Store(true)
 		}
@@ -178,11 +169,10 @@ func (j *joining) tryParts(ctx context.Context, algorithm string) (info object.I
 
 // send puts the parts in place: some are copied while others are read and sent.
 func (j *joining) send(ctx context.Context) error {
-	j.upload.parts = make([]*types.CompletedPart, len(j.pieces))
-	j.sums = make([]sums, len(j.pieces))
+	j.upload.parts = make([]*s3api.Part, len(j.pieces))
 	var copied, read []int
 	for i, piece := range j.pieces {
-		j.upload.parts[i] = &types.CompletedPart{PartNumber: aws.Int32(int32(i + 1))}
+		j.upload.parts[i] = &s3api.Part{Number: int32(i + 1), Sums: s3api.Sums{Algorithm: j.upload.sums.algorithm}}
 		if piece.copied {
 			copied = append(copied, i)
 		} else {
@@ -205,11 +195,11 @@ func (j *joining) send(ctx context.Context) error {
 func (j *joining) prove(ctx context.Context, first int) error {
 	s, algorithm := j.store, j.upload.sums.algorithm
 	err := j.copyPart(ctx, first)
-	declared, _ := declared(algorithm)
+	summed := algorithm != checksumOff && algorithm != checksumSigned
 	switch {
 	case err == nil:
 		s.copies.Store(&algorithm)
-	case err == object.ErrCannotJoin && !s.copiesNot.Load() && declared != "" && s.config.Checksum == checksumAuto:
+	case err == object.ErrCannotJoin && !s.copiesNot.Load() && summed && s.config.Checksum == checksumAuto:
 		return errOnlyPlain
 	}
 	return err
@@ -236,37 +226,34 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 	s, up, piece := j.store, j.upload, j.pieces[i]
 	span := piece.spans[0]
 	source := j.Parts[span.source]
-	in := &sdk.UploadPartCopyInput{
-		Bucket: s.bucket(), Key: s.path(up.key), UploadId: up.id, PartNumber: up.parts[i].PartNumber,
-		CopySource: j.from.copySource(source.Key), CopySourceIfMatch: optional(source.ETag),
+	order := s3api.CopyPart{
+		From: j.from.bucket, Source: source.Key, IfMatch: source.ETag, Length: -1, Patience: s.patience(piece.size),
 	}
 	ranged := span.length < source.Size
 	if ranged {
-		in.CopySourceRange = aws.String(fmt.Sprintf("bytes=%d-%d", span.start, span.start+span.length-1))
+		order.Start, order.Length = span.start, span.length
 	}
-	out, err := perform(ctx, &request{patience: s.patience(piece.size)}, in, s.client.copyPart)
+	part := up.parts[i]
+	copied, err := s.bucket.CopyPart(ctx, up.at, part, order)
 	switch {
-	case err == nil && out.CopyPartResult != nil:
+	case copied:
 		if ranged && !s.copiesRanges.Load() {
-			if err := j.proveRange(ctx, *in.PartNumber, piece.size); err != nil {
+			if err := j.proveRange(ctx, part.Number, piece.size); err != nil {
 				return err
 			}
 		}
-		up.parts[i].ETag = out.CopyPartResult.ETag
-		j.sums[i] = copiedSums(up.sums.algorithm, out.CopyPartResult)
-		if up.sums.algorithm == checksumSHA256 && j.sums[i].checksum == nil {
+		if part.Sums.Algorithm == s3api.SHA256 && part.Sums.Checksum == "" {
 			return object.ErrCannotJoin // such an upload cannot end without that of each part
 		}
-		j.sums[i].onCompleted(up.parts[i])
 		j.Done(piece.size, 0)
 		return nil
-	case err == nil, refusedWith(err, cannotCopy...): // without a result it has taken that for a part without bytes
+	case err == nil, s3api.RefusedWith(err, cannotCopy...): // without a result it has taken that for a part without bytes
 		s.copiesNot.Store(true)
 		return object.ErrCannotJoin
-	case refusedWith(err, http.StatusBadRequest):
+	case s3api.RefusedWith(err, http.StatusBadRequest):
 		return object.ErrCannotJoin
 	default:
-		if ctx.Err() != nil || !refused(err) {
+		if ctx.Err() != nil || !s3api.Refused(err) {
 			up.cut.Store(true) // it may be at work on that still
 		}
 		return blame(source, err)
@@ -275,25 +262,15 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 
 // proveRange makes sure, once, that the server has copied no more of a source than it was asked for: its answer has no size.
 func (j *joining) proveRange(ctx context.Context, number int32, size int64) error {
-	s, up := j.store, j.upload
+	s := j.store
 	// From the first part on: MinIO knows no marker but the number of a part that is there.
-	in := &sdk.ListPartsInput{Bucket: s.bucket(), Key: s.path(up.key), UploadId: up.id}
-	for range mostParts / 1000 {
-		page, err := perform(ctx, &request{}, in, s.client.listParts)
-		if err != nil && !refused(err) && !refusedWith(err, cannotCopy...) {
+	for part, err := range s.bucket.Parts(ctx, j.upload.at) {
+		switch {
+		case err != nil && !s3api.Refused(err) && !s3api.RefusedWith(err, cannotCopy...):
 			return err
-		}
-		if err != nil {
-			break
-		}
-		for _, part := range page.Parts {
-			if *part.PartNumber == number && aws.ToInt64(part.Size) == size {
-				s.copiesRanges.Store(true)
-				return nil
-			}
-		}
-		if in.PartNumberMarker = page.NextPartNumberMarker; !aws.ToBool(page.IsTruncated) {
-			break
+		case err == nil && part.Number == number && part.Size == size:
+			s.copiesRanges.Store(true)
+			return nil
 		}
 	}
 	s.rangesNot.Store(true) // or nobody can tell
@@ -302,11 +279,6 @@ func (j *joining) proveRange(ctx context.Context, number int32, size int64) erro
 
 // cannotCopy are the answers of a server that does not know how to.
 var cannotCopy = []int{http.StatusNotImplemented, http.StatusMethodNotAllowed}
-
-// copySource names an object as the source of a copy.
-func (s *Store) copySource(key string) *string {
-	return aws.String(httpbinding.EscapePath(*s.bucket()+"/"+*s.path(key), false))
-}
 
 // sendPart reads one part of the upload and sends it.
 func (j *joining) sendPart(ctx context.Context, i int) error {
@@ -319,8 +291,7 @@ func (j *joining) sendPart(ctx context.Context, i int) error {
 	for _, block := range body.blocks {
 		summer.take(block)
 	}
-	j.sums[i] = summer.cut()
-	body.number, body.sums = *up.parts[i].PartNumber, j.sums[i]
+	up.parts[i].Sums = summer.cut()
 	if err := up.part(ctx, body, up.parts[i]); err != nil {
 		return err
 	}
@@ -370,7 +341,7 @@ func (j *joining) readSpan(ctx context.Context, into place) error {
 	}
 	source := j.Parts[into.source]
 	sum, err := j.fetch(ctx, source, into.span, into.from)
-	verified := into.length == source.Size && source.SHA256 != "" || j.from.client.endpoint.Scheme == "https"
+	verified := into.length == source.Size && source.SHA256 != "" || j.from.bucket.Secure()
 	if err == nil && !verified {
 		err = j.fetchAgain(ctx, source, into.span, sum)
 	}
@@ -387,7 +358,7 @@ func (j *joining) fetch(
 		return 0, err
 	}
 	defer func() { _ = opened.Close() }()
-	if now := opened.Info(); now.Size != source.Size || !sameTag(now.ETag, source.ETag) && source.ETag != "" {
+	if now := opened.Info(); now.Size != source.Size || !s3api.SameETag(now.ETag, source.ETag) && source.ETag != "" {
 		return 0, errChanged // a server may not know of conditions
 	}
 	if from.length == source.Size {
@@ -503,7 +474,7 @@ func (j *joining) joinSums() {
 		return
 	}
 	for i, piece := range j.pieces {
-		sum, ok := up.sums.crc.Value(aws.ToString(j.sums[i].checksum))
+		sum, ok := up.sums.crc.Value(up.parts[i].Sums.Checksum)
 		if !ok {
 			up.sums = newSummer(checksumOff)
 			return

@@ -22,12 +22,11 @@ import (
 	"testing"
 	"time"
 
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/storetest"
 )
 
@@ -93,14 +92,13 @@ func (j *joins) close() {
 
 func (j *joins) uploads() []string {
 	j.Helper()
-	in := &sdk.ListMultipartUploadsInput{Bucket: j.final.bucket()}
-	listed, err := perform(context.Background(), &request{}, in, j.final.client.listUploads)
+	listed, err := j.final.bucket.ListUploads(context.Background(), "", "")
 	if err != nil {
 		j.Fatal(err)
 	}
 	var found []string
-	for _, upload := range listed.Uploads {
-		found = append(found, *upload.Key)
+	for _, upload := range listed.Found {
+		found = append(found, upload.Key)
 	}
 	return found
 }
@@ -213,7 +211,7 @@ func (j *joins) succeeds(order *object.Join, whole []byte) {
 	if _, there := j.bytes(order.Key); there.SHA256 != sum || there.Version != info.Version {
 		j.Errorf("the server tells %+v, the join told %+v", there, info)
 	}
-	out, err := perform(j.Context(), &request{}, &sdk.HeadObjectInput{Bucket: j.final.bucket(), Key: j.final.path(order.Key)}, j.final.client.headObject)
+	out, err := j.final.bucket.HeadObject(j.Context(), order.Key, false)
 	if err != nil || out.Metadata["by"] != "=?utf-8?b?Wm/Dqw==?=" {
 		j.Errorf("metadata %v, %v", out, err)
 	}
@@ -478,7 +476,7 @@ func TestServersThatCannot(t *testing.T) {
 
 func TestCopiesIntoPlainUploads(t *testing.T) {
 	front := newFront(t, minioServer(t))
-	for _, checksum := range []string{checksumAuto, checksumCRC64} {
+	for _, checksum := range []string{checksumAuto, s3api.CRC64NVME} {
 		t.Run(checksum, func(t *testing.T) {
 			j := newJoins(t, front.url, func(c *Config) { c.Checksum = checksum })
 			parts, whole := j.parts(leastPart, leastPart)
@@ -514,13 +512,13 @@ func TestEqualParts(t *testing.T) {
 
 func TestEachChecksum(t *testing.T) {
 	url := gateway(t)
-	for _, checksum := range []string{checksumCRC32, checksumCRC64, checksumSHA256, checksumOff} {
+	for _, checksum := range []string{s3api.CRC32, s3api.CRC64NVME, s3api.SHA256, checksumOff} {
 		t.Run(checksum, func(t *testing.T) {
 			j := newJoins(t, url, func(c *Config) { c.Checksum = checksum })
 			for _, sizes := range [][]int{{1000}, {1000, 1000}, {1000, 12 * mib, leastPart, 3}} {
 				parts, whole := j.parts(sizes...)
 				for range 2 {
-					if checksum == checksumSHA256 && len(sizes) > 2 { // versitygw tells a digest of digests
+					if checksum == s3api.SHA256 && len(sizes) > 2 { // versitygw tells a digest of digests
 						if _, err := j.join(j.order("a", parts, whole)); err != object.ErrCannotJoin {
 							t.Errorf("gives %v", err)
 						}
@@ -536,7 +534,7 @@ func TestEachChecksum(t *testing.T) {
 func TestOnePartIsOneRequest(t *testing.T) {
 	front := newFront(t, gateway(t))
 	j := newJoins(t, front.url, nil)
-	j.final.client.creates[byUpload].Store(new(true)) // known, so that nothing is asked for it
+	j.final.bucket.Traits.Creates[byUpload].Store(new(true)) // known, so that nothing is asked for it
 	parts, whole := j.parts(leastPart)
 	inParts := map[string]int{"CreateMultipartUpload": 1, "UploadPartCopy": 1, "CompleteMultipartUpload": 1}
 	large, largeWhole := j.parts(0, mostCopied+1)

@@ -5,18 +5,12 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
 const (
-	// mostFruitless bounds the pages in a row that name nothing new: some stores have empty ones.
-	mostFruitless = 100
 	// mostUnordered bounds what is held of a listing that comes in no order, some 200 bytes each; and the unfinished uploads.
 	mostUnordered = 1_000_000
 	// mostBelow bounds what is held of the objects below a folder. A session has 10,000 parts, and what is kept beside them.
@@ -25,8 +19,8 @@ const (
 
 // List implements object.Store.
 func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) {
-	s.client.hold()
-	defer s.client.release()
+	s.bucket.Ref()
+	defer s.bucket.Unref()
 	return (&listing{store: s, prefix: prefix}).all(ctx, nil)
 }
 
@@ -34,8 +28,8 @@ func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) 
 // order, and then all of it is held and sorted.
 func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
-		s.client.hold()
-		defer s.client.release()
+		s.bucket.Ref()
+		defer s.bucket.Unref()
 		l := &listing{store: s, after: after}
 		given := 0
 		give := func(page []object.Info) bool {
@@ -48,7 +42,7 @@ func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, e
 		}
 		var page []object.Info
 		last := ""
-		for !s.client.unordered.Load() {
+		for !s.bucket.Traits.Unordered.Load() {
 			next, again, err := l.next(ctx)
 			if err != nil {
 				yield(object.Info{}, err)
@@ -60,7 +54,7 @@ func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, e
 				}
 			}
 			if !ordered(last, next) {
-				s.client.unordered.Store(true)
+				s.bucket.Traits.Unordered.Store(true)
 				page = append(append(page, next...), again...)
 				break
 			}
@@ -73,7 +67,7 @@ func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, e
 			}
 		}
 		if given > 0 {
-			yield(object.Info{}, unlikeS3("a listing in no order"))
+			yield(object.Info{}, s3api.Unlike("a listing in no order"))
 			return
 		}
 		found, err := l.all(ctx, page)
@@ -96,7 +90,7 @@ func ordered(last string, page []object.Info) bool {
 type listing struct {
 	store         *Store
 	prefix, after string
-	token         *string
+	token         string
 	fruitless     int
 	seen          map[string]bool
 	ended         bool
@@ -147,14 +141,11 @@ func younger(before, after object.Info) object.Info {
 // next gives the next page: objects of ours that no page before has named, and those that one has. A listing that does not
 // go on is an error, as is an entry that does not say of what it is.
 func (l *listing) next(ctx context.Context) (page, again []object.Info, err error) {
-	s := l.store
-	in := &sdk.ListObjectsV2Input{
-		Bucket: s.bucket(), Prefix: s.path(l.prefix), EncodingType: types.EncodingTypeUrl, ContinuationToken: l.token,
+	after := l.after
+	if l.store.bucket.Traits.Unordered.Load() {
+		after = ""
 	}
-	if l.after != "" && !s.client.unordered.Load() {
-		in.StartAfter = s.path(l.after)
-	}
-	out, err := perform(ctx, &request{}, in, s.client.listObjects)
+	told, err := l.store.bucket.ListObjects(ctx, l.prefix, after, l.token)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -163,27 +154,15 @@ func (l *listing) next(ctx context.Context) (page, again []object.Info, err erro
 		l.seen = map[string]bool{}
 	}
 	known := map[string]bool{}
-	for _, one := range out.Contents {
-		path, ok := decoded(one.Key, out.EncodingType)
-		if out.EncodingType != types.EncodingTypeUrl && strings.ContainsAny(*in.Prefix, noXML) {
-			path, ok = repaired(*in.Prefix, path)
-		}
-		if !ok || path == "" {
-			return nil, nil, unlikeS3("an object without a key")
-		}
-		key, ours := strings.CutPrefix(path, s.config.Prefix)
-		if !ours || !strings.HasPrefix(path, *in.Prefix) {
-			continue // not asked for
-		}
-		last, known[key] = max(last, key), true
-		if !l.seen[key] {
+	for _, info := range told.Objects {
+		last, known[info.Key] = max(last, info.Key), true
+		if !l.seen[info.Key] {
 			fresh = true
 		}
-		if object.CheckKey(key) != nil {
+		if object.CheckKey(info.Key) != nil {
 			continue // no object of ours: no key can name it
 		}
-		info := object.Info{Key: key, Size: *one.Size, ETag: aws.ToString(one.ETag), Modified: dated(one.LastModified)}
-		if l.seen[key] {
+		if l.seen[info.Key] {
 			again = append(again, info)
 		} else {
 			page = append(page, info)
@@ -193,23 +172,12 @@ func (l *listing) next(ctx context.Context) (page, again []object.Info, err erro
 		page = merged(page)
 	}
 	l.remember(known)
-	return page, again, l.goOn(out, last, fresh)
-}
-
-// firstYear is before there was S3: a time before it is none.
-const firstYear = 2000
-
-// dated is when something was modified, the zero time where that is not told.
-func dated(told *time.Time) time.Time {
-	if told == nil || told.Year() < firstYear {
-		return time.Time{}
-	}
-	return *told
+	return page, again, l.goOn(told, last, fresh)
 }
 
 // remember keeps what a page has named: of a listing in order the last page that has named something is enough.
 func (l *listing) remember(known map[string]bool) {
-	if l.store.client.unordered.Load() || l.prefix != "" {
+	if l.store.bucket.Traits.Unordered.Load() || l.prefix != "" {
 		for key := range known {
 			l.seen[key] = true
 		}
@@ -221,31 +189,20 @@ func (l *listing) remember(known map[string]bool) {
 }
 
 // goOn notes where the next page begins: behind the token, or, if there is none, behind the last key.
-func (l *listing) goOn(page *sdk.ListObjectsV2Output, last string, fresh bool) error {
+func (l *listing) goOn(page *s3api.Page, last string, fresh bool) error {
 	if l.fruitless++; fresh {
 		l.fruitless = 0
 	}
-	token := aws.ToString(page.NextContinuationToken)
 	switch {
-	case !aws.ToBool(page.IsTruncated):
+	case !page.Truncated:
 		l.ended = true
 		return nil
-	case l.fruitless > mostFruitless, token != "" && token == aws.ToString(l.token), token == "" && (!fresh || last <= l.after):
-		return unlikeS3("a listing that does not go on")
-	case token == "":
-		l.token, l.after = nil, last
+	case l.fruitless > s3api.MaxFruitless, page.Token != "" && page.Token == l.token, page.Token == "" && (!fresh || last <= l.after):
+		return s3api.Unlike("a listing that does not go on")
+	case page.Token == "":
+		l.token, l.after = "", last
 	default:
-		l.token = &token
+		l.token = page.Token
 	}
 	return nil
-}
-
-// repaired puts the prefix into a path in which the server could not give it: XML has no form for some characters.
-func repaired(prefix, path string) (string, bool) {
-	depth := strings.Count(prefix, "/")
-	pieces := strings.SplitN(path, "/", depth+1)
-	if len(pieces) <= depth {
-		return "", false
-	}
-	return prefix + pieces[depth], true
 }

@@ -8,10 +8,8 @@ import (
 
 // part is a run of the source's bytes that one request carries: blocks that are given back when it is done.
 type part struct {
-	number int32
 	blocks []object.Block
 	size   int64
-	sums   sums
 	after  func() // called when the blocks were given back, or nil
 }
 

@@ -1,9 +1,11 @@
 package s3
 
-// Limits of S3 for the parts of an upload; the last may be smaller than the least.
+import "github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
+
 const (
-	leastPart = 5 << 20
-	mostPart  = 5 << 30
+	leastPart = s3api.MinPartSize
+	mostPart  = s3api.MaxPartSize
+	mostParts = s3api.MaxParts
 )
 
 // span is a run of bytes of one source.

@@ -3,19 +3,15 @@ package s3
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
 // afterSeek bounds the first request after a jump, in bytes; each that is read on from is four times as long.
@@ -25,7 +21,7 @@ const afterSeek = 1 << 20
 type reader struct {
 	store  *Store
 	info   object.Info
-	etag   *string
+	etag   string // "" until the first answer
 	coded  string // its Content-Encoding
 	limit  int64  // where the caller means to stop
 	mu     sync.Mutex
@@ -41,11 +37,11 @@ func (s *Store) Get(ctx context.Context, key string, hint object.Range) (object.
 
 // open opens an object; if its ETag is known, only as long as that is its own. An object that was replaced is a Mismatch.
 func (s *Store) open(ctx context.Context, known object.Info, hint object.Range) (object.Reader, error) {
-	s.client.hold()
-	r := &reader{store: s, info: object.Info{Key: known.Key}, etag: optional(known.ETag)}
+	s.bucket.Ref()
+	r := &reader{store: s, info: object.Info{Key: known.Key}, etag: known.ETag}
 	opened, err := r.open(ctx, hint)
 	if err != nil {
-		s.client.release()
+		s.bucket.Unref()
 		return nil, err
 	}
 	r.stream = opened
@@ -81,7 +77,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 		}
 		return nil, err
 	}
-	if out.ContentRange == nil {
+	if !out.Ranged {
 		from = 0 // all is sent
 	}
 	r.limit = r.info.Size
@@ -92,11 +88,11 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 }
 
 // first makes the first request, and another where its answer leaves open what the object is. It notes that.
-func (r *reader) first(ctx context.Context, from, until int64) (*sdk.GetObjectOutput, error) {
+func (r *reader) first(ctx context.Context, from, until int64) (*s3api.Object, error) {
 	out, err := r.get(ctx, from, until)
-	if err == nil && out.ContentLength == nil && out.ContentRange == nil && from == 0 && until < 0 {
+	if err == nil && out.Size < 0 && !out.Ranged && from == 0 && until < 0 {
 		_ = out.Body.Close() // only a range tells the size of what is sent in pieces
-		out, err = r.get(ctx, 0, object.MaxSize)
+		out, err = r.get(ctx, 0, s3api.ToEnd)
 	}
 	if err != nil {
 		return nil, err
@@ -109,41 +105,33 @@ func (r *reader) first(ctx context.Context, from, until int64) (*sdk.GetObjectOu
 }
 
 // learn notes what the object is, and asks for what the answer leaves open or what may be a proxy's doing.
-func (r *reader) learn(ctx context.Context, out *sdk.GetObjectOutput, from, until int64) error {
-	part, ranged := extentOf(out.ContentRange)
-	size, asked := part.size, from > 0 || until >= 0
-	if !ranged {
-		size = -1
-		if out.ContentLength != nil {
-			size = *out.ContentLength
-		}
-	}
-	r.etag, r.coded = out.ETag, aws.ToString(out.ContentEncoding)
-	known(&r.info, out.ETag, out.Metadata)
+func (r *reader) learn(ctx context.Context, out *s3api.Object, from, until int64) error {
+	size, asked := out.Size, from > 0 || until >= 0
+	r.etag, r.coded = out.ETag, out.Encoding
+	known(&r.info, out)
 	if r.coded == "identity" {
 		r.coded = ""
 	}
-	if size < 0 || asked && !ranged || r.coded != "" {
-		head, err := r.store.head(ctx, r.info.Key)
+	if size < 0 || asked && !out.Ranged || r.coded != "" {
+		head, err := r.store.bucket.HeadObject(ctx, r.info.Key, false)
 		if err != nil {
 			return err
 		}
-		whole := *head.ContentLength
 		switch {
-		case !sameTag(*head.ETag, *out.ETag):
+		case !s3api.SameETag(head.ETag, out.ETag):
 			return r.replaced()
-		case aws.ToString(head.ContentEncoding) != aws.ToString(out.ContentEncoding), size >= 0 && size != whole && !ranged && r.coded != "":
+		case head.Encoding != out.Encoding, size >= 0 && size != head.Size && !out.Ranged && r.coded != "":
 			return object.Errorf(object.Refused,
-				"a proxy in front of the store encodes objects on the way (%s): have it leave them as they are", told(r.coded))
-		case size >= 0 && size != whole, ranged && part.end > whole:
-			return unlikeS3("another part of an object than was asked for")
+				"a proxy in front of the store encodes objects on the way (%s): have it leave them as they are", s3api.Printable(r.coded))
+		case size >= 0 && size != head.Size, out.Ranged && out.End > head.Size:
+			return s3api.Unlike("another part of an object than was asked for")
 		}
-		size = whole
+		size = head.Size
 	}
-	r.info.Size, r.info.Modified = size, aws.ToTime(out.LastModified)
-	if out.ChecksumType == types.ChecksumTypeFullObject && !r.store.client.miscounts.Load() {
-		if _, ok := checksum.CRC64NVME.Value(aws.ToString(out.ChecksumCRC64NVME)); ok {
-			r.info.CRC64NVME = *out.ChecksumCRC64NVME
+	r.info.Size, r.info.Modified = size, out.Modified
+	if !r.store.bucket.Traits.Miscounts.Load() {
+		if _, ok := checksum.CRC64NVME.Value(out.CRC64NVME); ok {
+			r.info.CRC64NVME = out.CRC64NVME
 		}
 	}
 	return nil
@@ -161,34 +149,27 @@ func (r *reader) stat(ctx context.Context) error {
 
 // get asks for a range; until -1 is the end. The object must be the one that was opened. A server that refuses to be
 // asked for checksums is not asked again.
-func (r *reader) get(ctx context.Context, from, until int64) (*sdk.GetObjectOutput, error) {
-	in := &sdk.GetObjectInput{Bucket: r.store.bucket(), Key: r.store.path(r.info.Key), IfMatch: r.etag}
-	if algorithm := r.store.checksum(); r.etag == nil && algorithm != checksumOff && algorithm != checksumSigned {
-		in.ChecksumMode = types.ChecksumModeEnabled
+func (r *reader) get(ctx context.Context, from, until int64) (*s3api.Object, error) {
+	algorithm := r.store.checksum()
+	get := s3api.Get{
+		Key: r.info.Key, From: from, Until: until, IfMatch: r.etag,
+		Checksum: r.etag == "" && algorithm != checksumOff && algorithm != checksumSigned,
 	}
-	switch {
-	case until == object.MaxSize:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
-	case until >= 0:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", from, until-1))
-	case from > 0:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
-	}
-	out, err := perform(ctx, &request{}, in, r.store.client.getObject)
-	if in.ChecksumMode != "" && r.store.stumbles(err) {
-		in.ChecksumMode = ""
-		out, err = perform(ctx, &request{}, in, r.store.client.getObject)
+	out, err := r.store.bucket.GetObject(ctx, get)
+	if get.Checksum && r.store.maybeUnsupported(err) {
+		get.Checksum = false
+		out, err = r.store.bucket.GetObject(ctx, get)
 		if err == nil {
-			r.store.refused.Store(true)
+			r.store.plainOnly.Store(true)
 		}
 	}
-	if r.etag == nil {
+	if r.etag == "" {
 		return out, err
 	}
 	if object.CodeOf(err) == object.Exists {
 		return nil, r.replaced()
 	}
-	if err == nil && !sameTag(*out.ETag, *r.etag) { // the server does not know of conditions
+	if err == nil && !s3api.SameETag(out.ETag, r.etag) { // the server does not know of conditions
 		_ = out.Body.Close()
 		return nil, r.replaced()
 	}
@@ -270,7 +251,7 @@ func (r *reader) Close() error {
 	if !r.closed {
 		r.closed = true
 		r.leave()
-		r.store.client.release()
+		r.store.bucket.Unref()
 	}
 	return nil
 }

@@ -21,13 +21,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/storetest"
 )
 
@@ -79,8 +79,9 @@ func serve(t *testing.T, command func(address string) *exec.Cmd) string {
 
 func open(t *testing.T, url string, change func(*Config)) *Store {
 	t.Helper()
-	config := Config{Prefix: t.Name() + "/", PartSize: 5 << 20, Concurrency: 3, Checksum: checksumAuto}
-	config.connection = connection{
+	config := Config{PartSize: 5 << 20, Concurrency: 3, Checksum: checksumAuto}
+	config.Prefix = t.Name() + "/"
+	config.Connection = s3api.Connection{
 		Bucket: "tests", AccessKey: "key", SecretKey: "secretsecret", Endpoint: url, Verify: true,
 		ConnectTimeout: 5, ReadTimeout: 10, MaxAttempts: 3,
 	}
@@ -106,7 +107,7 @@ func TestContract(t *testing.T) {
 
 func TestContractWithEachChecksum(t *testing.T) {
 	url := gateway(t)
-	for _, checksum := range []string{checksumCRC32, checksumSHA256, checksumOff, checksumSigned} {
+	for _, checksum := range []string{s3api.CRC32, s3api.SHA256, checksumOff, checksumSigned} {
 		t.Run(checksum, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) object.Store {
 				return open(t, url, func(c *Config) { c.Checksum = checksum })
@@ -241,7 +242,7 @@ func TestSmallPutIsSignedWithItsDigest(t *testing.T) {
 	}))
 	defer server.Close()
 	store := open(t, server.URL, func(c *Config) { c.SessionToken = "token" })
-	store.client.creates[byPut].Store(new(true)) // known, so that nothing is asked for it
+	store.bucket.Traits.Creates[byPut].Store(new(true)) // known, so that nothing is asked for it
 	defer func() { _ = store.Close() }()
 	source := &endless{left: 1, size: -1, bytes: []byte("some")}
 	if _, err := store.Put(t.Context(), "k", source, object.PutOptions{Overwrite: false}); err != nil {
@@ -531,17 +532,7 @@ func TestAListingOfOneKeyEnds(t *testing.T) {
 	for _, err := range store.Walk(ctx, "") {
 		failed = err
 	}
-	if object.CodeOf(failed) != object.Unavailable || asked.Load() > 2*mostFruitless {
+	if object.CodeOf(failed) != object.Unavailable || asked.Load() > 2*s3api.MaxFruitless {
 		t.Errorf("%d requests, %v", asked.Load(), failed)
-	}
-}
-
-func TestALackOfDescriptorsIsNoLackOfCredentials(t *testing.T) {
-	for _, number := range []unix.Errno{unix.EMFILE, unix.ENFILE} {
-		err := fmt.Errorf("an issuer: %w", &os.PathError{Op: "open", Path: "token", Err: number})
-		told := classify(&credentialsError{err, keep(aws.AnonymousCredentials{})})
-		if object.CodeOf(told) != object.Unavailable || !retryable(told) {
-			t.Errorf("%v: %v", number, told)
-		}
 	}
 }

@@ -8,23 +8,18 @@ package s3
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
-	"net/http"
-	"net/url"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3probe"
 )
 
 const (
@@ -36,14 +31,24 @@ const (
 // undoTime bounds what goes on after a transfer has failed.
 const undoTime = 5 * time.Second
 
+// Config says where objects are and how they are stored. Fields are the adapter's options; sizes are in bytes.
+type Config struct {
+	s3api.Config
+	PartSize          int64  `json:"part_size"`
+	Concurrency       int    `json:"concurrency"`
+	EqualParts        bool   `json:"equal_parts"`
+	Checksum          string `json:"checksum"`
+	ConditionalWrites string `json:"conditional_writes"` // "required", or "look": before a put, which is not atomic
+}
+
 // Store is an object.Store below a prefix of a bucket.
 type Store struct {
 	config Config
-	client *client
+	bucket *s3api.Bucket
 	ctx    context.Context // of the readers, which outlive the call that opened them
 	cancel context.CancelCauseFunc
-	// refused is set once the server has refused checksums that "auto" tried.
-	refused atomic.Bool
+	// plainOnly is set once the server has refused checksums that "auto" tried.
+	plainOnly atomic.Bool
 
 	// What joins have found of the server.
 	copies       atomic.Pointer[string] // the checksum of an upload that it has copied into, nil before it has
@@ -61,42 +66,37 @@ func (s *Store) Yields() {}
 // Open makes a Store. It reads files and the environment, never the network.
 func Open(config Config) (*Store, error) {
 	config.Idle = max(2*atATime, 2*config.Concurrency)
-	client, err := share(config.connection)
+	bucket, err := s3api.Open(config.Config)
 	if err != nil {
 		return nil, err
 	}
-	config.connection = client.resolved
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &Store{config: config, client: client, ctx: ctx, cancel: cancel}, nil
+	return &Store{config: config, bucket: bucket, ctx: ctx, cancel: cancel}, nil
 }
 
 // Close implements object.Store.
 func (s *Store) Close() error {
 	s.cancel(object.Errorf(object.Closed, "the adapter was closed"))
-	s.client.release()
+	s.bucket.Unref()
 	return nil
 }
-
-func (s *Store) bucket() *string { return &s.config.Bucket }
-
-func (s *Store) path(key string) *string { return aws.String(s.config.Prefix + key) }
 
 // checksum is the algorithm of a multipart upload.
 func (s *Store) checksum() string {
 	switch {
 	case s.config.Checksum != checksumAuto:
 		return s.config.Checksum
-	case s.refused.Load():
+	case s.plainOnly.Load():
 		return checksumSigned
 	default:
-		return checksumCRC64
+		return s3api.CRC64NVME
 	}
 }
 
 // Put implements object.Store.
 func (s *Store) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
-	s.client.hold()
-	defer s.client.release()
+	s.bucket.Ref()
+	defer s.bucket.Unref()
 	expected, _ := src.Expected()
 	size, err := s.partSize(expected)
 	if err != nil {
@@ -139,32 +139,21 @@ func (s *Store) hold(src object.Source, part int64, sum *checksum.CRC) {
 func (s *Store) putWhole(
 	ctx context.Context, body *part, info object.Info, opts object.PutOptions,
 ) (object.Info, error) {
-	in := &sdk.PutObjectInput{
-		Bucket: s.bucket(), Key: s.path(info.Key),
-		ContentType: contentType(opts), Metadata: s.metadata(opts, info),
-		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
-		StorageClass: types.StorageClass(s.config.StorageClass),
+	put := s3api.Put{
+		Key: info.Key, Description: description(opts, info), Body: body.bytes(), Sums: s3api.Sums{Hash: info.SHA256},
+		CreateOnly: s.createOnly(opts),
 	}
-	hash := info.SHA256
 	switch s.config.Checksum {
 	case checksumOff:
 		if !s.signs() {
-			hash = unsigned
+			put.Sums.Hash = s3api.UnsignedPayload
 		}
-	case checksumCRC32, checksumCRC64, checksumSHA256:
+	case s3api.CRC32, s3api.CRC64NVME, s3api.SHA256:
 		one := newSummer(s.config.Checksum)
 		for _, block := range body.blocks {
 			one.take(block)
 		}
-		sums := one.cut()
-		switch s.config.Checksum {
-		case checksumCRC32:
-			in.ChecksumCRC32 = sums.checksum
-		case checksumCRC64:
-			in.ChecksumCRC64NVME = sums.checksum
-		case checksumSHA256:
-			in.ChecksumSHA256 = sums.checksum
-		}
+		put.Sums.Algorithm, put.Sums.Checksum = s.config.Checksum, one.cut().Checksum
 	}
 	if err := s.createsOnly(ctx, opts, byPut); err != nil {
 		return object.Info{}, err
@@ -172,14 +161,12 @@ func (s *Store) putWhole(
 	if there, done, err := s.looksFirst(ctx, info, opts); done {
 		return there, err
 	}
-	in.IfNoneMatch = s.ifNoneMatch(opts)
 	for attempt := 0; ; attempt++ {
-		about := &request{hash: hash, part: body}
-		_, err := perform(ctx, about, in, s.client.putObject)
+		_, attempts, err := s.bucket.PutObject(ctx, put)
 		if err == nil {
 			return info, nil
 		}
-		there, settled, err := s.settle(ctx, err, about.attempts, info, "", opts)
+		there, settled, err := s.settle(ctx, err, attempts, info, "", opts)
 		if settled || attempt == 3 {
 			return there, err
 		}
@@ -199,7 +186,7 @@ func (s *Store) settle(
 	}
 	code := object.CodeOf(failed)
 	rival := code == object.Exists || code == object.Conflict
-	if attempts == 1 && refused(failed) && !rival {
+	if attempts == 1 && s3api.Refused(failed) && !rival {
 		return object.Info{}, true, failed
 	}
 	look, cancel := context.WithTimeout(ctx, undoTime)
@@ -214,7 +201,7 @@ func (s *Store) settle(
 	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256 && (!opts.Overwrite || sameDescription(told, opts)):
 		put.Version = there.Version
 		return put, true, nil
-	case rival && (missing || code == object.Conflict && retryable(failed) && opts.Overwrite):
+	case rival && (missing || code == object.Conflict && object.Retryable(failed) && opts.Overwrite):
 		return object.Info{}, false, failed // the rival is gone again, or has not finished
 	case missing || opts.Overwrite:
 		return object.Info{}, true, failed
@@ -224,13 +211,8 @@ func (s *Store) settle(
 }
 
 // sameDescription tells whether an object has the description that a put gives it: the same bytes with another were there before.
-func sameDescription(told *sdk.HeadObjectOutput, opts object.PutOptions) bool {
-	for name, value := range opts.Metadata {
-		if is := told.Metadata[strings.ToLower(name)]; is != headerValue(value) && is != value {
-			return false
-		}
-	}
-	return aws.ToString(told.ContentType) == *contentType(opts)
+func sameDescription(told *s3api.Object, opts object.PutOptions) bool {
+	return s3api.Description{ContentType: opts.ContentType, Metadata: opts.Metadata}.Describes(told)
 }
 
 // same is object.Same, also where the server knows no SHA-256 of what is there.
@@ -259,62 +241,27 @@ func (s *Store) digest(ctx context.Context, key string) (object.Info, error) {
 
 // Stat implements object.Store.
 func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
-	s.client.hold()
-	defer s.client.release()
+	s.bucket.Ref()
+	defer s.bucket.Unref()
 	info, _, err := s.look(ctx, key)
 	return info, err
 }
 
 // look asks for an object, and gives all that is told of it too.
-func (s *Store) look(ctx context.Context, key string) (object.Info, *sdk.HeadObjectOutput, error) {
-	out, err := s.head(ctx, key)
+func (s *Store) look(ctx context.Context, key string) (object.Info, *s3api.Object, error) {
+	told, err := s.bucket.HeadObject(ctx, key, false)
 	if err != nil {
 		return object.Info{}, nil, err
 	}
-	info := object.Info{Key: key, Size: *out.ContentLength, Modified: aws.ToTime(out.LastModified)}
-	known(&info, out.ETag, out.Metadata)
-	return info, out, nil
-}
-
-// head describes an object. Where a proxy has dropped its size, a range of a byte tells that.
-func (s *Store) head(ctx context.Context, key string) (*sdk.HeadObjectOutput, error) {
-	out, err := perform(ctx, &request{}, &sdk.HeadObjectInput{Bucket: s.bucket(), Key: s.path(key)}, s.client.headObject)
-	if err != nil || out.ContentLength != nil {
-		return out, err
-	}
-	// An answer of one byte that is no range is all of an object, or a range that does not say so: then all is asked for.
-	for _, wanted := range []*string{aws.String("bytes=0-0"), nil} {
-		in := &sdk.GetObjectInput{Bucket: s.bucket(), Key: s.path(key), Range: wanted}
-		first, err := perform(ctx, &request{}, in, s.client.getObject)
-		if refusedWith(err, http.StatusRequestedRangeNotSatisfiable) {
-			out.ContentLength = new(int64) // there is no first byte
-			return out, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		_ = first.Body.Close()
-		part, ranged := extentOf(first.ContentRange)
-		switch {
-		case !sameTag(*first.ETag, *out.ETag):
-			return nil, unlikeS3("two ETags of one object")
-		case aws.ToString(first.ContentEncoding) != aws.ToString(out.ContentEncoding):
-			return nil, unlikeS3("an encoding that an object has at times")
-		case ranged && part.size >= 0:
-			out.ContentLength = &part.size
-			return out, nil
-		case !ranged && first.ContentLength != nil && (wanted == nil || *first.ContentLength != 1):
-			out.ContentLength = first.ContentLength
-			return out, nil
-		}
-	}
-	return nil, unlikeS3("an object without a size")
+	info := object.Info{Key: key, Size: told.Size, Modified: told.Modified}
+	known(&info, told)
+	return info, told, nil
 }
 
 // known notes what the answer to a request tells of an object.
-func known(info *object.Info, etag *string, metadata map[string]string) {
-	info.ETag, info.SHA256 = aws.ToString(etag), knownDigest(metadata)
-	info.Version, info.Record = metadata[uploadMetadata], metadata[recordMetadata]
+func known(info *object.Info, told *s3api.Object) {
+	info.ETag, info.SHA256 = told.ETag, knownDigest(told.Metadata)
+	info.Version, info.Record = told.Metadata[uploadMetadata], told.Metadata[recordMetadata]
 }
 
 // knownDigest is the SHA-256 that was stored with an object, if it is one.
@@ -328,10 +275,9 @@ func knownDigest(metadata map[string]string) string {
 
 // Delete implements object.Store.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	s.client.hold()
-	defer s.client.release()
-	in := &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: s.path(key)}
-	_, err := perform(ctx, &request{}, in, s.client.deleteObject)
+	s.bucket.Ref()
+	defer s.bucket.Unref()
+	err := s.bucket.DeleteObject(ctx, key)
 	if object.CodeOf(err) == object.Unavailable && ctx.Err() == nil { // it may have been carried out
 		if s.missing(ctx, key) {
 			return nil
@@ -346,23 +292,19 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 // missing tells whether the store says that there is no such object. It has to say so by an error of S3: the answer to HEAD
 // has none, and a web server answers 404 to whatever it does not know.
 func (s *Store) missing(ctx context.Context, key string) bool {
-	in := &sdk.GetObjectInput{Bucket: s.bucket(), Key: s.path(key), Range: aws.String("bytes=0-0")}
-	out, err := perform(ctx, &request{}, in, s.client.getObject)
+	first, err := s.bucket.GetObject(ctx, s3api.Get{Key: key, Until: 1})
 	if err == nil {
-		_ = out.Body.Close()
+		_ = first.Body.Close()
 	}
 	return object.CodeOf(err) == object.NotFound
 }
 
-// deleteBatch is the most that DeleteObjects takes.
-const deleteBatch = 1000
-
 // DeleteMany implements object.Store.
 func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
-	s.client.hold()
-	defer s.client.release()
+	s.bucket.Ref()
+	defer s.bucket.Unref()
 	var kept error
-	for batch := range slices.Chunk(keys, deleteBatch) {
+	for batch := range slices.Chunk(keys, s3api.MaxDeleted) {
 		one, err := s.deleteBatch(ctx, batch)
 		if err != nil {
 			return err
@@ -376,47 +318,27 @@ func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
 
 // deleteBatch makes one request. kept is why an object of it was not deleted while others were.
 func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err error) {
-	keys := make([]types.ObjectIdentifier, 0, len(batch))
+	keys := make([]string, 0, len(batch))
 	for _, key := range batch {
-		if strings.ContainsAny(*s.path(key), noXML) {
-			if err := s.Delete(ctx, key); err != nil {
-				return nil, err
-			}
-			continue
+		if s.bucket.InXML(key) {
+			keys = append(keys, key)
+		} else if err := s.Delete(ctx, key); err != nil {
+			return nil, err
 		}
-		keys = append(keys, types.ObjectIdentifier{Key: s.path(key)})
 	}
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{Objects: keys}}
-	out, err := perform(ctx, &request{md5: true}, in, s.client.deleteObjects)
+	told, kept, err := s.bucket.DeleteObjects(ctx, keys)
 	if object.CodeOf(err) == object.Refused { // some stores have no such request
 		return nil, object.DeleteEach(ctx, s, batch)
 	}
 	if err != nil {
 		return nil, err
 	}
-	told := map[string]bool{}
-	for _, one := range out.Deleted {
-		told[aws.ToString(one.Key)] = true
-	}
-	for _, one := range out.Errors {
-		told[aws.ToString(one.Key)] = true
-		code := aws.ToString(one.Code)
-		failed := answer(code, http.StatusInternalServerError)
-		if failed.Code == object.NotFound || kept != nil {
-			continue
-		}
-		if slices.ContainsFunc(keys, func(asked types.ObjectIdentifier) bool { return *asked.Key == aws.ToString(one.Key) }) {
-			failed.Key = strings.TrimPrefix(*one.Key, s.config.Prefix)
-		}
-		failed.Message = describe(code, aws.ToString(one.Message), http.StatusOK, nil)
-		kept = failed
-	}
-	for _, one := range keys { // what the answer leaves out is asked for again
-		if key := *one.Key; !told[key] {
-			if err := s.Delete(ctx, strings.TrimPrefix(key, s.config.Prefix)); err != nil && kept == nil {
+	for _, key := range keys { // what the answer leaves out is asked for again
+		if !told[key] {
+			if err := s.Delete(ctx, key); err != nil && kept == nil {
 				return nil, err
 			}
 		}
@@ -424,37 +346,28 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err erro
 	return kept, nil
 }
 
-// noXML are the characters of legal keys that XML has no form for.
-const noXML = "\ufffe\uffff"
-
-// decoded gives a key of an answer as it is.
-func decoded(key *string, encoding types.EncodingType) (string, bool) {
-	if encoding != types.EncodingTypeUrl {
-		return aws.ToString(key), true
-	}
-	path, err := url.QueryUnescape(aws.ToString(key))
-	return path, err == nil
-}
-
 // Check implements object.Store.
 func (s *Store) Check(ctx context.Context) error {
-	s.client.hold()
-	defer s.client.release()
-	key := s.path(".gostorage-probe-" + rand.Text())
-	put := &sdk.PutObjectInput{Bucket: s.bucket(), Key: key}
-	if _, err := perform(ctx, &request{}, put, s.client.putObject); err != nil {
+	s.bucket.Ref()
+	defer s.bucket.Unref()
+	key := ".gostorage-probe-" + rand.Text()
+	if _, _, err := s.bucket.PutObject(ctx, s3api.Put{Key: key, Probe: true}); err != nil {
 		return err
 	}
-	_, err := perform(ctx, &request{}, &sdk.DeleteObjectInput{Bucket: s.bucket(), Key: key}, s.client.deleteObject)
-	return err
+	return s.bucket.DeleteObject(ctx, key)
 }
 
-// metadata is what is kept with an object: the caller's and ours.
-func (s *Store) metadata(opts object.PutOptions, info object.Info) map[string]string {
-	all := make(map[string]string, len(opts.Metadata)+2)
-	for name, value := range opts.Metadata {
-		all[name] = headerValue(value)
-	}
+// Probe implements object.Prober.
+func (s *Store) Probe(ctx context.Context, prefix string) ([]object.Finding, error) {
+	s.bucket.Ref()
+	defer s.bucket.Unref()
+	return s3probe.Examine(ctx, s.bucket, s3probe.Options{Checksum: s.checksum(), Auto: s.config.Checksum == checksumAuto}, prefix)
+}
+
+// description is what is stored with an object: what the caller says, and our notes of info.
+func description(opts object.PutOptions, info object.Info) s3api.Description {
+	all := make(map[string]string, len(opts.Metadata)+3)
+	maps.Copy(all, opts.Metadata)
 	for name, value := range map[string]string{
 		digestMetadata: info.SHA256, uploadMetadata: info.Version, recordMetadata: info.Record,
 	} {
@@ -462,61 +375,10 @@ func (s *Store) metadata(opts object.PutOptions, info object.Info) map[string]st
 			all[name] = value
 		}
 	}
-	return all
-}
-
-// wordBytes are those of text in an encoded word of RFC 2047, which has at most 75 characters.
-const wordBytes = 45
-
-// headerValue is a text as a header can have it: what is not printable ASCII, has blanks at its ends or looks encoded, goes
-// in encoded words. S3 itself answers so what is not ASCII.
-func headerValue(text string) string {
-	plain := text == strings.Trim(text, " ") && !strings.Contains(text, "=?")
-	for _, character := range text {
-		plain = plain && ' ' <= character && character <= '~'
-	}
-	if plain {
-		return text
-	}
-	var words []string
-	word := ""
-	add := func() { words = append(words, "=?utf-8?b?"+base64.StdEncoding.EncodeToString([]byte(word))+"?=") }
-	for _, character := range text {
-		if len(word)+utf8.RuneLen(character) > wordBytes {
-			add()
-			word = ""
-		}
-		word += string(character)
-	}
-	add()
-	return strings.Join(words, " ")
-}
-
-// contentType is that of an object: where nobody has said, what is true of any.
-func contentType(opts object.PutOptions) *string {
-	return aws.String(orDefault(opts.ContentType, "application/octet-stream"))
-}
-
-func optional(value string) *string {
-	if value == "" {
-		return nil
-	}
-	return &value
+	return s3api.Description{ContentType: opts.ContentType, Metadata: all}
 }
 
 // pause waits before a commit is tried again.
-func pause(ctx context.Context, attempt int) error { return wait(ctx, 50*time.Millisecond<<attempt) }
-
-func wait(ctx context.Context, delay time.Duration) error {
-	_, err := coroutine.Aside(ctx, func(ctx context.Context) (struct{}, error) {
-		timer := time.NewTimer(delay)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return struct{}{}, context.Cause(ctx)
-		case <-timer.C:
-			return struct{}{}, nil
-		}
-	}, nil)
-	return err
+func pause(ctx context.Context, attempt int) error {
+	return s3api.Wait(ctx, 50*time.Millisecond<<attempt)
 }

@@ -8,12 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
 const (
@@ -340,11 +339,8 @@ func (s *stream) run(body io.ReadCloser) {
 			if err == nil {
 				return
 			}
-			if _, known := errors.AsType[*object.Error](err); s.ctx.Err() == nil && !known {
-				if !httpconn.Cut(err) {
-					err = strange("a body that is no HTTP")
-				}
-				err = network(err)
+			if s.ctx.Err() == nil {
+				err = s3api.BodyError(err)
 			}
 		}
 		if s.ctx.Err() != nil {
@@ -379,14 +375,13 @@ func (s *stream) reopen() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	part, ok := extentOf(out.ContentRange)
 	switch {
-	case !ok:
+	case !out.Ranged:
 		err = object.Errorf(object.Refused, "the server does not give a part of an object, only all of it")
-	case part.size >= 0 && part.size != r.info.Size || part.end != s.until:
+	case out.Size >= 0 && out.Size != r.info.Size || out.End != s.until:
 		err = r.replaced()
-	case aws.ToString(out.ContentEncoding) != r.coded && r.coded+aws.ToString(out.ContentEncoding) != "identity":
-		err = unlikeS3("parts of an object in different encodings")
+	case out.Encoding != r.coded && r.coded+out.Encoding != "identity":
+		err = s3api.Unlike("parts of an object in different encodings")
 	default:
 		return out.Body, nil
 	}
@@ -477,7 +472,7 @@ func (s *stream) end(body io.Reader) error {
 		came.Hurry()
 	}
 	if n, _ := body.Read(extra[:]); n > 0 && ok && came.Size() < 0 && s.until == s.reader.info.Size {
-		return unlikeS3("more of an object than it has")
+		return s3api.Unlike("more of an object than it has")
 	}
 	return nil
 }

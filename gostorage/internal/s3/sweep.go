@@ -6,15 +6,11 @@ import (
 	"iter"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
 // Unfinished implements object.Sweeper: the multipart uploads below the prefix.
@@ -23,10 +19,10 @@ import (
 // folder seems to have none, the bucket is asked, from the place on where that folder would begin.
 func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.Unfinished, error] {
 	return func(yield func(object.Unfinished, error) bool) {
-		s.client.hold()
-		defer s.client.release()
-		prefix, marker := s.config.Prefix, *s.path(after)
-		known := s.client.folders.Load()
+		s.bucket.Ref()
+		defer s.bucket.Unref()
+		prefix, marker := s.config.Prefix, s.bucket.Path(after)
+		known := s.bucket.Traits.Folders.Load()
 		if known != nil && !*known {
 			prefix = ""
 		}
@@ -38,7 +34,7 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 			}
 		}
 		if len(found) > 0 {
-			s.client.folders.Store(new(prefix != ""))
+			s.bucket.Traits.Folders.Store(new(prefix != ""))
 		}
 		for count := 0; ; {
 			if count += len(found); err == nil && count > mostUnordered {
@@ -58,7 +54,7 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 			}
 			before := next
 			if found, next, err = s.uploads(ctx, prefix, next); err == nil && next != "" && next <= before {
-				err = unlikeS3("a listing of uploads that does not go on")
+				err = s3api.Unlike("a listing of uploads that does not go on")
 			}
 		}
 	}
@@ -68,27 +64,18 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 //
 // All uploads of a key are on one page, so that the key is marker enough: versitygw refuses that of an upload.
 func (s *Store) uploads(ctx context.Context, prefix, marker string) (found []object.Unfinished, next string, err error) {
-	in := &sdk.ListMultipartUploadsInput{
-		Bucket: s.bucket(), Prefix: optional(prefix), EncodingType: types.EncodingTypeUrl,
+	from := marker
+	if from == prefix {
+		from = ""
 	}
-	if marker != prefix {
-		in.KeyMarker = &marker
-	}
-	page, err := perform(ctx, &request{}, in, s.client.listUploads)
+	page, err := s.bucket.ListUploads(ctx, prefix, from)
 	if err != nil {
 		return nil, "", err
 	}
-	listed := make([]object.Unfinished, 0, len(page.Uploads))
-	for _, one := range page.Uploads {
-		if path, ok := decoded(one.Key, page.EncodingType); ok && given(one.UploadId) {
-			listed = append(listed, object.Unfinished{
-				Key: path, ID: aws.ToString(one.UploadId), Modified: dated(one.Initiated),
-			})
-		}
-	}
-	if aws.ToBool(page.IsTruncated) {
+	listed := page.Found
+	if page.Truncated {
 		if len(listed) == 0 {
-			return nil, "", unlikeS3("a listing of uploads that does not go on")
+			return nil, "", s3api.Unlike("a listing of uploads that does not go on")
 		}
 		last := listed[len(listed)-1].Key
 		if whole := slices.IndexFunc(listed, func(one object.Unfinished) bool { return one.Key == last }); whole > 0 {
@@ -112,43 +99,28 @@ func (s *Store) uploads(ctx context.Context, prefix, marker string) (found []obj
 
 // Inspect implements object.Sweeper. An upload is as old as its newest part.
 func (s *Store) Inspect(ctx context.Context, upload *object.Unfinished) error {
-	s.client.hold()
-	defer s.client.release()
-	in := &sdk.ListPartsInput{Bucket: s.bucket(), Key: s.path(upload.Key), UploadId: &upload.ID}
+	s.bucket.Ref()
+	defer s.bucket.Unref()
 	upload.Size = 0
-	counted := map[int32]bool{}
-	for last, fruitless := 0, 0; ; {
-		page, err := perform(ctx, &request{}, in, s.client.listParts)
+	for part, err := range s.bucket.Parts(ctx, s3api.Upload{Key: upload.Key, ID: upload.ID}) {
 		if gone(err) {
 			return object.Errorf(object.NotFound, "the upload has ended")
 		}
 		if err != nil {
 			return unlooked("the parts of unfinished uploads", err)
 		}
-		fruitless++
-		for _, part := range page.Parts {
-			if number := *part.PartNumber; !counted[number] { // else it was named before
-				counted[number], fruitless = true, 0
-				upload.Size += aws.ToInt64(part.Size)
-			}
-			modified := dated(part.LastModified)
-			if modified.IsZero() {
-				upload.Modified = modified // it may be young
-				return nil
-			}
-			if modified.After(upload.Modified) {
-				upload.Modified = modified
-			}
+		if !part.Again {
+			upload.Size += part.Size
 		}
-		if !aws.ToBool(page.IsTruncated) {
+		if part.Modified.IsZero() {
+			upload.Modified = part.Modified // it may be young
 			return nil
 		}
-		next, err := strconv.Atoi(aws.ToString(page.NextPartNumberMarker))
-		if err != nil || next <= last || next > mostParts || fruitless > mostFruitless {
-			return unlikeS3("a listing of parts that does not go on")
+		if part.Modified.After(upload.Modified) {
+			upload.Modified = part.Modified
 		}
-		last, in.PartNumberMarker = next, page.NextPartNumberMarker
 	}
+	return nil
 }
 
 // unlooked tells a store that cannot, or does not let us, list something: a sweep goes on without.
@@ -162,9 +134,9 @@ func unlooked(what string, err error) error {
 
 // Abandon implements object.Sweeper.
 func (s *Store) Abandon(ctx context.Context, upload object.Unfinished) error {
-	s.client.hold()
-	defer s.client.release()
-	if err := s.abort(ctx, upload.Key, &upload.ID); !gone(err) {
+	s.bucket.Ref()
+	defer s.bucket.Unref()
+	if err := s.bucket.AbortUpload(ctx, s3api.Upload{Key: upload.Key, ID: upload.ID}); !gone(err) {
 		return err
 	}
 	return nil
@@ -182,7 +154,7 @@ const sameClock = 2 * time.Second
 // Now implements object.Sweeper: by the server's clock or ours, whichever is behind, since one of them may be wrong and
 // what is young must not seem old.
 func (s *Store) Now() time.Time {
-	ahead := time.Duration(s.client.ahead.Load())
+	ahead := s.bucket.Ahead()
 	if ahead > -sameClock {
 		ahead = 0
 	}

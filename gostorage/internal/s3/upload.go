@@ -7,19 +7,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
-// Limits of S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 const (
-	mostParts = 10_000
 	// growAfter is the part after which an object of unknown size gets larger parts.
 	growAfter = mostParts / 2
 	// mostGrown bounds them: every part in flight grows, and the budget is shared.
@@ -32,7 +28,7 @@ const joinRate = 16 << 20
 
 // patience is for an answer that comes when the server has written so many bytes.
 func (s *Store) patience(size int64) time.Duration {
-	return seconds(s.config.ReadTimeout + float64(size)/joinRate)
+	return s3api.Seconds(s.config.ReadTimeout + float64(size)/joinRate)
 }
 
 func isEnd(err error) bool { return err == io.EOF }
@@ -63,13 +59,13 @@ type upload struct {
 	store   *Store
 	key     string
 	nonce   string
-	id      *string
-	started time.Time // of the first attempt to create it
-	orphans bool      // whether an attempt may have created one that we know nothing of
+	at      s3api.Upload // without an ID it is not begun, or has ended
+	started time.Time    // of the first attempt to create it
+	orphans bool         // whether an attempt may have created one that we know nothing of
 	cut     atomic.Bool
 	plain   atomic.Pointer[error] // why the server gets no checksums any more, or nil
 	sums    *summer
-	parts   []*types.CompletedPart
+	parts   []*s3api.Part
 }
 
 // putParts stores an object of which first, and next if there is one, were taken from src already.
@@ -111,33 +107,24 @@ func (u *upload) create(ctx context.Context, summed []object.Block, sum string, 
 	if err := s.createsOnly(ctx, opts, byUpload); err != nil {
 		return err
 	}
-	in := &sdk.CreateMultipartUploadInput{
-		Bucket: s.bucket(), Key: s.path(u.key), ContentType: contentType(opts),
-		Metadata:             s.metadata(opts, object.Info{SHA256: sum, Version: u.nonce}),
-		ServerSideEncryption: types.ServerSideEncryption(s.config.Encryption), SSEKMSKeyId: optional(s.config.KMSKey),
-		StorageClass: types.StorageClass(s.config.StorageClass),
+	in := s3api.Create{
+		Key: u.key, Description: description(opts, object.Info{SHA256: sum, Version: u.nonce}), Algorithm: u.sums.algorithm,
 	}
-	in.ChecksumAlgorithm, in.ChecksumType = declared(u.sums.algorithm)
-	about := &request{}
 	u.started = time.Now()
-	out, err := perform(ctx, about, in, s.client.createUpload)
-	if in.ChecksumAlgorithm != "" && s.stumbles(err) {
+	begun, attempts, err := s.bucket.CreateUpload(ctx, in)
+	if u.sums.crc != nil && s.maybeUnsupported(err) {
 		u.sums = newSummer(checksumSigned)
 		for _, block := range summed {
 			u.sums.take(block)
 		}
-		in.ChecksumAlgorithm, in.ChecksumType = "", ""
-		about.attempts = 0
-		if out, err = perform(ctx, about, in, s.client.createUpload); err == nil {
-			s.refused.Store(true)
+		in.Algorithm = ""
+		if begun, attempts, err = s.bucket.CreateUpload(ctx, in); err == nil {
+			s.plainOnly.Store(true)
 		}
 	}
-	u.orphans = about.attempts > 1 || err != nil && !refused(err)
-	if err != nil {
-		return err
-	}
-	u.id = out.UploadId
-	return nil
+	u.orphans = attempts > 1 || err != nil && !s3api.Refused(err)
+	u.at = begun
+	return err
 }
 
 // send uploads the parts, some at once.
@@ -155,8 +142,7 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 	}
 	defer stop(nil)
 	for number := int32(1); ; number++ {
-		current.number, current.sums = number, u.sums.cut()
-		sending, done := current, &types.CompletedPart{PartNumber: aws.Int32(number)}
+		sending, done := current, &s3api.Part{Number: number, Sums: u.sums.cut()}
 		u.parts = append(u.parts, done)
 		group.Go(func() (err error) {
 			defer object.Rescue(&err)
@@ -184,30 +170,23 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 }
 
 // part uploads one part and notes what the server says of it.
-func (u *upload) part(ctx context.Context, p *part, done *types.CompletedPart) error {
+func (u *upload) part(ctx context.Context, p *part, done *s3api.Part) error {
 	defer p.release()
 	s := u.store
-	in := &sdk.UploadPartInput{
-		Bucket: s.bucket(), Key: s.path(u.key), UploadId: u.id, PartNumber: &p.number,
-	}
-	p.sums.onPart(in)
-	out, err := perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart)
-	if p.sums.algorithm == checksumCRC64 && s.stumbles(err) {
+	err := s.bucket.UploadPart(ctx, u.at, done, p.bytes())
+	if done.Sums.Algorithm == s3api.CRC64NVME && s.maybeUnsupported(err) {
 		again := newSummer(checksumSigned)
 		for _, block := range p.blocks {
 			again.take(block)
 		}
 		u.plain.CompareAndSwap(nil, new(err))
-		p.sums, in.ChecksumCRC64NVME = again.cut(), nil
-		out, err = perform(ctx, &request{hash: p.sums.hash, part: p}, in, s.client.uploadPart)
+		done.Sums = again.cut()
+		err = s.bucket.UploadPart(ctx, u.at, done, p.bytes())
 	}
 	if err != nil {
 		u.cut.Store(true)
-		return err
 	}
-	done.ETag = out.ETag
-	p.sums.onCompleted(done)
-	return nil
+	return err
 }
 
 // complete joins the parts: the commit.
@@ -216,59 +195,61 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 		return object.Info{}, context.Cause(ctx)
 	}
 	s := u.store
-	parts := make([]types.CompletedPart, len(u.parts))
+	end := s3api.Complete{
+		Upload: u.at, Parts: make([]s3api.Part, len(u.parts)), Sums: u.sums.complete(), CreateOnly: s.createOnly(opts),
+		Patience: s.patience(info.Size),
+	}
 	for i, part := range u.parts {
-		parts[i] = *part
+		end.Parts[i] = *part
 	}
-	in := &sdk.CompleteMultipartUploadInput{
-		Bucket: s.bucket(), Key: s.path(u.key), UploadId: u.id,
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+	withoutSums := func() {
+		end.Sums = s3api.Sums{}
+		for i := range end.Parts {
+			end.Parts[i].Sums = s3api.Sums{}
+		}
 	}
-	u.sums.onComplete(in)
 	if u.plain.Load() != nil {
-		withoutSums(in)
+		withoutSums()
 	}
 	there, done, err := s.looksFirst(ctx, info, opts)
 	if done {
 		return there, err
 	}
-	in.IfNoneMatch = s.ifNoneMatch(opts)
-	about := &request{patience: s.patience(info.Size)}
-	out, err := perform(ctx, about, in, s.client.completeUpload)
-	if u.sums.algorithm == checksumCRC64 && s.stumbles(err) && u.plain.CompareAndSwap(nil, new(err)) {
-		withoutSums(in)
-		out, err = perform(ctx, about, in, s.client.completeUpload)
+	told, attempts, err := s.bucket.CompleteUpload(ctx, end)
+	if u.sums.algorithm == s3api.CRC64NVME && s.maybeUnsupported(err) && u.plain.CompareAndSwap(nil, new(err)) {
+		withoutSums()
+		var more int
+		told, more, err = s.bucket.CompleteUpload(ctx, end)
+		attempts += more
 	}
 	if why := u.plain.Load(); why != nil {
 		if err == nil {
-			s.refused.Store(true)
-		} else if s.stumbles(err) {
+			s.plainOnly.Store(true)
+		} else if s.maybeUnsupported(err) {
 			err = *why // it would not have been better off without
 		}
 	}
 	if err == nil {
-		u.id = nil // it is no more
-		return info, u.judge(ctx, info, out)
+		u.at.ID = "" // it is no more
+		return info, u.judge(ctx, info, told)
 	}
-	there, _, err = s.settle(ctx, err, about.attempts, info, u.nonce, opts)
+	there, _, err = s.settle(ctx, err, attempts, info, u.nonce, opts)
 	return there, err
 }
 
 // judge compares the checksum that the server tells of the object with ours, since readers go by it. One that differs is
 // either nonsense, and then not gone by, or of other bytes: reading them decides.
-func (u *upload) judge(ctx context.Context, info object.Info, out *sdk.CompleteMultipartUploadOutput) error {
+func (u *upload) judge(ctx context.Context, info object.Info, told string) error {
 	s := u.store
 	if u.sums.crc != checksum.CRC64NVME || u.plain.Load() != nil {
 		return nil
 	}
-	told := out.ChecksumCRC64NVME
-	if told == nil && !s.client.judged.Swap(true) {
-		in := &sdk.HeadObjectInput{Bucket: s.bucket(), Key: s.path(u.key), ChecksumMode: types.ChecksumModeEnabled}
-		if head, err := perform(ctx, &request{}, in, s.client.headObject); err == nil && head.ChecksumType == types.ChecksumTypeFullObject {
-			told = head.ChecksumCRC64NVME
+	if told == "" && !s.bucket.Traits.Judged.Swap(true) {
+		if head, err := s.bucket.HeadObject(ctx, u.key, true); err == nil {
+			told = head.CRC64NVME
 		}
 	}
-	if sum, ok := checksum.CRC64NVME.Value(aws.ToString(told)); !ok || sum == u.sums.whole {
+	if sum, ok := checksum.CRC64NVME.Value(told); !ok || sum == u.sums.whole {
 		return nil
 	}
 	there, err := s.digest(ctx, u.key)
@@ -277,7 +258,7 @@ func (u *upload) judge(ctx context.Context, info object.Info, out *sdk.CompleteM
 		err = object.Errorf(object.Mismatch, "the server has stored other bytes than were sent")
 	}
 	if err == nil {
-		s.client.miscounts.Store(true)
+		s.bucket.Traits.Miscounts.Store(true)
 	}
 	return err
 }
@@ -286,8 +267,8 @@ func (u *upload) judge(ctx context.Context, info object.Info, out *sdk.CompleteM
 func (u *upload) undo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
-	if u.id != nil {
-		u.abort(ctx, u.id)
+	if u.at.ID != "" {
+		u.abort(ctx, u.at)
 	}
 	if u.orphans {
 		u.reap(ctx)
@@ -298,39 +279,34 @@ func (u *upload) undo(ctx context.Context) {
 const mostAborts = 5
 
 // abort ends an upload. A part that the server was at work on may bring it back: then it is told until it knows of none.
-func (u *upload) abort(ctx context.Context, id *string) {
+func (u *upload) abort(ctx context.Context, it s3api.Upload) {
 	for attempt := range mostAborts {
-		err := u.store.abort(ctx, u.key, id)
-		if refused(err) || err == nil && !u.cut.Load() || pause(ctx, attempt) != nil {
+		err := u.store.bucket.AbortUpload(ctx, it)
+		if s3api.Refused(err) || err == nil && !u.cut.Load() || pause(ctx, attempt) != nil {
 			return
 		}
 	}
 }
 
-func (s *Store) abort(ctx context.Context, key string, id *string) error {
-	in := &sdk.AbortMultipartUploadInput{Bucket: s.bucket(), Key: s.path(key), UploadId: id}
-	_, err := perform(ctx, &request{}, in, s.client.abortUpload)
-	return err
-}
-
 // reap aborts uploads that were created by an attempt whose answer was lost: those of our key and our time that have
 // no part.
 func (u *upload) reap(ctx context.Context) {
-	s := u.store
-	path := s.path(u.key)
-	listed, err := perform(ctx, &request{}, &sdk.ListMultipartUploadsInput{Bucket: s.bucket(), Prefix: path}, s.client.listUploads)
+	path := u.store.bucket.Path(u.key)
+	listed, err := u.store.bucket.ListUploads(ctx, path, "")
 	if err != nil {
 		return
 	}
-	for _, other := range listed.Uploads {
-		if aws.ToString(other.Key) != *path || aws.ToTime(other.Initiated).Before(u.started.Add(-time.Minute)) {
+	for _, other := range listed.Found {
+		if other.Key != path || other.Modified.Before(u.started.Add(-time.Minute)) {
 			continue
 		}
-		parts, err := perform(ctx, &request{}, &sdk.ListPartsInput{
-			Bucket: s.bucket(), Key: path, UploadId: other.UploadId, MaxParts: aws.Int32(1),
-		}, s.client.listParts)
-		if err == nil && len(parts.Parts) == 0 {
-			u.abort(ctx, other.UploadId)
+		it, empty := s3api.Upload{Key: u.key, ID: other.ID}, true
+		for range u.store.bucket.Parts(ctx, it) { // a part, or no answer
+			empty = false
+			break
+		}
+		if empty {
+			u.abort(ctx, it)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package s3
+package s3api
 
 import (
 	"cmp"
@@ -19,14 +19,16 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
 // request is what one operation tells the layers below it, and what they tell of it.
 type request struct {
-	hash     string        // SHA-256 of the payload, in hex, or a word of Signature Version 4 for it
-	part     *part         // the body, or nil
+	hash     string // SHA-256 of the payload, in hex, or a word of Signature Version 4 for it
+	body     [][]byte
+	hasBody  bool          // body is what is sent, be it nothing; else what the SDK makes of the input
 	md5      bool          // the body needs a Content-MD5
 	patience time.Duration // how long the server may work before it answers, where that is longer than usual
 	began    time.Time
@@ -67,12 +69,19 @@ func (a *attempts) make(
 			a.addMD5(prepared, body)
 			continue
 		}
-		if err == nil || ctx.Err() != nil || tried >= a.retryer.MaxAttempts() || time.Since(about.began) > retryBudget ||
-			!a.worthwhile(err, tried) || wait(ctx, a.delay(tried, err)) != nil {
+		if err == nil || ctx.Err() != nil || isOnce(ctx) || tried >= a.retryer.MaxAttempts() || time.Since(about.began) > retryBudget ||
+			!a.worthwhile(err, tried) || Wait(ctx, a.delay(tried, err)) != nil {
 			return err
 		}
 	}
 }
+
+type onceKey struct{}
+
+// Once gives a context whose requests are not sent again: a refusal is an answer.
+func Once(ctx context.Context) context.Context { return context.WithValue(ctx, onceKey{}, true) }
+
+func isOnce(ctx context.Context) bool { return ctx.Value(onceKey{}) != nil }
 
 // agent names us to servers.
 var agent = []string{"django-gostorage"}
@@ -97,9 +106,9 @@ func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body 
 	headers["User-Agent"] = agent
 	hash := about.hash
 	switch stream := prepared.GetStream(); {
-	case about.part != nil:
-		body, prepared.ContentLength = about.part.bytes(), about.part.size
-		if about.part.size >= announced && headers.Get("If-None-Match") != "" {
+	case about.hasBody:
+		body, prepared.ContentLength = about.body, sizeOf(about.body)
+		if prepared.ContentLength >= announced && headers.Get("If-None-Match") != "" {
 			headers["Expect"] = expect
 		}
 	case stream != nil:
@@ -124,6 +133,13 @@ func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body 
 	return body, nil
 }
 
+func sizeOf(body [][]byte) (size int64) {
+	for _, piece := range body {
+		size += int64(len(piece))
+	}
+	return size
+}
+
 const md5Header = "Content-Md5"
 
 func (a *attempts) addMD5(prepared *smithyhttp.Request, body [][]byte) {
@@ -131,7 +147,7 @@ func (a *attempts) addMD5(prepared *smithyhttp.Request, body [][]byte) {
 	for _, piece := range body {
 		sum.Write(piece)
 	}
-	prepared.Header[md5Header] = []string{*base64Of(sum.Sum(nil))}
+	prepared.Header[md5Header] = []string{base64Of(sum.Sum(nil))}
 }
 
 // summed tells whether a request carries a checksum of S3's.
@@ -234,7 +250,7 @@ func (a *attempts) worthwhile(err error, tried int) bool {
 		return false
 	}
 	_, skewed := errors.AsType[*skewedError](err)
-	return a.retryer.IsErrorRetryable(err) && !hopeless(err) || garbled(err) || senseless(err) || skewed
+	return a.retryer.IsErrorRetryable(err) && !hopeless(err) || corruptedBody(err) || brokenSuccess(err) || skewed
 }
 
 // delay is how long to wait before the next attempt: the SDK's, or what the server asks for.
@@ -249,4 +265,19 @@ func (a *attempts) delay(tried int, err error) time.Duration {
 		}
 	}
 	return delay
+}
+
+// Wait lets some time pass, unless ctx ends before.
+func Wait(ctx context.Context, delay time.Duration) error {
+	_, err := coroutine.Aside(ctx, func(ctx context.Context) (struct{}, error) {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return struct{}{}, context.Cause(ctx)
+		case <-timer.C:
+			return struct{}{}, nil
+		}
+	}, nil)
+	return err
 }

@@ -1,7 +1,7 @@
-package s3
+package s3probe
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,12 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go/encoding/httpbinding"
-
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
 // What a probe finds, in the order in which it looks.
@@ -22,6 +18,12 @@ import (
 const (
 	greeting = "probe of django-gostorage"
 	altered  = "Probe of django-gostorage"
+)
+
+// The values of Options.Checksum besides the algorithms.
+const (
+	off    = "off"
+	signed = "signed"
 )
 
 func failed(err error) object.Finding { return object.No(err.Error(), "") }
@@ -34,14 +36,13 @@ func passing(err error) bool {
 
 // credentials tells where they come from. Of the access key it shows the end, of the rest nothing.
 func (p *probe) credentials() object.Finding {
-	found, err := p.store.client.credentials.Retrieve(p.ctx)
+	found, err := p.bucket.Credentials(p.ctx)
 	if err != nil {
-		return object.No(strings.TrimSuffix(classify(err).Error(), ": "+giveCredentials), giveCredentials)
+		return object.No(strings.TrimSuffix(err.Error(), ": "+s3api.GiveCredentials), s3api.GiveCredentials)
 	}
-	source, _, _ := strings.Cut(found.Source, ":") // what follows may be a path
-	detail := fmt.Sprintf("access key %s, from %s", masked(found.AccessKeyID), source)
-	if found.CanExpire {
-		detail += fmt.Sprintf(", until %s", found.Expires.UTC().Format(time.DateTime+"Z"))
+	detail := fmt.Sprintf("access key %s, from %s", masked(found.AccessKey), found.Source)
+	if !found.Expires.IsZero() {
+		detail += fmt.Sprintf(", until %s", found.Expires.Format(time.DateTime+"Z"))
 	}
 	return object.Yes(detail)
 }
@@ -53,21 +54,15 @@ func masked(key string) string {
 	return "****" + key[len(key)-4:]
 }
 
-func (p *probe) bucket() object.Finding {
-	endpoint, region := p.store.client.endpoint, p.store.client.region
-	style := "virtual"
-	if p.store.config.pathStyle() {
-		style = "path"
-	}
-	detail := fmt.Sprintf("%s://%s, region %s, %s style", endpoint.Scheme, endpoint.Host, region, style)
-	out, err := p.client.HeadBucket(p.ctx, &sdk.HeadBucketInput{Bucket: p.store.bucket()}, once)
-	err = classify(err)
+func (p *probe) where() object.Finding {
+	detail := p.bucket.Where()
+	region, err := p.bucket.HeadBucket(p.once())
 	known, _ := errors.AsType[*object.Error](err)
 	switch {
 	case err == nil:
-		if real := aws.ToString(out.BucketRegion); real != "" && real != region {
-			return object.No(fmt.Sprintf("%s, but the bucket is in %s", detail, real),
-				fmt.Sprintf("set region_name (AWS_S3_REGION_NAME) to %q", real))
+		if region != "" && region != p.bucket.Region() {
+			return object.No(fmt.Sprintf("%s, but the bucket is in %s", detail, region),
+				fmt.Sprintf("set region_name (AWS_S3_REGION_NAME) to %q", region))
 		}
 		return object.Yes(detail)
 	case known != nil && known.Status == http.StatusForbidden:
@@ -77,7 +72,7 @@ func (p *probe) bucket() object.Finding {
 	case known != nil && known.Status == http.StatusBadRequest:
 		return object.No(detail+": "+err.Error(), "check the scheme of endpoint_url (http or https) and its port")
 	default:
-		if p.answers.ours.IsZero() {
+		if known == nil || known.Status == 0 {
 			p.silent = err
 		}
 		return object.No(detail+": "+err.Error(), "")
@@ -91,15 +86,15 @@ const (
 
 // skew is how far the server's clock was ahead at the last answer, to the second: its header cuts off the rest.
 func (p *probe) skew() time.Duration {
-	if p.answers.theirs.IsZero() {
+	if p.bucket.Ahead() == 0 {
 		return 0
 	}
-	return p.answers.theirs.Add(time.Second / 2).Sub(p.answers.ours).Round(time.Second)
+	return (p.bucket.Ahead() + time.Second/2).Round(time.Second)
 }
 
 // clock compares the server's clock with ours. Refusals tell the time too.
 func (p *probe) clock() object.Finding {
-	if p.answers.theirs.IsZero() {
+	if p.bucket.Ahead() == 0 {
 		return object.Unknown("the server does not tell its time")
 	}
 	skew := p.skew()
@@ -122,11 +117,11 @@ func (p *probe) reach() object.Finding {
 	if p.silent != nil {
 		return failed(p.silent)
 	}
-	out, err := p.put(p.small, greeting, greeting, nil)
+	tag, err := p.put(p.small, greeting, greeting, false)
 	if err != nil {
 		return failed(err)
 	}
-	p.tag = *out.ETag
+	p.tag = tag
 	return object.Yes("an object can be written, and is acknowledged by its ETag")
 }
 
@@ -134,13 +129,13 @@ const otherStore = "nothing here works without it: use another store, or look fo
 
 // description compares what is told of an object with what it is.
 func (p *probe) description() object.Finding {
-	found, _, err := p.store.look(p.ctx, p.small)
+	found, err := p.bucket.HeadObject(p.ctx, p.small, false)
 	switch {
 	case err != nil:
 		return failed(err)
 	case found.Size != int64(len(greeting)):
 		return object.No(fmt.Sprintf("an object of %d bytes is said to have %d", len(greeting), found.Size), otherStore)
-	case !sameTag(found.ETag, p.tag):
+	case !s3api.SameETag(found.ETag, p.tag):
 		return object.No("an object has other ETags from one request to the next", otherStore)
 	}
 	return object.Yes("an object has the size and the ETag that it was stored with")
@@ -151,7 +146,7 @@ func (p *probe) latency() object.Finding {
 	times := make([]float64, requests)
 	for i := range times {
 		started := time.Now()
-		if _, _, err := p.store.look(p.ctx, p.small); err != nil {
+		if _, err := p.bucket.HeadObject(p.ctx, p.small, false); err != nil {
 			return failed(err)
 		}
 		times[i] = time.Since(started).Seconds()
@@ -163,11 +158,11 @@ func (p *probe) latency() object.Finding {
 }
 
 func (p *probe) ranges() object.Finding {
-	out, data, err := p.get(p.small, func(in *sdk.GetObjectInput) { in.Range = aws.String("bytes=3-5") })
+	out, data, err := p.get(s3api.Get{Key: p.small, From: 3, Until: 6})
 	if err != nil {
 		return failed(err)
 	}
-	if part, _ := extentOf(out.ContentRange); part != (extent{3, 6, int64(len(greeting))}) || string(data) != greeting[3:6] {
+	if !out.Ranged || out.Start != 3 || out.End != 6 || out.Size != int64(len(greeting)) || string(data) != greeting[3:6] {
 		return object.No("the server does not give the range that it is asked for",
 			"streams cannot be sought or resumed with this store: use another, or look for a proxy that drops the header Range")
 	}
@@ -192,23 +187,21 @@ func unconditional(err error) object.Finding {
 }
 
 func (p *probe) conditionalPut() object.Finding {
-	_, err := p.put(p.small, altered, altered, func(in *sdk.PutObjectInput) { in.IfNoneMatch = aws.String("*") })
+	_, err := p.put(p.small, altered, altered, true)
 	return unconditional(err)
 }
 
 func (p *probe) conditionalComplete() object.Finding {
-	id, err := p.create(p.small, "")
+	upload, err := p.create(p.small, "")
 	if err != nil {
 		return failed(err)
 	}
-	part, err := p.part(id, greeting, greeting, checksumSigned)
+	part, err := p.part(upload, greeting, greeting, signed)
 	if err != nil {
 		return failed(err)
 	}
-	found := unconditional(p.complete(id, part, func(in *sdk.CompleteMultipartUploadInput) {
-		in.IfNoneMatch = aws.String("*")
-	}))
-	_ = p.forget(id)
+	found := unconditional(p.complete(upload, part, s3api.Sums{}, true))
+	_ = p.forget(upload.ID)
 	return found
 }
 
@@ -229,35 +222,35 @@ func unnoticed(err error, by string) object.Finding {
 const nothingSent = "not tried: the option checksum is 'off'"
 
 func (p *probe) alteredPut() object.Finding {
-	if p.store.config.Checksum == checksumOff {
+	if p.options.Checksum == off {
 		return object.Unknown(nothingSent)
 	}
-	_, err := p.put(p.folder+"altered", altered, greeting, nil)
+	_, err := p.put(p.folder+"altered", altered, greeting, false)
 	return unnoticed(err, "the SHA-256 in the signature")
 }
 
 // alteredPart sends a part as uploads do, with the checksum that they would use.
 func (p *probe) alteredPart() object.Finding {
-	algorithm, by := p.store.checksum(), "its "+strings.ToUpper(p.store.checksum())
-	if algorithm == checksumOff {
+	algorithm, by := p.options.Checksum, "its "+strings.ToUpper(p.options.Checksum)
+	if algorithm == off {
 		return object.Unknown(nothingSent)
 	}
-	id, err := p.create(p.folder+"altered", algorithm)
-	if object.CodeOf(err) == object.Refused && p.store.config.Checksum == checksumAuto {
-		algorithm = checksumSigned
-		id, err = p.create(p.folder+"altered", algorithm)
+	upload, err := p.create(p.folder+"altered", algorithm)
+	if object.CodeOf(err) == object.Refused && p.options.Auto {
+		algorithm = signed
+		upload, err = p.create(p.folder+"altered", algorithm)
 	}
-	if algorithm == checksumSigned {
-		by = "the SHA-256 in the signature (the server takes no " + strings.ToUpper(checksumCRC64) + ")"
+	if algorithm == signed {
+		by = "the SHA-256 in the signature (the server takes no " + strings.ToUpper(s3api.CRC64NVME) + ")"
 	}
 	if err != nil {
 		return failed(err)
 	}
-	defer func() { _ = p.forget(id) }()
-	if _, err := p.part(id, greeting, greeting, algorithm); err != nil {
+	defer func() { _ = p.forget(upload.ID) }()
+	if _, err := p.part(upload, greeting, greeting, algorithm); err != nil {
 		return failed(err)
 	}
-	_, err = p.part(id, altered, greeting, algorithm)
+	_, err = p.part(upload, altered, greeting, algorithm)
 	return unnoticed(err, by)
 }
 
@@ -265,35 +258,32 @@ func (p *probe) alteredPart() object.Finding {
 func (p *probe) wholeChecksum() object.Finding {
 	const advice = "a large object whose SHA-256 was not known before it was stored is not verified when it is read:" +
 		" pass sha256= where you know it"
-	algorithm := p.store.checksum()
-	if algorithm != checksumCRC64 {
+	algorithm := p.options.Checksum
+	if algorithm != s3api.CRC64NVME {
 		return object.No(fmt.Sprintf("the option checksum is %q: readers verify crc64nvme only", algorithm), advice)
 	}
 	key := p.folder + "whole"
-	id, err := p.create(key, algorithm)
+	upload, err := p.create(key, algorithm)
 	if object.CodeOf(err) == object.Refused {
 		return object.No("the server takes no "+strings.ToUpper(algorithm), advice)
 	}
 	if err != nil {
 		return failed(err)
 	}
-	defer func() { _ = p.forget(id) }()
-	part, err := p.part(id, greeting, greeting, algorithm)
+	defer func() { _ = p.forget(upload.ID) }()
+	part, err := p.part(upload, greeting, greeting, algorithm)
 	if err != nil {
 		return failed(err)
 	}
-	whole := sumsOf(greeting, algorithm).checksum // of its one part, and so of all
-	err = p.complete(id, part, func(in *sdk.CompleteMultipartUploadInput) {
-		in.ChecksumCRC64NVME, in.ChecksumType = whole, types.ChecksumTypeFullObject
-	})
+	whole := sumsOf(greeting, algorithm) // of its one part, and so of all
+	if err := p.complete(upload, part, whole, false); err != nil {
+		return failed(err)
+	}
+	out, _, err := p.get(s3api.Get{Key: key, Until: -1, Checksum: true})
 	if err != nil {
 		return failed(err)
 	}
-	out, _, err := p.get(key, func(in *sdk.GetObjectInput) { in.ChecksumMode = types.ChecksumModeEnabled })
-	if err != nil {
-		return failed(err)
-	}
-	if out.ChecksumType != types.ChecksumTypeFullObject || aws.ToString(out.ChecksumCRC64NVME) != *whole {
+	if out.CRC64NVME != whole.Checksum {
 		return object.No("the server does not keep the "+strings.ToUpper(algorithm)+" of an object that came in parts", advice)
 	}
 	return object.Yes("the server keeps the " + strings.ToUpper(algorithm) + " of an object that came in parts")
@@ -302,42 +292,36 @@ func (p *probe) wholeChecksum() object.Finding {
 // copyPart lets the server copy an object into an upload, and not do so when it is another one by now.
 func (p *probe) copyPart() object.Finding {
 	const advice = "assemble moves the bytes of the parts through this machine instead"
-	s, key, source := p.store, p.folder+"copy", p.folder+"source"
-	there, err := p.put(source, greeting, greeting, nil)
+	key, source := p.folder+"copy", p.folder+"source"
+	tag, err := p.put(source, greeting, greeting, false)
 	if err != nil {
 		return failed(err)
 	}
-	id, err := p.create(key, "")
+	upload, err := p.create(key, "")
 	if err != nil {
 		return failed(err)
 	}
-	defer func() { _ = p.forget(id) }()
-	copied := func(etag string) (*sdk.UploadPartCopyOutput, error) {
-		out, err := p.client.UploadPartCopy(p.ctx, &sdk.UploadPartCopyInput{
-			Bucket: s.bucket(), Key: s.path(key), UploadId: &id, PartNumber: aws.Int32(1),
-			CopySource:        aws.String(httpbinding.EscapePath(*s.bucket()+"/"+*s.path(source), false)),
-			CopySourceIfMatch: &etag,
-		}, once)
-		return out, classify(err)
-	}
-	out, err := copied(aws.ToString(there.ETag))
+	defer func() { _ = p.forget(upload.ID) }()
+	part := s3api.Part{Number: 1}
+	from := s3api.CopyPart{From: p.bucket, Source: source, IfMatch: tag, Length: -1}
+	copied, err := p.bucket.CopyPart(p.once(), upload, &part, from)
 	if err != nil {
 		return object.No("the server does not copy parts: "+err.Error(), advice)
 	}
-	if out.CopyPartResult == nil {
+	if !copied {
 		return object.No("the server does not copy parts: its answer has no result", advice)
 	}
-	part := types.CompletedPart{PartNumber: aws.Int32(1), ETag: out.CopyPartResult.ETag}
-	switch _, err := copied(`"00000000000000000000000000000000"`); {
+	from.IfMatch = `"00000000000000000000000000000000"`
+	switch _, err := p.bucket.CopyPart(p.once(), upload, &s3api.Part{Number: 1}, from); {
 	case err == nil:
 		return object.No("the server copies a part also when it has changed since", advice)
 	case passing(err):
 		return object.Unknown(err.Error())
 	}
-	if err := p.complete(id, part, nil); err != nil {
+	if err := p.complete(upload, part, s3api.Sums{}, false); err != nil {
 		return object.No("the server does not join copied parts: "+err.Error(), advice)
 	}
-	if _, data, err := p.get(key, nil); err != nil || !bytes.Equal(data, []byte(greeting)) {
+	if _, data, err := p.get(s3api.Get{Key: key, Until: -1}); err != nil || string(data) != greeting {
 		return object.No("a copied part has other bytes than its source", advice)
 	}
 	return object.Yes("the server copies parts by itself, and only as long as they are the same")
@@ -345,23 +329,25 @@ func (p *probe) copyPart() object.Finding {
 
 func (p *probe) abort() object.Finding {
 	key := p.folder + "abort"
-	id, err := p.create(key, "")
+	upload, err := p.create(key, "")
 	if err != nil {
 		return failed(err)
 	}
-	if _, err := p.part(id, greeting, greeting, checksumSigned); err != nil {
+	if _, err := p.part(upload, greeting, greeting, signed); err != nil {
 		return failed(err)
 	}
-	below, _, err := p.uploadsBelow(*p.store.path(p.folder))
-	p.listed = err == nil && slices.ContainsFunc(below, func(u types.MultipartUpload) bool { return aws.ToString(u.UploadId) == id })
-	if err := p.forget(id); err != nil {
+	below, _, err := p.uploadsBelow(p.folder)
+	p.listed = err == nil && slices.ContainsFunc(below, func(one object.Unfinished) bool { return one.ID == upload.ID })
+	if err := p.forget(upload.ID); err != nil {
 		return failed(err)
 	}
-	in := &sdk.ListPartsInput{Bucket: p.store.bucket(), Key: p.store.path(key), UploadId: &id}
-	left, err := p.client.ListParts(p.ctx, in, once)
-	err = classify(err)
+	left := false
+	for _, err = range p.bucket.Parts(p.once(), upload) {
+		left = err == nil
+		break
+	}
 	switch code := object.CodeOf(err); {
-	case code == object.Conflict || code == object.NotFound || err == nil && len(left.Parts) == 0:
+	case code == object.Conflict || code == object.NotFound || err == nil && !left:
 		return object.Yes("an aborted upload leaves nothing")
 	case err == nil:
 		return object.No("parts of an aborted upload are still there", "set a lifecycle rule for unfinished multipart uploads")
@@ -371,24 +357,16 @@ func (p *probe) abort() object.Finding {
 }
 
 func (p *probe) deleteBatch() object.Finding {
-	s := p.store
 	other := p.folder + "other"
-	if _, err := p.put(other, greeting, greeting, nil); err != nil {
+	if _, err := p.put(other, greeting, greeting, false); err != nil {
 		return failed(err)
 	}
-	in := &sdk.DeleteObjectsInput{Bucket: s.bucket(), Delete: &types.Delete{
-		Objects: []types.ObjectIdentifier{{Key: s.path(other)}, {Key: s.path(p.folder + "missing")}}, Quiet: aws.Bool(true),
-	}}
-	out, err := p.client.DeleteObjects(p.ctx, in, withMD5)
-	err = classify(err)
-	if err == nil && len(out.Errors) > 0 && aws.ToString(out.Errors[0].Code) != "NoSuchKey" {
-		err = object.Errorf(object.Refused, "%s", aws.ToString(out.Errors[0].Code))
-	}
-	if err != nil {
+	_, refused, err := p.bucket.DeleteObjects(p.ctx, []string{other, p.folder + "missing"})
+	if err = cmp.Or(err, refused); err != nil {
 		return object.No("the server does not delete many objects by one request: "+err.Error(),
 			"parts are deleted one by one, which takes longer")
 	}
-	if _, _, err := s.look(p.ctx, other); object.CodeOf(err) != object.NotFound {
+	if _, err := p.bucket.HeadObject(p.ctx, other, false); object.CodeOf(err) != object.NotFound {
 		return object.No("an object is still there after it was deleted", "")
 	}
 	delete(p.keys, other)
@@ -397,11 +375,11 @@ func (p *probe) deleteBatch() object.Finding {
 
 // versions tells of a bucket that keeps what was deleted.
 func (p *probe) versions() object.Finding {
-	out, err := p.client.HeadObject(p.ctx, &sdk.HeadObjectInput{Bucket: p.store.bucket(), Key: p.store.path(p.small)})
+	out, err := p.bucket.HeadObject(p.ctx, p.small, false)
 	if err != nil {
-		return failed(classify(err))
+		return failed(err)
 	}
-	if version := aws.ToString(out.VersionId); version != "" && version != "null" {
+	if out.Version != "" && out.Version != "null" {
 		return object.No("the bucket keeps every version of an object: what is deleted stays, and costs",
 			"set a lifecycle rule that expires noncurrent versions below the prefixes")
 	}
@@ -412,7 +390,7 @@ func (p *probe) versions() object.Finding {
 const longUnfinished = 24 * time.Hour
 
 func (p *probe) unfinished() object.Finding {
-	below, all, err := p.uploadsBelow(p.store.config.Prefix)
+	below, all, err := p.uploadsBelow("")
 	if err != nil {
 		return object.Unknown("the server does not tell: " + err.Error())
 	}
@@ -421,7 +399,7 @@ func (p *probe) unfinished() object.Finding {
 	}
 	old := 0
 	for _, upload := range below {
-		if time.Since(aws.ToTime(upload.Initiated)) > longUnfinished {
+		if time.Since(upload.Modified) > longUnfinished {
 			old++
 		}
 	}

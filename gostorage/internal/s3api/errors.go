@@ -1,4 +1,4 @@
-package s3
+package s3api
 
 import (
 	"context"
@@ -102,7 +102,7 @@ func classify(err error) error {
 	failed := answer(code, status)
 	failed.Status, failed.Said = status, code
 	if id, ok := errors.AsType[*awshttp.ResponseError](err); ok {
-		failed.RequestID = told(id.ServiceRequestID())
+		failed.RequestID = Printable(id.ServiceRequestID())
 	}
 	failed.Message = describe(code, said, status, response.Response)
 	if _, ok := errors.AsType[*staleError](err); ok && ended[code] {
@@ -159,7 +159,7 @@ var expectedRegion = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
 func describe(code, said string, status int, response *smithyhttp.Response) string {
 	text := fmt.Sprintf("the server answers %d", status)
 	if code != "" {
-		text += " " + told(code)
+		text += " " + Printable(code)
 	}
 	hint, known := hints[code]
 	region, location := "", ""
@@ -185,7 +185,7 @@ func describe(code, said string, status int, response *smithyhttp.Response) stri
 	case strings.Contains(said, "HTTP request to an HTTPS server") || strings.Contains(said, "plain HTTP request"):
 		text += ": the endpoint speaks https: begin endpoint_url with https://"
 	case said != "" && code != "":
-		text += ": " + told(strings.Join(strings.Fields(said), " "))
+		text += ": " + Printable(strings.Join(strings.Fields(said), " "))
 	case status == http.StatusBadRequest:
 		text += ": is endpoint_url an S3 endpoint, with the right scheme (http or https) and port?"
 	}
@@ -204,14 +204,14 @@ func redirected(response *smithyhttp.Response, location string) string {
 	if asked := response.Request; asked != nil && to.Hostname() == asked.URL.Hostname() && to.Scheme == "https" && asked.URL.Scheme == "http" {
 		return "it sends to https: begin endpoint_url with https://"
 	}
-	return fmt.Sprintf("it sends to %q: set endpoint_url to where the store is", told(to.Host))
+	return fmt.Sprintf("it sends to %q: set endpoint_url to where the store is", Printable(to.Host))
 }
 
 // longestTold in characters is how much of what a server says goes into a message.
 const longestTold = 200
 
-// told makes what a server says safe for a message or a log: cut, and with nothing in it that is not to be seen.
-func told(text string) string {
+// Printable makes what a server says safe for a message or a log: cut, and with nothing in it that is not to be seen.
+func Printable(text string) string {
 	var safe strings.Builder
 	for i, r := range []rune(text[:min(len(text), 4*longestTold)]) {
 		switch {
@@ -262,7 +262,7 @@ func network(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fail(object.Unavailable, "the server closed the connection before it had answered")
 	}
-	if senseless(err) {
+	if brokenSuccess(err) {
 		return fail(object.Unavailable, "the server's answer was cut short, or is not that of an S3 store")
 	}
 	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
@@ -271,14 +271,25 @@ func network(err error) error {
 	return fail(object.Internal, "unexpected error of type %T", err)
 }
 
+// BodyError gives an error of the reading of a body its form; one that has it is left as it is.
+func BodyError(err error) error {
+	if _, known := errors.AsType[*object.Error](err); known {
+		return err
+	}
+	if !httpconn.Cut(err) {
+		err = strange("a body that is no HTTP")
+	}
+	return network(err)
+}
+
 // untrusted says what is wrong with the certificate of a server.
 func untrusted(err error) string {
 	if name, ok := errors.AsType[x509.HostnameError](err); ok {
 		if len(name.Certificate.DNSNames)+len(name.Certificate.IPAddresses) == 0 {
-			return "the endpoint's certificate names no host (it has no subjectAltName): have one made that names " + told(name.Host)
+			return "the endpoint's certificate names no host (it has no subjectAltName): have one made that names " + Printable(name.Host)
 		}
 		return fmt.Sprintf("the endpoint's certificate is for other hosts than %s: set endpoint_url to a name that it has, such as %s",
-			told(name.Host), told(append(slices.Clone(name.Certificate.DNSNames), addresses(name.Certificate)...)[0]))
+			Printable(name.Host), Printable(append(slices.Clone(name.Certificate.DNSNames), addresses(name.Certificate)...)[0]))
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		if time.Now().Before(invalid.Cert.NotBefore) {
@@ -306,35 +317,14 @@ func certificate(err error) bool {
 	return unknown || name || invalid || refused
 }
 
-func retryable(err error) bool {
-	failed, ok := errors.AsType[*object.Error](err)
-	return ok && failed.Retryable
-}
-
-// refused tells that the server has seen a request and will have nothing of it.
-func refused(err error) bool {
+// Refused tells that the server has seen a request and will have nothing of it.
+func Refused(err error) bool {
 	failed, ok := errors.AsType[*object.Error](err)
 	return ok && failed.Status >= 300 && failed.Status < 500
 }
 
-// stumbles tells that a server may not know the checksums that "auto" has sent: without them the request may succeed. One
-// that finds fault with the parts or has found other bytes is believed.
-func (s *Store) stumbles(err error) bool {
-	failed, ok := errors.AsType[*object.Error](err)
-	return ok && s.config.Checksum == checksumAuto && slices.Contains(stumbling, failed.Status) &&
-		!slices.Contains(believed, failed.Said)
-}
-
-var (
-	stumbling = []int{http.StatusBadRequest, http.StatusInternalServerError, http.StatusNotImplemented}
-	believed  = []string{
-		"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody",
-		"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "EntityTooLarge", "RequestTimeout", "ExpiredToken",
-	}
-)
-
-// refusedWith tells that the server has refused a request with one of these statuses, and without any kind of its own.
-func refusedWith(err error, statuses ...int) bool {
+// RefusedWith tells that the server has refused a request with one of these statuses, and without any kind of its own.
+func RefusedWith(err error, statuses ...int) bool {
 	failed, ok := errors.AsType[*object.Error](err)
 	return ok && failed.Code == object.Refused && slices.Contains(statuses, failed.Status)
 }
@@ -347,14 +337,14 @@ func hopeless(err error) bool {
 	return certificate(err) || strings.Contains(err.Error(), "HTTP response to HTTPS")
 }
 
-// garbled tells that what we sent was changed on the way: what is in memory is sent again.
-func garbled(err error) bool {
+// corruptedBody tells that what we sent was changed on the way: what is in memory is sent again.
+func corruptedBody(err error) bool {
 	refused, ok := errors.AsType[smithy.APIError](err)
 	return ok && kinds[refused.ErrorCode()] == object.Mismatch
 }
 
-// senseless tells that the answer to a success was cut short, or is none of S3.
-func senseless(err error) bool {
+// brokenSuccess tells that the answer to a success was cut short, or is none of S3.
+func brokenSuccess(err error) bool {
 	response, ok := errors.AsType[*smithyhttp.ResponseError](err)
 	return ok && response.HTTPStatusCode()/100 == 2
 }

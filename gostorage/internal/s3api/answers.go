@@ -1,7 +1,8 @@
-package s3
+package s3api
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -31,8 +31,8 @@ func (e *strangeError) Error() string {
 
 func strange(format string, args ...any) error { return &strangeError{fmt.Sprintf(format, args...)} }
 
-// unlikeS3 is that error in the form that leaves this side.
-func unlikeS3(why string) error { return network(strange("%s", why)) }
+// Unlike is that error in the form that leaves this side.
+func Unlike(why string) error { return network(strange("%s", why)) }
 
 const (
 	// longestError and longestPage in bytes bound what an answer may say: a page of a listing has 1,000 keys of 1,024 bytes.
@@ -88,9 +88,9 @@ func hide(text []byte, response *http.Response) []byte {
 	return text
 }
 
-// document reads the answer of an operation whose success is an XML document. One with another root is no success; one
+// readDocument reads the answer of an operation whose success is an XML document. One with another root is no success; one
 // that is an error is one, whatever its status.
-func document(response *http.Response, root string) error {
+func readDocument(response *http.Response, root string) error {
 	if response.StatusCode != http.StatusOK {
 		return strange("status %d", response.StatusCode)
 	}
@@ -112,8 +112,8 @@ func document(response *http.Response, root string) error {
 	}
 }
 
-// refusal reads an answer that is no success. A page that says 404 does not say that there is no such object.
-func refusal(response *http.Response) error {
+// readRefusal reads an answer that is no success. A page that says 404 does not say that there is no such object.
+func readRefusal(response *http.Response) error {
 	text, err := gather(response)
 	if err == nil && response.StatusCode == http.StatusNotFound && len(bytes.TrimSpace(text)) > 0 && rootOf(text) != "Error" {
 		err = strange("a page that says 404")
@@ -142,29 +142,25 @@ func given(texts ...*string) bool {
 }
 
 // strong gives an ETag in the form in which conditions take it: a proxy that may compress weakens it.
-func strong(etag *string) *string {
-	if etag == nil {
-		return nil
-	}
-	opaque := strings.TrimPrefix(*etag, "W/")
-	return &opaque
-}
+func strong(etag string) string { return strings.TrimPrefix(etag, "W/") }
 
-// sameTag compares what two ETags are about. Some stores leave the quotes out, here and there.
-func sameTag(one, other string) bool { return bare(one) == bare(other) }
+// SameETag compares what two ETags are about. Some stores leave the quotes out, here and there.
+func SameETag(one, other string) bool { return bare(one) == bare(other) }
 
 func bare(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }
 
 // tag is what every answer has that tells of an object. One without it is no answer of S3, whatever its status.
-func tag(response *http.Response) (*string, error) {
-	if found := header(response, "Etag"); found != nil && bare(*found) != "" {
-		return strong(found), nil
+func tag(response *http.Response) (string, error) {
+	if found := strong(response.Header.Get("Etag")); bare(found) != "" {
+		return found, nil
 	}
-	return nil, strange("an object without an ETag")
+	return "", strange("an object without an ETag")
 }
 
-// stored judges the answer to a body: an ETag and nothing else.
-func stored(response *http.Response) (*string, error) {
+// stored is the answer to a body: an ETag and nothing else.
+type stored struct{ etag string }
+
+func readStored[In any](_ context.Context, _ *In, response *http.Response) (*stored, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, strange("status %d", response.StatusCode)
 	}
@@ -177,62 +173,71 @@ func stored(response *http.Response) (*string, error) {
 			return nil, strange("a page in place of nothing")
 		}
 	}
-	return tag(response)
+	etag, err := tag(response)
+	return &stored{etag}, err
 }
 
-func readPut(_ *sdk.PutObjectInput, response *http.Response) (*sdk.PutObjectOutput, error) {
-	etag, err := stored(response)
-	return &sdk.PutObjectOutput{ETag: etag}, err
-}
-
-func readPart(_ *sdk.UploadPartInput, response *http.Response) (*sdk.UploadPartOutput, error) {
-	etag, err := stored(response)
-	return &sdk.UploadPartOutput{ETag: etag}, err
-}
-
-func readDelete(_ *sdk.DeleteObjectInput, response *http.Response) (*sdk.DeleteObjectOutput, error) {
+func readDelete(_ context.Context, _ *sdk.DeleteObjectInput, response *http.Response) (*struct{}, error) {
 	if response.StatusCode != http.StatusNoContent {
 		return nil, strange("status %d", response.StatusCode)
 	}
-	return &sdk.DeleteObjectOutput{}, nil
+	return &struct{}{}, nil
 }
 
-func readAbort(_ *sdk.AbortMultipartUploadInput, response *http.Response) (*sdk.AbortMultipartUploadOutput, error) {
-	out := &sdk.AbortMultipartUploadOutput{}
+func readAbort(_ context.Context, _ *sdk.AbortMultipartUploadInput, response *http.Response) (*struct{}, error) {
 	switch response.StatusCode {
 	case http.StatusNoContent:
-		return out, nil
+		return &struct{}{}, nil
 	case http.StatusOK: // of some stores
-		if text, err := gather(response); err != nil || len(text) == 0 {
-			return out, err
+		text, err := gather(response)
+		if err == nil && len(text) > 0 {
+			err = strange("a page in place of nothing")
 		}
-		return nil, strange("a page in place of nothing")
+		return &struct{}{}, err
 	default:
 		return nil, strange("status %d", response.StatusCode)
 	}
 }
 
-// readHead leaves the length out where the answer does: proxies drop it.
-func readHead(_ *sdk.HeadObjectInput, response *http.Response) (*sdk.HeadObjectOutput, error) {
-	if response.StatusCode != http.StatusOK {
-		return nil, strange("status %d", response.StatusCode)
-	}
+func readHeadBucket(_ context.Context, _ *sdk.HeadBucketInput, response *http.Response) (*sdk.HeadBucketOutput, error) {
+	return &sdk.HeadBucketOutput{BucketRegion: header(response, "X-Amz-Bucket-Region")}, nil
+}
+
+// described is what the headers of an answer tell of an object: the few that we look at, not all that S3 knows.
+func described(response *http.Response) (*Object, error) {
 	etag, err := tag(response)
 	if err != nil {
 		return nil, err
 	}
-	out := &sdk.HeadObjectOutput{
-		ETag: etag, Metadata: metadataOf(response), LastModified: modified(response),
-		ContentType:       header(response, "Content-Type"),
-		ContentEncoding:   header(response, "Content-Encoding"),
-		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
-		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
-	}
 	if response.ContentLength >= 0 {
-		out.ContentLength = &response.ContentLength
-		err = checkSize(response.ContentLength)
+		if err := checkSize(response.ContentLength); err != nil {
+			return nil, err
+		}
 	}
-	return out, err
+	headers := response.Header
+	found := &Object{
+		ETag: etag, Size: -1, Length: response.ContentLength, Metadata: metadataOf(response),
+		Encoding: headers.Get("Content-Encoding"),
+	}
+	found.Modified, _ = http.ParseTime(headers.Get("Last-Modified")) // or zero
+	if headers.Get("X-Amz-Checksum-Type") == string(types.ChecksumTypeFullObject) {
+		found.CRC64NVME = headers.Get("X-Amz-Checksum-Crc64nvme")
+	}
+	return found, nil
+}
+
+// readHead leaves the size out where the answer does: proxies drop it.
+func readHead(_ context.Context, _ *sdk.HeadObjectInput, response *http.Response) (*Object, error) {
+	if response.StatusCode != http.StatusOK {
+		return nil, strange("status %d", response.StatusCode)
+	}
+	found, err := described(response)
+	if err != nil {
+		return nil, err
+	}
+	found.Size, found.Type = response.ContentLength, response.Header.Get("Content-Type")
+	found.Version = response.Header.Get("X-Amz-Version-Id")
+	return found, nil
 }
 
 // checkSize refuses what can be no object's size.
@@ -244,38 +249,34 @@ func checkSize(size int64) error {
 }
 
 // readGet takes a part of an object for the range that was asked for only if it says so, and all of it only if nothing
-// says that it is a part. The length is left out where the answer does so.
-func readGet(in *sdk.GetObjectInput, response *http.Response) (*sdk.GetObjectOutput, error) {
-	etag, err := tag(response)
+// says that it is a part.
+func readGet(_ context.Context, in *sdk.GetObjectInput, response *http.Response) (*Object, error) {
+	found, err := described(response)
 	if err != nil {
 		return nil, err
 	}
-	out := &sdk.GetObjectOutput{
-		Body: response.Body, ContentRange: header(response, "Content-Range"), ETag: etag, Metadata: metadataOf(response),
-		LastModified: modified(response), ContentEncoding: header(response, "Content-Encoding"),
-		ChecksumCRC64NVME: header(response, "X-Amz-Checksum-Crc64nvme"),
-		ChecksumType:      types.ChecksumType(aws.ToString(header(response, "X-Amz-Checksum-Type"))),
-	}
-	if response.ContentLength >= 0 {
-		out.ContentLength = &response.ContentLength
-		if err := checkSize(response.ContentLength); err != nil {
-			return nil, err
-		}
-	}
+	found.Body = response.Body
+	contentRange := header(response, "Content-Range")
 	switch response.StatusCode {
 	case http.StatusOK:
-		if out.ContentRange != nil {
+		if contentRange != nil {
 			return nil, strange("a part of an object as all of it")
 		}
+		found.Size = found.Length
 	case http.StatusPartialContent:
 		if in.Range == nil {
 			return nil, strange("a part of an object where all of it was asked for")
 		}
-		return out, checkRange(*in.Range, out)
+		got, ok := extentOf(contentRange)
+		if !ok {
+			return nil, strange("a part of an object that does not say which")
+		}
+		found.Ranged, found.Start, found.End, found.Size = true, got.start, got.end, got.size
+		return found, checkRange(*in.Range, got, found.Length)
 	default:
 		return nil, strange("status %d", response.StatusCode)
 	}
-	return out, nil
+	return found, nil
 }
 
 // extent is a run of an object, whose size is -1 where it is not told.
@@ -308,12 +309,9 @@ func number(text string) (int64, bool) {
 	return value, err == nil && value <= object.MaxSize
 }
 
-// checkRange compares the range of an answer with the one that was asked for, such as "bytes=0-9" or "bytes=5-".
-func checkRange(asked string, out *sdk.GetObjectOutput) error {
-	got, ok := extentOf(out.ContentRange)
-	if !ok {
-		return strange("a part of an object that does not say which")
-	}
+// checkRange compares the range of an answer with the one that was asked for, such as "bytes=0-9" or "bytes=5-", and with
+// the length of its body, -1 where that is not told.
+func checkRange(asked string, got extent, length int64) error {
 	first, last, _ := strings.Cut(strings.TrimPrefix(asked, "bytes="), "-")
 	start, _ := number(first)
 	end := got.size
@@ -323,82 +321,97 @@ func checkRange(asked string, out *sdk.GetObjectOutput) error {
 	switch {
 	case got.start != start, end >= 0 && got.end != end && (got.size >= 0 || got.end > end):
 		return strange("another part of an object than was asked for")
-	case out.ContentLength != nil && *out.ContentLength != got.end-got.start:
+	case length >= 0 && length != got.end-got.start:
 		return strange("a part of an object with other bytes than it says")
 	}
 	return nil
 }
 
-func checkCreate(_ *sdk.CreateMultipartUploadInput, out *sdk.CreateMultipartUploadOutput) error {
+func checkCreate(
+	_ *sdk.CreateMultipartUploadInput, out *sdk.CreateMultipartUploadOutput,
+) (*sdk.CreateMultipartUploadOutput, error) {
 	if !given(out.UploadId) {
-		return strange("an upload without an UploadId")
+		return nil, strange("an upload without an UploadId")
 	}
-	return nil
+	return out, nil
 }
 
-func checkComplete(_ *sdk.CompleteMultipartUploadInput, out *sdk.CompleteMultipartUploadOutput) error {
+func checkComplete(
+	_ *sdk.CompleteMultipartUploadInput, out *sdk.CompleteMultipartUploadOutput,
+) (*sdk.CompleteMultipartUploadOutput, error) {
 	if !given(out.ETag) {
-		return strange("an object without an ETag")
+		return nil, strange("an object without an ETag")
 	}
-	return nil
+	return out, nil
 }
 
-func checkCopyPart(_ *sdk.UploadPartCopyInput, out *sdk.UploadPartCopyOutput) error {
+// unlessIgnored is the answer to a copy. Some stores take that for a put of nothing: it has no result then.
+func unlessIgnored[In, Out any](read reading[In, Out]) reading[In, Out] {
+	return func(ctx context.Context, in *In, response *http.Response) (*Out, error) {
+		if response.StatusCode == http.StatusOK && response.ContentLength == 0 && response.Header.Get("Etag") != "" {
+			_ = response.Body.Close()
+			return new(Out), nil
+		}
+		return read(ctx, in, response)
+	}
+}
+
+func checkCopyPart(_ *sdk.UploadPartCopyInput, out *sdk.UploadPartCopyOutput) (*sdk.UploadPartCopyOutput, error) {
 	if out.CopyPartResult == nil {
-		return nil // taken for a part without bytes: this store knows no copies
+		return out, nil
 	}
 	if !given(out.CopyPartResult.ETag) {
-		return strange("a part without an ETag")
+		return nil, strange("a part without an ETag")
 	}
-	out.CopyPartResult.ETag = strong(out.CopyPartResult.ETag)
-	return nil
+	*out.CopyPartResult.ETag = strong(*out.CopyPartResult.ETag)
+	return out, nil
 }
 
-func checkCopy(_ *sdk.CopyObjectInput, out *sdk.CopyObjectOutput) error {
+func checkCopy(_ *sdk.CopyObjectInput, out *sdk.CopyObjectOutput) (*sdk.CopyObjectOutput, error) {
 	if out.CopyObjectResult != nil && !given(out.CopyObjectResult.ETag) {
-		return strange("an object without an ETag")
+		return nil, strange("an object without an ETag")
 	}
-	return nil
+	return out, nil
 }
 
-// checkList keeps of a page what was asked for: keys below the prefix.
-func checkList(in *sdk.ListObjectsV2Input, page *sdk.ListObjectsV2Output) error {
+// checkDeleted: what the answer does not name is asked for again.
+func checkDeleted(_ *sdk.DeleteObjectsInput, out *sdk.DeleteObjectsOutput) (*sdk.DeleteObjectsOutput, error) {
+	return out, nil
+}
+
+// checkUploads: entries without an id are nobody's to end.
+func checkUploads(
+	_ *sdk.ListMultipartUploadsInput, page *sdk.ListMultipartUploadsOutput,
+) (*sdk.ListMultipartUploadsOutput, error) {
+	return page, nil
+}
+
+func checkList(_ *sdk.ListObjectsV2Input, page *sdk.ListObjectsV2Output) (*sdk.ListObjectsV2Output, error) {
 	for i := range page.Contents {
 		one := &page.Contents[i]
-		one.ETag = strong(one.ETag)
+		if one.ETag != nil {
+			*one.ETag = strong(*one.ETag)
+		}
 		if one.Size == nil {
-			return strange("a listing without sizes")
+			return nil, strange("a listing without sizes")
 		}
 		if err := checkSize(*one.Size); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return page, nil
 }
 
-func checkParts(_ *sdk.ListPartsInput, page *sdk.ListPartsOutput) error {
+func checkParts(_ *sdk.ListPartsInput, page *sdk.ListPartsOutput) (*sdk.ListPartsOutput, error) {
 	for _, one := range page.Parts {
-		if number := aws.ToInt32(one.PartNumber); number < 1 || number > mostParts {
-			return strange("a part with the number %d", number)
+		if number := aws.ToInt32(one.PartNumber); number < 1 || number > MaxParts {
+			return nil, strange("a part with the number %d", number)
 		}
-		if size := aws.ToInt64(one.Size); size < 0 || size > mostPart {
-			return strange("a part of %d bytes", size)
+		if size := aws.ToInt64(one.Size); size < 0 || size > MaxPartSize {
+			return nil, strange("a part of %d bytes", size)
 		}
 	}
-	return nil
-}
-
-// noResult tells an answer to a copy that a store gives that took it for a put of nothing.
-func noResult(response *http.Response) bool {
-	return response.StatusCode == http.StatusOK && response.ContentLength == 0 && response.Header.Get("Etag") != ""
-}
-
-func modified(response *http.Response) *time.Time {
-	at, err := http.ParseTime(response.Header.Get("Last-Modified"))
-	if err != nil {
-		return nil
-	}
-	return &at
+	return page, nil
 }
 
 // asError makes an error of what stands against calling an answer a success.

@@ -1,4 +1,4 @@
-package s3
+package s3api
 
 import (
 	"cmp"
@@ -32,20 +32,15 @@ import (
 // Config says where objects are and how requests are made. Fields are the adapter's options; times are in seconds and
 // sizes in bytes.
 type Config struct {
-	Prefix string `json:"prefix"`
-	connection
-	PartSize          int64  `json:"part_size"`
-	Concurrency       int    `json:"concurrency"`
-	EqualParts        bool   `json:"equal_parts"`
-	Checksum          string `json:"checksum"`
-	Encryption        string `json:"server_side_encryption"`
-	KMSKey            string `json:"kms_key_id"`
-	StorageClass      string `json:"storage_class"`
-	ConditionalWrites string `json:"conditional_writes"` // "required", or "look": before a put, which is not atomic
+	Prefix string `json:"prefix"` // of all keys
+	Connection
+	Encryption   string `json:"server_side_encryption"`
+	KMSKey       string `json:"kms_key_id"`
+	StorageClass string `json:"storage_class"`
 }
 
-// connection is what decides which client a store uses: stores with the same share one.
-type connection struct {
+// Connection is what decides which client is used: buckets with the same share one.
+type Connection struct {
 	Bucket          string  `json:"bucket_name"`
 	AccessKey       string  `json:"access_key"`
 	SecretKey       string  `json:"secret_key"`
@@ -64,20 +59,21 @@ type connection struct {
 	Environment map[string]string `json:"environment"`
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// Seconds is a time of the configuration.
+func Seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // defaultRegion is what S3-compatible stores expect where nothing is said, and AWS's global endpoint.
 const defaultRegion = "us-east-1"
 
 // ofHome is the file of the SDKs' that a variable names, else the one below the home.
-func (c *connection) ofHome(variable, name string) string {
+func (c *Connection) ofHome(variable, name string) string {
 	return cmp.Or(c.Environment[variable], filepath.Join(c.Environment["HOME"], ".aws", name))
 }
 
 // resolve finds what is not configured in the environment and the profile, as the SDK does: region and endpoint, which it
 // notes, and credentials. Their default chain asks other servers than the endpoint, by a client of its own which knows
 // AWS_CA_BUNDLE too.
-func (c *connection) resolve(ctx context.Context) (aws.CredentialsProvider, error) {
+func (c *Connection) resolve(ctx context.Context) (aws.CredentialsProvider, error) {
 	var provider aws.CredentialsProvider
 	if c.AccessKey != "" {
 		provider = credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, c.SessionToken)
@@ -166,7 +162,7 @@ var dnsName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
 // pathStyle tells whether the bucket is named in the path. "auto" is what boto3 does: in the path for an endpoint of
 // one's own, and for a bucket whose dots would not match a certificate; else in the host name.
-func (c connection) pathStyle() bool {
+func (c Connection) pathStyle() bool {
 	switch c.AddressingStyle {
 	case "path":
 		return true
@@ -178,7 +174,7 @@ func (c connection) pathStyle() bool {
 }
 
 // endpoint resolves the SDK's rules once: our configuration is fixed, so that every request has the same answer.
-func (c connection) endpoint(ctx context.Context, region string) (*url.URL, error) {
+func (c Connection) endpoint(ctx context.Context, region string) (*url.URL, error) {
 	parameters := sdk.EndpointParameters{
 		Bucket:         aws.String(c.Bucket),
 		Region:         aws.String(region),
@@ -198,7 +194,7 @@ func (c connection) endpoint(ctx context.Context, region string) (*url.URL, erro
 	return &resolved.URI, nil
 }
 
-func (c connection) tlsConfig() (*tls.Config, error) {
+func (c Connection) tlsConfig() (*tls.Config, error) {
 	config := &tls.Config{InsecureSkipVerify: !c.Verify, MinVersion: tls.VersionTLS12} //nolint:gosec // verify=False
 	if c.CABundle == "" {
 		return config, nil
@@ -218,7 +214,7 @@ func (c connection) tlsConfig() (*tls.Config, error) {
 }
 
 // proxy decides once, since a client has one host.
-func (c connection) proxy(host *url.URL) (*url.URL, error) {
+func (c Connection) proxy(host *url.URL) (*url.URL, error) {
 	if c.Proxy == "" {
 		return c.proxyOfEnvironment(host)
 	}
@@ -231,7 +227,7 @@ func (c connection) proxy(host *url.URL) (*url.URL, error) {
 
 // proxyOfEnvironment is the one that the adapter's environment names for a host, or nil. As with boto3 a name in small
 // letters goes first, also when it is empty, and ALL_PROXY is none of those that are read.
-func (c connection) proxyOfEnvironment(host *url.URL) (*url.URL, error) {
+func (c Connection) proxyOfEnvironment(host *url.URL) (*url.URL, error) {
 	named := func(name string) string {
 		value, ok := c.Environment[strings.ToLower(name)]
 		// What CGI names HTTP_PROXY is a header of the request that the process serves.

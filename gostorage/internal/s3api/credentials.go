@@ -1,4 +1,4 @@
-package s3
+package s3api
 
 import (
 	"cmp"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -126,8 +127,29 @@ func (e *credentialsError) Error() string { return e.err.Error() }
 
 func (e *credentialsError) Unwrap() error { return e.err }
 
-// giveCredentials is what to do where there are none.
-const giveCredentials = "set access_key and secret_key, or provide them by the environment, a profile or a role"
+// Identity is whom requests are signed for.
+type Identity struct {
+	AccessKey string
+	Source    string    // of the credentials, in a word of the SDK
+	Expires   time.Time // or zero
+}
+
+// Credentials finds those of the next request.
+func (b *Bucket) Credentials(ctx context.Context) (Identity, error) {
+	found, err := b.client.credentials.Retrieve(ctx)
+	if err != nil {
+		return Identity{}, classify(err)
+	}
+	source, _, _ := strings.Cut(found.Source, ":") // what follows may be a path
+	identity := Identity{AccessKey: found.AccessKeyID, Source: source}
+	if found.CanExpire {
+		identity.Expires = found.Expires.UTC()
+	}
+	return identity, nil
+}
+
+// GiveCredentials is what to do where there are none.
+const GiveCredentials = "set access_key and secret_key, or provide them by the environment, a profile or a role"
 
 // told is the error for a caller. What the SDK says of it may hold paths.
 func (e *credentialsError) told() error {
@@ -155,7 +177,7 @@ func (e *credentialsError) told() error {
 		return object.Errorf(object.Permission,
 			"the issuer of the temporary credentials (%s) gives none: check what the environment or the profile says of it", issuer)
 	default:
-		return object.Errorf(object.Permission, "no credentials were found: %s", giveCredentials)
+		return object.Errorf(object.Permission, "no credentials were found: %s", GiveCredentials)
 	}
 }
 

@@ -1,4 +1,4 @@
-package s3
+package s3api
 
 import (
 	"context"
@@ -57,9 +57,9 @@ func (w wire) asks(t *testing.T, send func() error) asked {
 }
 
 // same compares what we send for these inputs with what the SDK does.
-func same[In, Out any](
+func same[In, Out, Raw any](
 	t *testing.T, w wire, op operation[In, Out],
-	method func(context.Context, *In, ...func(*sdk.Options)) (*Out, error), inputs ...*In,
+	method func(context.Context, *In, ...func(*sdk.Options)) (*Raw, error), inputs ...*In,
 ) {
 	t.Helper()
 	for _, input := range inputs {
@@ -67,7 +67,7 @@ func same[In, Out any](
 		if _, about.md5 = any(input).(*sdk.DeleteObjectsInput); about.md5 {
 			maps.Copy(differ, ofDeleteObjects)
 		}
-		ours := w.asks(t, func() error { _, err := perform(t.Context(), about, input, op); return err })
+		ours := w.asks(t, func() error { _, err := op.do(t.Context(), about, input); return err })
 		theirs := w.asks(t, func() error { _, err := method(t.Context(), input); return err })
 		if ours.line != theirs.line {
 			t.Errorf("ours is %s, theirs %s", ours.line, theirs.line)
@@ -118,8 +118,14 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	store := open(t, server.URL, func(c *Config) { c.MaxAttempts, c.Region = 1, "eu-west-1" })
-	defer func() { _ = store.Close() }()
+	opened, err := Open(Config{Connection: Connection{
+		Bucket: "tests", AccessKey: "key", SecretKey: "secretsecret", Region: "eu-west-1", Endpoint: server.URL,
+		AddressingStyle: "path", ConnectTimeout: 10, ReadTimeout: 30, MaxAttempts: 1, Idle: 1,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Unref()
 	client := sdk.New(sdk.Options{
 		Region: "eu-west-1", BaseEndpoint: &server.URL, UsePathStyle: true, RetryMaxAttempts: 1,
 		Credentials:                credentials.NewStaticCredentialsProvider("key", "secretsecret", ""),
@@ -131,7 +137,7 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 	metadata := map[string]string{"Name": "some value", "gostorage-sha256": strings.Repeat("0", 64)}
 	sum := aws.String("AAAAAAAAAAA=")
 	for _, key := range []*string{aws.String("f/a"), aws.String("f/ä ö/~'()*!+&=?#%41;:@,$")} {
-		same(t, w, store.client.putObject, client.PutObject,
+		same(t, w, opened.client.putObject, client.PutObject,
 			&sdk.PutObjectInput{Bucket: bucket, Key: key, Body: w.body},
 			&sdk.PutObjectInput{
 				Bucket: bucket, Key: key, Body: w.body, ContentType: aws.String("text/plain; charset=utf-8"), Metadata: metadata,
@@ -142,30 +148,31 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 			&sdk.PutObjectInput{Bucket: bucket, Key: key, Body: w.body, ChecksumCRC32: sum},
 			&sdk.PutObjectInput{Bucket: bucket, Key: key, Body: w.body, ChecksumSHA256: sum},
 		)
-		same(t, w, store.client.getObject, client.GetObject,
+		same(t, w, opened.client.getObject, client.GetObject,
 			&sdk.GetObjectInput{Bucket: bucket, Key: key},
 			&sdk.GetObjectInput{
 				Bucket: bucket, Key: key, Range: aws.String("bytes=5-9"), IfMatch: etag, ChecksumMode: types.ChecksumModeEnabled,
 			},
 		)
-		same(t, w, store.client.headObject, client.HeadObject,
+		same(t, w, opened.client.headObject, client.HeadObject,
 			&sdk.HeadObjectInput{Bucket: bucket, Key: key},
 			&sdk.HeadObjectInput{Bucket: bucket, Key: key, ChecksumMode: types.ChecksumModeEnabled},
 		)
-		same(t, w, store.client.deleteObject, client.DeleteObject,
+		same(t, w, opened.client.headBucket, client.HeadBucket, &sdk.HeadBucketInput{Bucket: bucket})
+		same(t, w, opened.client.deleteObject, client.DeleteObject,
 			&sdk.DeleteObjectInput{Bucket: bucket, Key: key},
 		)
-		same(t, w, store.client.deleteObjects, client.DeleteObjects,
+		same(t, w, opened.client.deleteObjects, client.DeleteObjects,
 			&sdk.DeleteObjectsInput{Bucket: bucket, Delete: &types.Delete{Objects: []types.ObjectIdentifier{{Key: key}, {Key: id}}}},
 		)
-		same(t, w, store.client.listObjects, client.ListObjectsV2,
+		same(t, w, opened.client.listObjects, client.ListObjectsV2,
 			&sdk.ListObjectsV2Input{Bucket: bucket, Prefix: key},
 			&sdk.ListObjectsV2Input{
 				Bucket: bucket, Prefix: key, EncodingType: types.EncodingTypeUrl, ContinuationToken: aws.String("to=ken/+"),
 				StartAfter: key,
 			},
 		)
-		same(t, w, store.client.createUpload, client.CreateMultipartUpload,
+		same(t, w, opened.client.createUpload, client.CreateMultipartUpload,
 			&sdk.CreateMultipartUploadInput{Bucket: bucket, Key: key},
 			&sdk.CreateMultipartUploadInput{
 				Bucket: bucket, Key: key, ContentType: aws.String("text/plain"), Metadata: metadata,
@@ -173,19 +180,19 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 				ChecksumAlgorithm: types.ChecksumAlgorithmCrc64nvme, ChecksumType: types.ChecksumTypeFullObject,
 			},
 		)
-		same(t, w, store.client.uploadPart, client.UploadPart,
+		same(t, w, opened.client.uploadPart, client.UploadPart,
 			&sdk.UploadPartInput{Bucket: bucket, Key: key, UploadId: id, PartNumber: aws.Int32(7), Body: w.body},
 			&sdk.UploadPartInput{
 				Bucket: bucket, Key: key, UploadId: id, PartNumber: aws.Int32(10_000), Body: w.body, ChecksumCRC64NVME: sum,
 			},
 		)
-		same(t, w, store.client.copyPart, client.UploadPartCopy,
+		same(t, w, opened.client.copyPart, client.UploadPartCopy,
 			&sdk.UploadPartCopyInput{
 				Bucket: bucket, Key: key, UploadId: id, PartNumber: aws.Int32(1), CopySource: source, CopySourceIfMatch: etag,
 				CopySourceRange: aws.String("bytes=0-9"),
 			},
 		)
-		same(t, w, store.client.copyObject, client.CopyObject,
+		same(t, w, opened.client.copyObject, client.CopyObject,
 			&sdk.CopyObjectInput{
 				Bucket: bucket, Key: key, CopySource: source, CopySourceIfMatch: etag,
 				MetadataDirective: types.MetadataDirectiveReplace, ContentType: aws.String("text/plain"), Metadata: metadata,
@@ -193,7 +200,7 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 				ChecksumAlgorithm: types.ChecksumAlgorithmSha256,
 			},
 		)
-		same(t, w, store.client.completeUpload, client.CompleteMultipartUpload,
+		same(t, w, opened.client.completeUpload, client.CompleteMultipartUpload,
 			&sdk.CompleteMultipartUploadInput{
 				Bucket: bucket, Key: key, UploadId: id, IfNoneMatch: aws.String("*"), ChecksumCRC64NVME: sum,
 				ChecksumType: types.ChecksumTypeFullObject, MpuObjectSize: aws.Int64(12),
@@ -202,13 +209,13 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 				}},
 			},
 		)
-		same(t, w, store.client.abortUpload, client.AbortMultipartUpload,
+		same(t, w, opened.client.abortUpload, client.AbortMultipartUpload,
 			&sdk.AbortMultipartUploadInput{Bucket: bucket, Key: key, UploadId: id},
 		)
-		same(t, w, store.client.listUploads, client.ListMultipartUploads,
+		same(t, w, opened.client.listUploads, client.ListMultipartUploads,
 			&sdk.ListMultipartUploadsInput{Bucket: bucket, Prefix: key, KeyMarker: key, EncodingType: types.EncodingTypeUrl},
 		)
-		same(t, w, store.client.listParts, client.ListParts,
+		same(t, w, opened.client.listParts, client.ListParts,
 			&sdk.ListPartsInput{Bucket: bucket, Key: key, UploadId: id, PartNumberMarker: aws.String("1000")},
 		)
 	}
