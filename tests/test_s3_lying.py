@@ -288,6 +288,18 @@ def test_a_head_without_a_length(size, ranges):
         assert outcome(w.read, start=10**6, length=5) == b""
 
 
+@pytest.mark.parametrize("sent", [lying.chunked(), lying.until_close()], ids=lambda habit: habit.name)
+@pytest.mark.parametrize("seed", range(12))
+def test_a_part_without_a_length_that_says_it_is_all(sent, seed):
+    """Now and then: what follows may be asked for by a range that is answered rightly."""
+    with world() as w:
+        w.server.put(f"{FINAL}x", SMALL)
+        w.server.become(sent, lying.range_says_200().sometimes(0.5), seed=seed)
+        right_or_error(SMALL[1:], w.read, start=1)
+        right_or_error(SMALL[1:2], w.read, start=1, length=1)
+        right_or_error(SMALL[:1], w.read, length=1)
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_what_a_proxy_has_compressed_is_not_the_object(labelled):
     """Where it does not say so, the SHA-256 tells."""

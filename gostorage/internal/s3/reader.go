@@ -90,8 +90,13 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 // first makes the first request, and another where its answer leaves open what the object is. It notes that.
 func (r *reader) first(ctx context.Context, from, until int64) (*s3api.Object, error) {
 	out, err := r.get(ctx, from, until)
-	if err == nil && out.Size < 0 && !out.Ranged && from == 0 && until < 0 {
-		_ = out.Body.Close() // only a range tells the size of what is sent in pieces
+	switch asked := from > 0 || until >= 0; {
+	case err != nil || out.Size >= 0 || out.Ranged:
+	case asked: // all of it, or a part that does not say so
+		_ = out.Body.Close()
+		out, err = r.get(ctx, 0, -1)
+	default: // only a range tells the size of what is sent in pieces
+		_ = out.Body.Close()
 		out, err = r.get(ctx, 0, s3api.ToEnd)
 	}
 	if err != nil {
