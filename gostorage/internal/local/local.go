@@ -1,8 +1,24 @@
 // Package local keeps objects as files below one directory, durably: an object is written to a file without a name,
-// synced, and only then linked or renamed to its key, and the directory is synced after it. Whatever interrupts that
-// leaves the key as it was.
+// synced, and only then linked or renamed to its key, and the directory is synced after it. os.Root confines every path.
 //
-// os.Root confines every path. What a crash may leave behind lies in one folder, whose name no key can have.
+// # What is written where
+//
+// The object of a key is the file of that path below the root, and nothing else has a name there but the folder
+// .gostorage-staging, which no key can name. Its content type, metadata, SHA-256 and record are extended attributes of the
+// file (attributes.go). In the staging folder lie files that are not finished, where the file system has no files without
+// names, and what a rename goes through.
+//
+// # What a failure leaves behind
+//
+// The object of before, or none; never a part of the new one. What is given up is removed at once. A killed process or a
+// power cut leaves at most files in the staging folder, which no other process uses: a sweep removes the old ones. A
+// directory that was made for a key may stay, empty.
+//
+// # Permissions
+//
+// The process writes and searches the root, and its files have file_mode, its directories directory_mode, whatever the
+// umask is; an area that can only be read is enough for reading. The staging folder is 0700: all who write to an area are
+// one user.
 package local
 
 import (

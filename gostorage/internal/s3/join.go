@@ -289,7 +289,7 @@ func (j *joining) sendPart(ctx context.Context, i int) error {
 	}
 	summer := j.store.summer(up.sums.algorithm)
 	for _, block := range body.blocks {
-		summer.take(block)
+		summer.add(block)
 	}
 	up.parts[i].Sums = summer.cut()
 	if err := up.part(ctx, body, up.parts[i]); err != nil {

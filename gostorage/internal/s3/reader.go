@@ -11,6 +11,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/prefetch"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
@@ -19,15 +20,15 @@ const afterSeek = 1 << 20
 
 // reader reads one object by requests for ranges of it, all of one ETag.
 type reader struct {
-	store  *Store
-	info   object.Info
-	etag   string // "" until the first answer
-	coded  string // its Content-Encoding
-	limit  int64  // where the caller means to stop
-	mu     sync.Mutex
-	stream *stream // what is fetched now, or nil
-	step   int64   // bytes of the next request after a jump, or 0 for all
-	closed bool
+	store      *Store
+	info       object.Info
+	etag       string // "" until the first answer
+	coded      string // its Content-Encoding
+	limit      int64  // where the caller means to stop
+	mu         sync.Mutex
+	prefetcher *prefetch.Prefetcher // what is fetched now, or nil
+	step       int64                // bytes of the next request after a jump, or 0 for all
+	closed     bool
 }
 
 // Get implements object.Store: one request, whose body is the first that is read.
@@ -44,7 +45,7 @@ func (s *Store) open(ctx context.Context, known object.Info, hint object.Range) 
 		s.bucket.Unref()
 		return nil, err
 	}
-	r.stream = opened
+	r.prefetcher = opened
 	return r, nil
 }
 
@@ -52,7 +53,7 @@ func (s *Store) open(ctx context.Context, known object.Info, hint object.Range) 
 func (r *reader) Info() object.Info { return r.info }
 
 // open makes the first request and learns what the object is.
-func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
+func (r *reader) open(ctx context.Context, hint object.Range) (*prefetch.Prefetcher, error) {
 	from, until := hint.Start, int64(-1)
 	if hint.Length >= 0 {
 		until = hint.Start + hint.Length
@@ -84,7 +85,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*stream, error) {
 	if until >= 0 {
 		r.limit = min(until, r.info.Size)
 	}
-	return r.start(ctx, fetch, cancel, out.Body, from, r.limit)
+	return prefetch.Start(ctx, fetch, cancel, r.source(), out.Body, from, r.limit)
 }
 
 // first makes the first request, and another where its answer leaves open what the object is. It notes that.
@@ -181,6 +182,31 @@ func (r *reader) get(ctx context.Context, from, until int64) (*s3api.Object, err
 	return out, err
 }
 
+// source is the object that was opened, for requests that go on where others ended.
+func (r *reader) source() prefetch.Source {
+	return prefetch.Source{Open: r.openPart, Size: r.info.Size, Attempts: r.store.config.MaxAttempts}
+}
+
+// openPart asks for a part. Of an object that was replaced meanwhile it would be another one.
+func (r *reader) openPart(ctx context.Context, from, until int64) (io.ReadCloser, error) {
+	out, err := r.get(ctx, from, until)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !out.Ranged:
+		err = object.Errorf(object.Refused, "the server does not give a part of an object, only all of it")
+	case out.Size >= 0 && out.Size != r.info.Size || out.End != until:
+		err = r.replaced()
+	case out.Encoding != r.coded && r.coded+out.Encoding != "identity":
+		err = s3api.Unlike("parts of an object in different encodings")
+	default:
+		return out.Body, nil
+	}
+	_ = out.Body.Close()
+	return nil, err
+}
+
 // ReadAt implements object.Reader. It gives what is there, and waits for the first byte only.
 func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.ReadAhead(p, offset, nil, nil) }
 
@@ -188,7 +214,7 @@ func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.ReadAhea
 func (r *reader) Borrows() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stream != nil && r.stream.left
+	return r.prefetcher != nil && r.prefetcher.Direct()
 }
 
 // ReadAhead implements digest.Borrower.
@@ -201,19 +227,19 @@ func (r *reader) ReadAhead(p []byte, offset int64, next []byte, loan *buffers.Lo
 	if offset >= r.info.Size {
 		return 0, io.EOF
 	}
-	if r.stream == nil || !r.stream.reaches(offset) {
+	if r.prefetcher == nil || !r.prefetcher.Reaches(offset) {
 		if err := r.jump(offset); err != nil {
 			return 0, err
 		}
 	}
-	n, err := r.stream.read(p, offset)
+	n, err := r.prefetcher.Read(p, offset)
 	switch {
 	case err != nil:
 		r.leave()
 		return 0, err
 	case n == len(p):
 		if loan != nil {
-			r.stream.lend(next, loan)
+			r.prefetcher.Lend(next, loan)
 		}
 		return n, nil
 	case offset+int64(n) == r.info.Size:
@@ -229,7 +255,7 @@ func (r *reader) jump(offset int64) error {
 	if offset < r.limit {
 		until = r.limit
 	}
-	if r.stream != nil && offset == r.stream.until && r.step > 0 {
+	if r.prefetcher != nil && offset == r.prefetcher.Until() && r.step > 0 {
 		r.step *= 4
 	} else {
 		r.step = afterSeek
@@ -237,15 +263,15 @@ func (r *reader) jump(offset int64) error {
 	until = min(until, offset+r.step)
 	r.leave()
 	fetch, cancel := context.WithCancelCause(r.store.ctx)
-	stream, err := r.start(fetch, fetch, cancel, nil, offset, until)
-	r.stream = stream
+	prefetcher, err := prefetch.Start(fetch, fetch, cancel, r.source(), nil, offset, until)
+	r.prefetcher = prefetcher
 	return err
 }
 
 func (r *reader) leave() {
-	if r.stream != nil {
-		r.stream.close()
-		r.stream = nil
+	if r.prefetcher != nil {
+		r.prefetcher.Close()
+		r.prefetcher = nil
 	}
 }
 

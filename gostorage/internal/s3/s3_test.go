@@ -23,10 +23,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/prefetch"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/storetest"
 )
@@ -81,7 +83,7 @@ func open(t *testing.T, url string, change func(*Config)) *Store {
 	t.Helper()
 	config := Config{PartSize: 5 << 20, Concurrency: 3, Checksum: checksumAuto}
 	config.Prefix = t.Name() + "/"
-	config.Connection = s3api.Connection{
+	config.Options = awsconfig.Options{
 		Bucket: "tests", AccessKey: "key", SecretKey: "secretsecret", Endpoint: url, Verify: true,
 		ConnectTimeout: 5, ReadTimeout: 10, MaxAttempts: 3,
 	}
@@ -433,7 +435,7 @@ func TestMemoryThatIsLent(t *testing.T) {
 			into = make([]byte, 1+random.IntN(3<<20))
 		}
 		if random.IntN(30) == 0 {
-			time.Sleep(awayAfter + 50*time.Millisecond)
+			time.Sleep(prefetch.AwayAfter + 50*time.Millisecond)
 		}
 		if random.IntN(30) == 0 {
 			at, into = random.IntN(len(data)), make([]byte, 1<<20)
@@ -498,7 +500,7 @@ func TestWhoReadsTakesTheBytes(t *testing.T) {
 		case at == n && lent() != 1:
 			t.Errorf("%d blocks to read at once", lent())
 		case random.IntN(4) == 0 && at < len(data):
-			time.Sleep(awayAfter + 100*time.Millisecond)
+			time.Sleep(prefetch.AwayAfter + 100*time.Millisecond)
 			if lent() < 2 {
 				t.Errorf("at %d nothing was fetched ahead", at)
 			}

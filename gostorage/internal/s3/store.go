@@ -1,8 +1,28 @@
 // Package s3 keeps objects in a bucket of an S3-compatible store.
 //
-// What fits in one part is one PutObject, signed with the SHA-256 that is computed anyway; what does not is a multipart
-// upload of parts that the server verifies by their checksums. The body is read once, and no byte is copied between
-// the pump and the socket. Retries are the SDK's.
+// What fits in one part is stored by one PutObject, signed with the SHA-256 that is computed anyway. What does not fit is a
+// multipart upload, whose parts the store verifies by their checksums. The body is read once, and no byte is copied between
+// the pump and the socket.
+//
+// # What is written where
+//
+// Every key begins with the prefix of the area. Beside the bytes an object has the content type and the metadata of the
+// caller, and ours: gostorage-sha256 (the SHA-256, where it was known before the request), gostorage-upload (a random word,
+// by which an upload knows its own object after a lost answer) and gostorage-record (what a temp part carries). What looks
+// whether a store refuses to replace, check_health and the doctor write objects named .gostorage-probe-… and delete them.
+//
+// # What a failure leaves behind
+//
+// The object of before, or none; never a part of the new one. An upload that fails or is cancelled is aborted, for at most
+// five seconds. If that cannot reach the store, or the process is killed, an unfinished upload is left: a sweep ends it, or
+// a lifecycle rule. A commit whose answer is lost is settled by a look at the key.
+//
+// # Permissions
+//
+// s3:PutObject, s3:GetObject, s3:DeleteObject, s3:AbortMultipartUpload and s3:ListMultipartUploadParts on the keys below the
+// prefix; s3:ListBucket and s3:ListBucketMultipartUploads on the bucket. docs/settings.md has them as a policy.
+//
+// The requests are those of package s3api; package prefetch reads ahead; plan.go cuts sources into the parts of a join.
 package s3
 
 import (
@@ -103,8 +123,8 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return object.Info{}, err
 	}
 	sums := s.summer(s.checksum())
-	s.hold(src, size, sums.crc)
-	first, ended, err := collect(ctx, src, size, sums.take)
+	s.reserve(src, size, sums.crc)
+	first, ended, err := collect(ctx, src, size, sums.add)
 	if err != nil {
 		return object.Info{}, err
 	}
@@ -125,8 +145,8 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 	return s.putParts(ctx, key, first, next, sums, src, opts)
 }
 
-// hold says how much memory an upload in parts of a size works in.
-func (s *Store) hold(src object.Source, part int64, sum *checksum.CRC) {
+// reserve says how much memory an upload in parts of a size works in.
+func (s *Store) reserve(src object.Source, part int64, sum *checksum.CRC) {
 	var beside object.Checksum
 	if sum != nil {
 		beside = sum.Beside
@@ -151,7 +171,7 @@ func (s *Store) putWhole(
 	case s3api.CRC32, s3api.CRC64NVME, s3api.SHA256:
 		one := newSummer(s.config.Checksum)
 		for _, block := range body.blocks {
-			one.take(block)
+			one.add(block)
 		}
 		put.Sums.Algorithm, put.Sums.Checksum = s.config.Checksum, one.cut().Checksum
 	}
@@ -170,7 +190,7 @@ func (s *Store) putWhole(
 		if settled || attempt == 3 {
 			return there, err
 		}
-		if err := pause(ctx, attempt); err != nil {
+		if err := s3api.Pause(ctx, attempt); err != nil {
 			return object.Info{}, err
 		}
 	}
@@ -376,9 +396,4 @@ func description(opts object.PutOptions, info object.Info) s3api.Description {
 		}
 	}
 	return s3api.Description{ContentType: opts.ContentType, Metadata: all}
-}
-
-// pause waits before a commit is tried again.
-func pause(ctx context.Context, attempt int) error {
-	return s3api.Wait(ctx, 50*time.Millisecond<<attempt)
 }

@@ -60,7 +60,7 @@ func newSummer(algorithm string) *summer {
 	return s
 }
 
-func (s *summer) take(block object.Block) {
+func (s *summer) add(block object.Block) {
 	bytes := block.Bytes()
 	if s.digest != nil {
 		s.digest.Write(bytes)

@@ -19,7 +19,7 @@ func BenchmarkSums(b *testing.B) {
 			}
 			b.SetBytes(object.BlockSize)
 			for b.Loop() {
-				sums.take(block)
+				sums.add(block)
 			}
 		})
 	}

@@ -115,7 +115,7 @@ func (u *upload) create(ctx context.Context, summed []object.Block, sum string, 
 	if u.sums.crc != nil && s.maybeUnsupported(err) {
 		u.sums = newSummer(checksumSigned)
 		for _, block := range summed {
-			u.sums.take(block)
+			u.sums.add(block)
 		}
 		in.Algorithm = ""
 		if begun, attempts, err = s.bucket.CreateUpload(ctx, in); err == nil {
@@ -150,11 +150,11 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 		})
 		if known < 0 && number == growAfter && !s.config.EqualParts && size < mostGrown {
 			size = min(2*size, mostGrown)
-			s.hold(src, size, u.sums.crc)
+			s.reserve(src, size, u.sums.crc)
 		}
 		var ended bool
 		var err error
-		current, ended, err = collectAfter(ctx, next, src, size, u.sums.take)
+		current, ended, err = collectAfter(ctx, next, src, size, u.sums.add)
 		next = nil
 		switch {
 		case err != nil:
@@ -177,7 +177,7 @@ func (u *upload) part(ctx context.Context, p *part, done *s3api.Part) error {
 	if done.Sums.Algorithm == s3api.CRC64NVME && s.maybeUnsupported(err) {
 		again := newSummer(checksumSigned)
 		for _, block := range p.blocks {
-			again.take(block)
+			again.add(block)
 		}
 		u.plain.CompareAndSwap(nil, new(err))
 		done.Sums = again.cut()
@@ -282,7 +282,7 @@ const mostAborts = 5
 func (u *upload) abort(ctx context.Context, it s3api.Upload) {
 	for attempt := range mostAborts {
 		err := u.store.bucket.AbortUpload(ctx, it)
-		if s3api.Refused(err) || err == nil && !u.cut.Load() || pause(ctx, attempt) != nil {
+		if s3api.Refused(err) || err == nil && !u.cut.Load() || s3api.Pause(ctx, attempt) != nil {
 			return
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -39,7 +40,7 @@ type request struct {
 type attempts struct {
 	transport   *httpconn.Client
 	signer      *v4.Signer
-	credentials *keeper
+	credentials *awsconfig.Credentials
 	region      string
 	endpoint    *url.URL
 	retryer     aws.RetryerV2
@@ -54,8 +55,8 @@ const (
 	retryBudget = 60 * time.Second
 )
 
-// make makes a request until its answer is understood, or there is no use in it.
-func (a *attempts) make(
+// send sends a request until its answer is understood, or there is no use in it.
+func (a *attempts) send(
 	ctx context.Context, about *request, prepared *smithyhttp.Request, understand func(context.Context, *http.Response) error,
 ) error {
 	body, err := a.complete(about, prepared)
@@ -70,7 +71,7 @@ func (a *attempts) make(
 			continue
 		}
 		if err == nil || ctx.Err() != nil || isOnce(ctx) || tried >= a.retryer.MaxAttempts() || time.Since(about.began) > retryBudget ||
-			!a.worthwhile(err, tried) || Wait(ctx, a.delay(tried, err)) != nil {
+			!a.worthwhile(err, tried) || wait(ctx, a.delay(tried, err)) != nil {
 			return err
 		}
 	}
@@ -179,7 +180,7 @@ func (a *attempts) once(
 	if !ok || ctx.Err() != nil {
 		return err
 	}
-	others, failed := a.credentials.renew(ctx, stale.refused)
+	others, failed := a.credentials.Renew(ctx, stale.refused)
 	if failed != nil || !others {
 		return cmp.Or(failed, err)
 	}
@@ -218,7 +219,7 @@ func (a *attempts) try(
 		a.ahead.Store(skew)
 	}
 	err = understand(ctx, response)
-	if err != nil && a.credentials.issued && stale(response, err) {
+	if err != nil && a.credentials.Issued && stale(response, err) {
 		return &staleError{err, identity}
 	}
 	if err != nil && clocked == nil && response.StatusCode == http.StatusForbidden &&
@@ -246,7 +247,7 @@ func (a *attempts) worthwhile(err error, tried int) bool {
 	if _, strange := errors.AsType[*strangeError](err); strange {
 		return tried == 1
 	}
-	if _, ok := errors.AsType[*credentialsError](err); ok { // their issuer was asked again
+	if _, ok := errors.AsType[*awsconfig.CredentialsError](err); ok { // their issuer was asked again
 		return false
 	}
 	_, skewed := errors.AsType[*skewedError](err)
@@ -267,8 +268,8 @@ func (a *attempts) delay(tried int, err error) time.Duration {
 	return delay
 }
 
-// Wait lets some time pass, unless ctx ends before.
-func Wait(ctx context.Context, delay time.Duration) error {
+// wait lets some time pass, unless ctx ends before.
+func wait(ctx context.Context, delay time.Duration) error {
 	_, err := coroutine.Aside(ctx, func(ctx context.Context) (struct{}, error) {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
@@ -281,3 +282,6 @@ func Wait(ctx context.Context, delay time.Duration) error {
 	}, nil)
 	return err
 }
+
+// Pause waits before a commit, or the like, is tried again after so many attempts.
+func Pause(ctx context.Context, attempts int) error { return wait(ctx, 50*time.Millisecond<<attempts) }

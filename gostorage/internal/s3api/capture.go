@@ -123,7 +123,7 @@ func (op operation[In, Out]) do(ctx context.Context, about *request, in *In) (*O
 		return err
 	}
 	send := serialized(func(ctx context.Context, prepared *smithyhttp.Request) error {
-		return op.by.make(ctx, about, prepared, understand)
+		return op.by.send(ctx, about, prepared, understand)
 	})
 	first := op.sdk.first()
 	_, _, err := first.serialize.HandleSerialize(

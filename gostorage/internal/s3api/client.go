@@ -1,12 +1,17 @@
+// Package s3api makes the requests of S3: typed operations go in, and answers that were compared with what was asked come
+// out. It is the only package that knows the SDK's operations, its errors and its signatures.
+//
+// A method of Bucket (operations.go) fills the SDK's input. The SDK's own serializer gives the request its form
+// (capture.go). attempts.go signs it, sends it by httpconn, and sends it again where errors.go says that this may help.
+// answers.go judges the answer before anything depends on it. What leaves in the end is an *object.Error (errors.go).
+//
+// Nothing is written but by these requests, and each method says what its failure may leave in the store.
 package s3api
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
-	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +21,22 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 )
+
+// Config says where objects are and how requests are made. Fields are the adapter's options; times are in seconds and
+// sizes in bytes.
+type Config struct {
+	Prefix string `json:"prefix"` // of all keys
+	awsconfig.Options
+	Encryption   string `json:"server_side_encryption"`
+	KMSKey       string `json:"kms_key_id"`
+	StorageClass string `json:"storage_class"`
+}
+
+// Seconds is a time of the configuration.
+func Seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // Bucket is where the objects of an adapter's area are: a prefix of a bucket.
 type Bucket struct {
@@ -38,11 +57,11 @@ type Traits struct {
 
 // Open makes a Bucket, which is released by Unref. It reads files and the environment, never the network.
 func Open(config Config) (*Bucket, error) {
-	shared, err := share(config.Connection)
+	shared, err := share(config.Options)
 	if err != nil {
 		return nil, err
 	}
-	config.Connection = shared.resolved
+	config.Options = shared.resolved.Options
 	return &Bucket{config, shared, &shared.traits}, nil
 }
 
@@ -61,7 +80,7 @@ func (b *Bucket) Path(key string) string { return b.config.Prefix + key }
 func (b *Bucket) path(key string) *string { return aws.String(b.Path(key)) }
 
 // Exposed tells whether what is sent passes other machines in the clear.
-func (b *Bucket) Exposed() bool { return b.client.exposed }
+func (b *Bucket) Exposed() bool { return b.client.resolved.Exposed }
 
 // Secure tells whether connections are encrypted.
 func (b *Bucket) Secure() bool { return b.client.endpoint.Scheme == "https" }
@@ -72,7 +91,7 @@ func (b *Bucket) Region() string { return b.client.region }
 // Where says in words where requests go.
 func (b *Bucket) Where() string {
 	style := "virtual"
-	if b.config.pathStyle() {
+	if b.config.PathStyle() {
 		style = "path"
 	}
 	return fmt.Sprintf("%s://%s, region %s, %s style", b.client.endpoint.Scheme, b.client.endpoint.Host, b.client.region, style)
@@ -87,9 +106,8 @@ func (b *Bucket) Ahead() time.Duration { return time.Duration(b.client.ahead.Loa
 type client struct {
 	operations
 	*attempts
-	resolved Connection // what it is for, with the endpoint of the environment or the profile if none was set
+	resolved *awsconfig.Resolved
 	traits   Traits
-	exposed  bool // what is sent passes other machines in the clear
 	key      string
 	users    int
 }
@@ -100,7 +118,7 @@ var clients = struct {
 }{known: map[string]*client{}}
 
 // share gives the client of a configuration.
-func share(c Connection) (*client, error) {
+func share(c awsconfig.Options) (*client, error) {
 	text, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
@@ -140,45 +158,21 @@ func (c *client) unref() {
 	}
 }
 
-func connect(c Connection) (*client, error) {
-	setEnvironment(c.Environment)
-	secure, err := c.tlsConfig()
-	if err != nil {
-		return nil, err
-	}
-	ctx := context.Background()
-	credentials, err := c.resolve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	region := c.Region
-	endpoint, err := c.endpoint(ctx, region)
-	if err != nil {
-		return nil, err
-	}
-	proxy, err := c.proxy(endpoint)
+func connect(c awsconfig.Options) (*client, error) {
+	found, err := c.Resolve(context.Background())
 	if err != nil {
 		return nil, err
 	}
 	by := &attempts{
 		transport: httpconn.New(httpconn.Config{
-			Host: endpoint, Proxy: proxy, TLS: secure, Connect: Seconds(c.ConnectTimeout), Stall: Seconds(c.ReadTimeout),
-			Idle: c.Idle,
+			Host: found.Host, Proxy: found.Proxy, TLS: found.TLS,
+			Connect: Seconds(c.ConnectTimeout), Stall: Seconds(c.ReadTimeout), Idle: c.Idle,
 		}),
-		signer: v4.NewSigner(), credentials: keep(credentials), region: region, endpoint: endpoint,
+		signer: v4.NewSigner(), credentials: found.Credentials, region: found.Options.Region, endpoint: found.Host,
 		retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = c.MaxAttempts
 			o.MaxBackoff = maxBackoff
 		}),
 	}
-	made := &client{operations: prepare(sdk.New(sdk.Options{Region: region}), by), attempts: by, resolved: c}
-	made.exposed = endpoint.Scheme == "http" && !(loopback(endpoint) && (proxy == nil || loopback(proxy)))
-	return made, nil
-}
-
-// loopback tells whether a URL leads to this machine.
-func loopback(to *url.URL) bool {
-	host := to.Hostname()
-	address, err := netip.ParseAddr(host)
-	return err == nil && address.IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost")
+	return &client{operations: prepare(sdk.New(sdk.Options{Region: by.region}), by), attempts: by, resolved: found}, nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -75,8 +76,8 @@ func classify(err error) error {
 	if known, ok := errors.AsType[*object.Error](err); ok {
 		return known
 	}
-	if missing, ok := errors.AsType[*credentialsError](err); ok { // what their issuer answers is not the store's
-		return missing.told()
+	if missing, ok := errors.AsType[*awsconfig.CredentialsError](err); ok { // what their issuer answers is not the store's
+		return missing.Told()
 	}
 	if _, ok := errors.AsType[*strangeError](err); ok {
 		return network(err)

@@ -1,6 +1,7 @@
 package s3api
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -608,7 +609,7 @@ func optional(value string) *string {
 
 // contentType is that of an object: where nobody has said, what is true of any.
 func (d Description) contentType() *string {
-	return aws.String(orDefault(d.ContentType, "application/octet-stream"))
+	return aws.String(cmp.Or(d.ContentType, "application/octet-stream"))
 }
 
 func (d Description) metadata() map[string]string {

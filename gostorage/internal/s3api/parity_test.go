@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
 )
 
 // asked is a request as a server sees it.
@@ -118,7 +120,7 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	opened, err := Open(Config{Connection: Connection{
+	opened, err := Open(Config{Options: awsconfig.Options{
 		Bucket: "tests", AccessKey: "key", SecretKey: "secretsecret", Region: "eu-west-1", Endpoint: server.URL,
 		AddressingStyle: "path", ConnectTimeout: 10, ReadTimeout: 30, MaxAttempts: 1, Idle: 1,
 	}})

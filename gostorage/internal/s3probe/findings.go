@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
@@ -38,7 +39,7 @@ func passing(err error) bool {
 func (p *probe) credentials() object.Finding {
 	found, err := p.bucket.Credentials(p.ctx)
 	if err != nil {
-		return object.No(strings.TrimSuffix(err.Error(), ": "+s3api.GiveCredentials), s3api.GiveCredentials)
+		return object.No(strings.TrimSuffix(err.Error(), ": "+awsconfig.GiveCredentials), awsconfig.GiveCredentials)
 	}
 	detail := fmt.Sprintf("access key %s, from %s", masked(found.AccessKey), found.Source)
 	if !found.Expires.IsZero() {

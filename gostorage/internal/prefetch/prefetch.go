@@ -1,4 +1,10 @@
-package s3
+// Package prefetch fetches a range of an object in the background, some blocks ahead of its reader, and asks for the rest
+// when a connection is cut.
+//
+// Bytes that come in the clear it leaves to the reader, who takes them from the connection without a copy in between;
+// meanwhile more of them come into the system's own buffer, or into memory that the reader lends for them. It fetches
+// those ahead when the reader is away for a while, or asks for what does not come by itself.
+package prefetch
 
 import (
 	"context"
@@ -16,7 +22,7 @@ import (
 )
 
 const (
-	// ahead is how many blocks a stream may have fetched before they are asked for.
+	// ahead is how many blocks may be fetched before they are asked for.
 	ahead = 8
 	// readWait is how long a read waits for the first byte.
 	readWait = 100 * time.Millisecond
@@ -24,17 +30,20 @@ const (
 	// read by a request for each of its bytes.
 	mostCuts  = 16
 	leastGain = 64 << 10
-	// awayAfter is how long nobody must have read before bytes that come in the clear are fetched ahead.
-	awayAfter = 250 * time.Millisecond
+	// AwayAfter is how long nobody must have read before bytes that come in the clear are fetched ahead.
+	AwayAfter = 250 * time.Millisecond
 )
 
-// stream fetches a range in the background, some blocks ahead of who reads it.
-//
-// Bytes that come in the clear it leaves to the reader, who takes them from the connection without a copy in between;
-// meanwhile more of them come into the system's own buffer, or into memory that the reader lends for them. It fetches
-// those ahead when the reader is away for a while, or asks for what does not come by itself.
-type stream struct {
-	reader *reader
+// Source is the object that a range is of.
+type Source struct {
+	Open     func(ctx context.Context, from, until int64) (io.ReadCloser, error) // asks for these bytes of it, and no others
+	Size     int64                                                               // in bytes
+	Attempts int                                                                 // in a row that may fail without a byte
+}
+
+// Prefetcher fetches one range. Its methods are called by one reader at a time.
+type Prefetcher struct {
+	source Source
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	begun  int64 // where the range begins
@@ -61,13 +70,14 @@ type stream struct {
 	err      error
 }
 
-// start begins to fetch [from, until) from a body. What fits in a block is fetched at once: its connection is free
-// again before the caller has read a byte.
-func (r *reader) start(
-	ctx, fetch context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, from, until int64,
-) (*stream, error) {
-	s := &stream{
-		reader: r, ctx: fetch, cancel: cancel, at: from, next: from, begun: from, until: until,
+// Start begins to fetch [from, until) from a body, or from one that it opens if that is nil. What fits in a block is fetched
+// before Start returns, as long as ctx lasts: its connection is free again before the caller has read a byte. The rest
+// goes on while fetch lasts, which cancel ends; after an error both the body and fetch are ended.
+func Start(
+	ctx, fetch context.Context, cancel context.CancelCauseFunc, source Source, body io.ReadCloser, from, until int64,
+) (*Prefetcher, error) {
+	s := &Prefetcher{
+		source: source, ctx: fetch, cancel: cancel, at: from, next: from, begun: from, until: until,
 		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1),
 		done: make(chan struct{}), cut: make(chan struct{}),
 		asked: make(chan struct{}, 1), lent: make(chan room, 1),
@@ -106,7 +116,7 @@ func (r *reader) start(
 		}, nil)
 	}
 	if err != nil { // ctx has ended
-		s.close()
+		s.Close()
 		return nil, err
 	}
 	return s, nil
@@ -136,12 +146,14 @@ type room struct {
 // anywhere is where a block of our own is filled from.
 const anywhere = -1
 
-// reaches tells whether an offset is here or so near that reading on is cheaper than another request.
-func (s *stream) reaches(offset int64) bool {
+// Reaches tells whether an offset is here or so near that reading on is cheaper than another request.
+func (s *Prefetcher) Reaches(offset int64) bool {
 	return offset >= s.at && offset < s.until && offset-s.at <= ahead*object.BlockSize
 }
 
-func (s *stream) read(p []byte, offset int64) (int, error) {
+// Read gives bytes from an offset that it reaches. It waits for the first byte alone, and not for long: 0 without an error
+// is for none in time.
+func (s *Prefetcher) Read(p []byte, offset int64) (int, error) {
 	total, begun := 0, clock()
 	s.here.Store(begun)
 	for len(p) > 0 && s.at < s.until {
@@ -195,7 +207,7 @@ func (s *stream) read(p []byte, offset int64) (int, error) {
 }
 
 // advance makes the next chunk the current one, and tells whether there is one in time.
-func (s *stream) advance(wait time.Duration) bool {
+func (s *Prefetcher) advance(wait time.Duration) bool {
 	select {
 	case s.current = <-s.filled:
 	default:
@@ -216,7 +228,7 @@ func (s *stream) advance(wait time.Duration) bool {
 }
 
 // consume gives the current block back when all of it was read.
-func (s *stream) consume(n int) {
+func (s *Prefetcher) consume(n int) {
 	s.current.data = s.current.data[n:]
 	if block := s.current.block; block != nil && len(s.current.data) == 0 {
 		s.current = chunk{}
@@ -228,8 +240,8 @@ func (s *stream) consume(n int) {
 	}
 }
 
-// lend has memory filled with what follows, unless that comes in another way.
-func (s *stream) lend(memory []byte, loan *buffers.Loan) {
+// Lend has memory filled with what follows, unless that comes in another way.
+func (s *Prefetcher) Lend(memory []byte, loan *buffers.Loan) {
 	if s.borrowed != nil || s.at == s.until || !s.turn.TryLock() {
 		return
 	}
@@ -244,7 +256,7 @@ func (s *stream) lend(memory []byte, loan *buffers.Loan) {
 }
 
 // reclaim takes back memory that is not being filled yet.
-func (s *stream) reclaim() bool {
+func (s *Prefetcher) reclaim() bool {
 	select {
 	case <-s.lent:
 		s.giveBack()
@@ -254,13 +266,13 @@ func (s *stream) reclaim() bool {
 	}
 }
 
-func (s *stream) giveBack() {
+func (s *Prefetcher) giveBack() {
 	buffers.Shared.Put(s.borrowed)
 	s.borrowed = nil
 }
 
 // ask has bytes fetched although the reader is here.
-func (s *stream) ask() {
+func (s *Prefetcher) ask() {
 	select {
 	case s.asked <- struct{}{}:
 	default:
@@ -269,7 +281,7 @@ func (s *stream) ask() {
 
 // adopt lets the reader take bytes from a body, if it is in the clear and in one piece, so that what can be read can be
 // had at once; nil ends that.
-func (s *stream) adopt(body io.Reader) {
+func (s *Prefetcher) adopt(body io.Reader) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	s.body = nil
@@ -279,10 +291,10 @@ func (s *stream) adopt(body io.Reader) {
 }
 
 // leaves tells who has the turn whether bytes are left to the reader.
-func (s *stream) leaves() bool { return s.body != nil && s.broken == nil }
+func (s *Prefetcher) leaves() bool { return s.body != nil && s.broken == nil }
 
 // take reads from the body what has come, if nobody else does. It waits for the first byte only.
-func (s *stream) take(p []byte, wait time.Duration) (n int) {
+func (s *Prefetcher) take(p []byte, wait time.Duration) (n int) {
 	if s.borrowed != nil && !s.reclaim() || !s.turn.TryLock() {
 		return 0
 	}
@@ -307,8 +319,14 @@ func (s *stream) take(p []byte, wait time.Duration) (n int) {
 	return n
 }
 
-// close ends the fetching and gives the blocks back.
-func (s *stream) close() {
+// Until is where the range ends.
+func (s *Prefetcher) Until() int64 { return s.until }
+
+// Direct tells whether the reader takes bytes from the connection itself.
+func (s *Prefetcher) Direct() bool { return s.left }
+
+// Close ends the fetching and gives the blocks back.
+func (s *Prefetcher) Close() {
 	s.cancel(nil)
 	<-s.done
 	for _, block := range s.blocks {
@@ -320,7 +338,7 @@ func (s *stream) close() {
 }
 
 // run fetches all of the range. A connection that is cut is followed by a request for the rest.
-func (s *stream) run(body io.ReadCloser) {
+func (s *Prefetcher) run(body io.ReadCloser) {
 	defer close(s.done)
 	defer s.cancel(nil)
 	fruitless, cuts := 0, int64(0)
@@ -330,7 +348,7 @@ func (s *stream) run(body io.ReadCloser) {
 		s.turn.Unlock()
 		var err error
 		if body == nil {
-			body, err = s.reopen()
+			body, err = s.source.Open(s.ctx, s.next, s.until)
 		}
 		if err == nil {
 			err = s.fetch(body)
@@ -355,42 +373,21 @@ func (s *stream) run(body io.ReadCloser) {
 		}
 		failed, ok := errors.AsType[*object.Error](err)
 		crumbs := cuts > mostCuts+(s.next-s.begun)/leastGain
-		if !ok || !failed.Retryable || crumbs || fruitless >= s.reader.store.config.MaxAttempts {
+		if !ok || !failed.Retryable || crumbs || fruitless >= s.source.Attempts {
 			s.fail(err)
 			return
 		}
-		if err := pause(s.ctx, fruitless); err != nil {
+		if err := s3api.Pause(s.ctx, fruitless); err != nil {
 			s.fail(err)
 			return
 		}
 	}
 }
 
-func (s *stream) fail(err error) { s.filled <- chunk{err: err} }
-
-// reopen asks for what is left. An object that was replaced meanwhile is another one.
-func (s *stream) reopen() (io.ReadCloser, error) {
-	r := s.reader
-	out, err := r.get(s.ctx, s.next, s.until)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case !out.Ranged:
-		err = object.Errorf(object.Refused, "the server does not give a part of an object, only all of it")
-	case out.Size >= 0 && out.Size != r.info.Size || out.End != s.until:
-		err = r.replaced()
-	case out.Encoding != r.coded && r.coded+out.Encoding != "identity":
-		err = s3api.Unlike("parts of an object in different encodings")
-	default:
-		return out.Body, nil
-	}
-	_ = out.Body.Close()
-	return nil, err
-}
+func (s *Prefetcher) fail(err error) { s.filled <- chunk{err: err} }
 
 // fetch fills blocks from a body until the range ends, unless the reader takes the bytes itself.
-func (s *stream) fetch(body io.Reader) (err error) {
+func (s *Prefetcher) fetch(body io.Reader) (err error) {
 	defer object.Rescue(&err)
 	s.adopt(body)
 	defer s.adopt(nil)
@@ -409,13 +406,13 @@ func (s *stream) fetch(body io.Reader) (err error) {
 }
 
 // leaveToReader waits until the reader is away, or asks, or lends memory: that it gives.
-func (s *stream) leaveToReader() room {
+func (s *Prefetcher) leaveToReader() room {
 	ours := room{from: anywhere}
 	for {
 		s.turn.Lock()
 		all := s.body == nil
 		s.turn.Unlock()
-		left := awayAfter - since(s.here.Load())
+		left := AwayAfter - since(s.here.Load())
 		if all || left <= 0 {
 			return ours
 		}
@@ -435,7 +432,7 @@ func (s *stream) leaveToReader() room {
 }
 
 // fill fills one block, and tells whether there are more to come.
-func (s *stream) fill(into room, body io.Reader) (more bool, err error) {
+func (s *Prefetcher) fill(into room, body io.Reader) (more bool, err error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	block := into.block
@@ -465,20 +462,20 @@ func (s *stream) fill(into room, body io.Reader) (more bool, err error) {
 }
 
 // end reads the end of a body. Behind that of an object nothing may come.
-func (s *stream) end(body io.Reader) error {
+func (s *Prefetcher) end(body io.Reader) error {
 	var extra [1]byte
 	came, ok := body.(*httpconn.Body)
 	if ok {
 		came.Hurry()
 	}
-	if n, _ := body.Read(extra[:]); n > 0 && ok && came.Size() < 0 && s.until == s.reader.info.Size {
+	if n, _ := body.Read(extra[:]); n > 0 && ok && came.Size() < 0 && s.until == s.source.Size {
 		return s3api.Unlike("more of an object than it has")
 	}
 	return nil
 }
 
 // block gives one that came back, a new one while there is budget, or waits.
-func (s *stream) block() (*buffers.Block, error) {
+func (s *Prefetcher) block() (*buffers.Block, error) {
 	select {
 	case free := <-s.free:
 		return free, nil

@@ -1,4 +1,4 @@
-package s3api
+package awsconfig
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 func TestALackOfDescriptorsIsNoLackOfCredentials(t *testing.T) {
 	for _, number := range []unix.Errno{unix.EMFILE, unix.ENFILE} {
 		err := fmt.Errorf("an issuer: %w", &os.PathError{Op: "open", Path: "token", Err: number})
-		told := classify(&credentialsError{err, keep(aws.AnonymousCredentials{})})
+		told := (&CredentialsError{err, keep(aws.AnonymousCredentials{})}).Told()
 		if object.CodeOf(told) != object.Unavailable || !object.Retryable(told) {
 			t.Errorf("%v: %v", number, told)
 		}

@@ -1,4 +1,6 @@
-package s3api
+// Package awsconfig finds out what the options, the environment and AWS's files say: endpoint, region, proxy, certificates
+// and credentials, as the SDK and boto3 do.
+package awsconfig
 
 import (
 	"cmp"
@@ -7,12 +9,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -29,18 +31,9 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Config says where objects are and how requests are made. Fields are the adapter's options; times are in seconds and
-// sizes in bytes.
-type Config struct {
-	Prefix string `json:"prefix"` // of all keys
-	Connection
-	Encryption   string `json:"server_side_encryption"`
-	KMSKey       string `json:"kms_key_id"`
-	StorageClass string `json:"storage_class"`
-}
-
-// Connection is what decides which client is used: buckets with the same share one.
-type Connection struct {
+// Options are those of an adapter that say where its requests go. Buckets with the same share their connections. Times are in
+// seconds.
+type Options struct {
 	Bucket          string  `json:"bucket_name"`
 	AccessKey       string  `json:"access_key"`
 	SecretKey       string  `json:"secret_key"`
@@ -59,26 +52,63 @@ type Connection struct {
 	Environment map[string]string `json:"environment"`
 }
 
-// Seconds is a time of the configuration.
-func Seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// Resolved is what was found, once for all requests.
+type Resolved struct {
+	Options     Options // with the endpoint and the region of the environment or the profile if none was set
+	Host        *url.URL
+	Proxy       *url.URL // or nil
+	TLS         *tls.Config
+	Credentials *Credentials
+	Exposed     bool // what is sent passes other machines in the clear
+}
+
+// Resolve reads files and the environment, never the network. Errors say what to do in the words of the options.
+func (c Options) Resolve(ctx context.Context) (*Resolved, error) {
+	setEnvironment(c.Environment)
+	secure, err := c.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := c.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host, err := c.endpoint(ctx, c.Region)
+	if err != nil {
+		return nil, err
+	}
+	proxy, err := c.proxy(host)
+	if err != nil {
+		return nil, err
+	}
+	exposed := host.Scheme == "http" && !(loopback(host) && (proxy == nil || loopback(proxy)))
+	return &Resolved{c, host, proxy, secure, keep(credentials), exposed}, nil
+}
+
+// loopback tells whether a URL leads to this machine.
+func loopback(to *url.URL) bool {
+	host := to.Hostname()
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
 
 // defaultRegion is what S3-compatible stores expect where nothing is said, and AWS's global endpoint.
 const defaultRegion = "us-east-1"
 
 // ofHome is the file of the SDKs' that a variable names, else the one below the home.
-func (c *Connection) ofHome(variable, name string) string {
+func (c *Options) ofHome(variable, name string) string {
 	return cmp.Or(c.Environment[variable], filepath.Join(c.Environment["HOME"], ".aws", name))
 }
 
 // resolve finds what is not configured in the environment and the profile, as the SDK does: region and endpoint, which it
 // notes, and credentials. Their default chain asks other servers than the endpoint, by a client of its own which knows
 // AWS_CA_BUNDLE too.
-func (c *Connection) resolve(ctx context.Context) (aws.CredentialsProvider, error) {
+func (c *Options) resolve(ctx context.Context) (aws.CredentialsProvider, error) {
 	var provider aws.CredentialsProvider
 	if c.AccessKey != "" {
 		provider = credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, c.SessionToken)
 		if c.Endpoint != "" {
-			c.Region = orDefault(c.Region, defaultRegion)
+			c.Region = cmp.Or(c.Region, defaultRegion)
 			return provider, nil
 		}
 	}
@@ -114,7 +144,7 @@ func (c *Connection) resolve(ctx context.Context) (aws.CredentialsProvider, erro
 	if failed != nil {
 		return nil, object.Errorf(object.Config, "the AWS configuration of the environment cannot be used")
 	}
-	c.Region = orDefault(found.Region, defaultRegion)
+	c.Region = cmp.Or(found.Region, defaultRegion)
 	if c.Endpoint == "" {
 		c.Endpoint = strings.TrimRight(aws.ToString(sdk.NewFromConfig(found).Options().BaseEndpoint), "/")
 		if c.Endpoint != "" && !isEndpoint(c.Endpoint) {
@@ -151,18 +181,11 @@ func isEndpoint(text string) bool {
 		to.RawQuery == ""
 }
 
-func orDefault(value, otherwise string) string {
-	if value == "" {
-		return otherwise
-	}
-	return value
-}
-
 var dnsName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
-// pathStyle tells whether the bucket is named in the path. "auto" is what boto3 does: in the path for an endpoint of
+// PathStyle tells whether the bucket is named in the path. "auto" is what boto3 does: in the path for an endpoint of
 // one's own, and for a bucket whose dots would not match a certificate; else in the host name.
-func (c Connection) pathStyle() bool {
+func (c Options) PathStyle() bool {
 	switch c.AddressingStyle {
 	case "path":
 		return true
@@ -174,11 +197,11 @@ func (c Connection) pathStyle() bool {
 }
 
 // endpoint resolves the SDK's rules once: our configuration is fixed, so that every request has the same answer.
-func (c Connection) endpoint(ctx context.Context, region string) (*url.URL, error) {
+func (c Options) endpoint(ctx context.Context, region string) (*url.URL, error) {
 	parameters := sdk.EndpointParameters{
 		Bucket:         aws.String(c.Bucket),
 		Region:         aws.String(region),
-		ForcePathStyle: aws.Bool(c.pathStyle()),
+		ForcePathStyle: aws.Bool(c.PathStyle()),
 		UseFIPS:        aws.Bool(false),
 		UseDualStack:   aws.Bool(false),
 		Accelerate:     aws.Bool(false),
@@ -194,7 +217,7 @@ func (c Connection) endpoint(ctx context.Context, region string) (*url.URL, erro
 	return &resolved.URI, nil
 }
 
-func (c Connection) tlsConfig() (*tls.Config, error) {
+func (c Options) tlsConfig() (*tls.Config, error) {
 	config := &tls.Config{InsecureSkipVerify: !c.Verify, MinVersion: tls.VersionTLS12} //nolint:gosec // verify=False
 	if c.CABundle == "" {
 		return config, nil
@@ -214,7 +237,7 @@ func (c Connection) tlsConfig() (*tls.Config, error) {
 }
 
 // proxy decides once, since a client has one host.
-func (c Connection) proxy(host *url.URL) (*url.URL, error) {
+func (c Options) proxy(host *url.URL) (*url.URL, error) {
 	if c.Proxy == "" {
 		return c.proxyOfEnvironment(host)
 	}
@@ -227,7 +250,7 @@ func (c Connection) proxy(host *url.URL) (*url.URL, error) {
 
 // proxyOfEnvironment is the one that the adapter's environment names for a host, or nil. As with boto3 a name in small
 // letters goes first, also when it is empty, and ALL_PROXY is none of those that are read.
-func (c Connection) proxyOfEnvironment(host *url.URL) (*url.URL, error) {
+func (c Options) proxyOfEnvironment(host *url.URL) (*url.URL, error) {
 	named := func(name string) string {
 		value, ok := c.Environment[strings.ToLower(name)]
 		// What CGI names HTTP_PROXY is a header of the request that the process serves.
