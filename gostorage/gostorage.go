@@ -13,8 +13,8 @@ import (
 	"unsafe"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/calls"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 var table = calls.NewTable()
@@ -141,7 +141,7 @@ func Wait(call int64, address uintptr, n int64) (answer string, err error) {
 // Impatient has calls go back as soon as they wait, for a thread that has other work then.
 func Impatient() (done bool, err error) {
 	defer guard("wait", &err)
-	coroutine.Impatient()
+	task.Impatient()
 	return true, nil
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 const (
@@ -84,7 +84,7 @@ func sameKeys(a, b aws.Credentials) bool {
 
 // ask has the SDK find credentials, and keeps them.
 func (k *Credentials) ask(ctx context.Context) (aws.Credentials, error) {
-	found, err := coroutine.Aside(ctx, k.source.Retrieve, nil)
+	found, err := task.Aside(ctx, k.source.Retrieve, nil)
 	if err != nil {
 		return found, &CredentialsError{err, k}
 	}

@@ -12,11 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/fileread"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 const (
@@ -43,7 +42,7 @@ type call struct {
 
 	begin   func(here bool) // sets the work going, once: in the background, or on this thread, which has to resume it
 	here    bool            // whether that may be this thread
-	routine atomic.Pointer[coroutine.Coroutine]
+	routine atomic.Pointer[task.Coroutine]
 }
 
 // Start sets an operation going on a store, and answers as Wait does. The memory of a put is all that it gets, or nil when
@@ -76,10 +75,10 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 	begin := func(here bool) {
 		once.Do(func() {
 			if !here {
-				standby.Go(func() { t.run(ctx, started, work) })
+				task.Go(func() { t.run(ctx, started, work) })
 				return
 			}
-			started.routine.Store(coroutine.New(ctx, started.notice, func(ctx context.Context) { t.run(ctx, started, work) }))
+			started.routine.Store(task.New(ctx, started.notice, func(ctx context.Context) { t.run(ctx, started, work) }))
 		})
 	}
 	started.begin = begin
@@ -323,7 +322,7 @@ func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
 }
 
 // news says what tells of news of a call that goes on.
-func (c *call) news(routine *coroutine.Coroutine) (text string, err error) {
+func (c *call) news(routine *task.Coroutine) (text string, err error) {
 	fd := -1
 	if routine != nil {
 		fd = routine.Waits()

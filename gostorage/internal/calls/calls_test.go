@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/parts"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // panicking is a Store with a defect: whatever is asked of it panics.
@@ -178,15 +178,15 @@ func (w *waiting) Close() error { return nil }
 
 func (w *waiting) Stat(ctx context.Context, key string) (object.Info, error) {
 	defer context.AfterFunc(ctx, w.come)()
-	coroutine.Of(ctx).Wait(w.ends[0])
+	task.Of(ctx).Wait(w.ends[0])
 	_, _ = unix.Read(w.ends[0], make([]byte, 1))
 	if ctx.Err() != nil {
 		for range w.more {
-			coroutine.Of(ctx).Wait(w.ends[0])
+			task.Of(ctx).Wait(w.ends[0])
 		}
 		return object.Info{}, context.Cause(ctx)
 	}
-	_, err := coroutine.Aside(ctx, func(context.Context) (int, error) { return 0, nil }, nil)
+	_, err := task.Aside(ctx, func(context.Context) (int, error) { return 0, nil }, nil)
 	return object.Info{Key: key, Size: 7}, err
 }
 

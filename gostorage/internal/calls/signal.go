@@ -3,8 +3,8 @@ package calls
 import (
 	"sync"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/eventfd"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // signal tells of news by a descriptor that becomes readable. Who waits on it waits outside of Go: a thread that came
@@ -24,13 +24,13 @@ func (s *signal) descriptor() (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fd < 0 {
-		fd, err := eventfd.Open()
+		fd, err := task.Open()
 		if err != nil {
 			return -1, object.Retryablef(object.IO, "no descriptor for a call: %v", err)
 		}
 		s.fd = fd
 		if s.raised {
-			eventfd.Raise(fd)
+			task.Raise(fd)
 		}
 	}
 	return s.fd, nil
@@ -41,7 +41,7 @@ func (s *signal) raise() {
 	defer s.mu.Unlock()
 	s.raised = true
 	if s.fd >= 0 {
-		eventfd.Raise(s.fd)
+		task.Raise(s.fd)
 	}
 }
 
@@ -53,7 +53,7 @@ func (s *signal) lower() {
 
 func (s *signal) clear() {
 	if s.raised && s.fd >= 0 {
-		eventfd.Lower(s.fd)
+		task.Lower(s.fd)
 	}
 	s.raised = false
 }
@@ -64,7 +64,7 @@ func (s *signal) drop() {
 	defer s.mu.Unlock()
 	if s.owners--; s.owners == 0 && s.fd >= 0 {
 		s.clear()
-		eventfd.Close(s.fd)
+		task.Close(s.fd)
 		s.fd = -1
 	}
 }

@@ -14,11 +14,10 @@ import (
 	"sync/atomic"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/parts"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 type store struct {
@@ -37,8 +36,8 @@ type Table struct {
 	readers map[int64]*reader
 	running map[*call]struct{} // those whose work has not ended, forgotten ones too
 
-	left  []*coroutine.Coroutine // those that a thread has cancelled which is not theirs
-	count atomic.Int32           // of them
+	left  []*task.Coroutine // those that a thread has cancelled which is not theirs
+	count atomic.Int32      // of them
 }
 
 // NewTable makes an empty table.
@@ -151,9 +150,9 @@ func (t *Table) endLeft() {
 	if t.count.Load() == 0 {
 		return
 	}
-	var mine []*coroutine.Coroutine
+	var mine []*task.Coroutine
 	t.mu.Lock()
-	t.left = slices.DeleteFunc(t.left, func(routine *coroutine.Coroutine) bool {
+	t.left = slices.DeleteFunc(t.left, func(routine *task.Coroutine) bool {
 		if !routine.Mine() {
 			return false
 		}
@@ -184,7 +183,7 @@ func (t *Table) Stats() string {
 	defer t.mu.Unlock()
 	return fmt.Sprintf(
 		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"connections":%d}`,
-		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-standby.Waiting(),
+		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-task.Waiting(),
 		buffers.Shared.Lent(), buffers.Shared.Mapped(), httpconn.Connections(),
 	)
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // wait bounds how long one ReadAt takes. Python must see a signal within 250 ms.
@@ -142,7 +142,7 @@ func (r *Reader) begin(fd, size int, offset int64) error {
 	}
 	begun := &behind{offset: offset, block: block, done: make(chan struct{})}
 	r.behind = begun
-	standby.Go(func() {
+	task.Go(func() {
 		begun.n, begun.err = pread(own, block.Bytes[:min(size, len(block.Bytes))], offset)
 		_ = unix.Close(own) // nothing was written
 		close(begun.done)

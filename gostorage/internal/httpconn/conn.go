@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // connections counts those open in the process, for tests that look for leaks.
@@ -43,7 +43,7 @@ type conn struct {
 	stuck         bool          // it was to be sent, and could not be
 
 	// leave is the coroutine that waits for what comes, or nil: then the thread does.
-	leave *coroutine.Coroutine
+	leave *task.Coroutine
 
 	mu     sync.Mutex
 	closed bool

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // held gives both ends of a connection; ours has another descriptor, as after a fork.
@@ -133,8 +133,8 @@ func TestWritingInACoroutine(t *testing.T) {
 	defer func() { _ = c.Close() }()
 	data := make([]byte, 32<<20)
 	var left [][]byte
-	routine := coroutine.New(t.Context(), nil, func(ctx context.Context) {
-		c.leave = coroutine.Of(ctx)
+	routine := task.New(t.Context(), nil, func(ctx context.Context) {
+		c.leave = task.Of(ctx)
 		left, err = c.write([][]byte{data})
 	})
 	if _, ended := routine.Resume(); ended {

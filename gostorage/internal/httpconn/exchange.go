@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 const (
@@ -298,7 +298,7 @@ func (pc *persistConn) do(
 	ctx context.Context, request *http.Request, body [][]byte, patience time.Duration, release func(pc *persistConn, free bool),
 ) (*http.Response, error) {
 	stop := context.AfterFunc(ctx, pc.abort)
-	pc.patience, pc.leave = patience, coroutine.Of(ctx)
+	pc.patience, pc.leave = patience, task.Of(ctx)
 	response, done, err := pc.roundTrip(request, body)
 	pc.patience = 0
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 
 	"golang.org/x/net/proxy"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // Client makes requests of one server over connections that it keeps.
@@ -128,7 +128,7 @@ func (t *Client) getConn(ctx context.Context) (*persistConn, error) {
 			if t.literal.IsValid() {
 				return t.dial(ctx)
 			}
-			return coroutine.Aside(ctx, t.dial, func(pc *persistConn) { _ = pc.stream.Close() }) // for the lookup of the name
+			return task.Aside(ctx, t.dial, func(pc *persistConn) { _ = pc.stream.Close() }) // for the lookup of the name
 		}
 		pc := t.idle[last]
 		t.idle[last] = nil
@@ -208,7 +208,7 @@ func (t *Client) dial(ctx context.Context) (*persistConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.leave = coroutine.Of(ctx)
+	c.leave = task.Of(ctx)
 	defer func() { c.leave = nil }()
 	stop := context.AfterFunc(ctx, c.abort)
 	if err = c.connected(ctx); err != nil {

@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 const (
@@ -106,7 +106,7 @@ func Start(
 	case came != nil && came.Arrived():
 		s.run(body)
 	default:
-		_, err = coroutine.Aside(ctx, func(context.Context) (struct{}, error) {
+		_, err = task.Aside(ctx, func(context.Context) (struct{}, error) {
 			go s.run(body)
 			select {
 			case <-s.done:

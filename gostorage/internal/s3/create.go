@@ -7,9 +7,9 @@ import (
 	"encoding/hex"
 	"net/http"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // The ways in which an object is created: a store may know conditions by one and not by the other.
@@ -49,7 +49,7 @@ func (s *Store) createsOnly(ctx context.Context, opts object.PutOptions, way int
 	known := s.bucket.Traits.Creates[way].Load()
 	if known == nil {
 		// Aside, for a call that is cancelled is left at once, and what was tried is cleared away even so.
-		refuses, err := coroutine.Aside(ctx, func(ctx context.Context) (bool, error) { return s.refusesToReplace(ctx, way) }, nil)
+		refuses, err := task.Aside(ctx, func(ctx context.Context) (bool, error) { return s.refusesToReplace(ctx, way) }, nil)
 		if err != nil {
 			return err
 		}

@@ -9,10 +9,10 @@ import (
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/prefetch"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // afterSeek bounds the first request after a jump, in bytes; each that is read on from is four times as long.
@@ -63,7 +63,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*prefetch.Prefetc
 	}
 	fetch, cancel := context.WithCancelCause(r.store.ctx)
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-	out, err := r.first(coroutine.Within(fetch, ctx), from, until)
+	out, err := r.first(task.Within(fetch, ctx), from, until)
 	if !stop() && err == nil { // the call was cancelled at the last moment
 		_ = out.Body.Close()
 		err = context.Cause(ctx)

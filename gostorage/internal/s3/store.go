@@ -35,11 +35,11 @@ import (
 	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3probe"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 const (
@@ -253,7 +253,7 @@ func (s *Store) digest(ctx context.Context, key string) (object.Info, error) {
 	}
 	defer func() { _ = opened.Close() }()
 	info := opened.Info()
-	info.SHA256, err = coroutine.Aside(ctx, func(ctx context.Context) (string, error) {
+	info.SHA256, err = task.Aside(ctx, func(ctx context.Context) (string, error) {
 		return digest.SHA256(ctx, digest.NewReader(opened, ""))
 	}, nil)
 	return info, err

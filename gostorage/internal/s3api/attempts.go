@@ -20,9 +20,9 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // request is what one operation tells the layers below it, and what they tell of it.
@@ -270,7 +270,7 @@ func (a *attempts) delay(tried int, err error) time.Duration {
 
 // wait lets some time pass, unless ctx ends before.
 func wait(ctx context.Context, delay time.Duration) error {
-	_, err := coroutine.Aside(ctx, func(ctx context.Context) (struct{}, error) {
+	_, err := task.Aside(ctx, func(ctx context.Context) (struct{}, error) {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		select {

@@ -3,14 +3,12 @@
 // Go wakes a thread for a new goroutine, and that one another, to look for more; in a process that does nothing between
 // two small calls, this costs more than the calls. So one goroutine waits in the kernel, and the work that comes first is
 // its own.
-package standby
+package task
 
 import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/eventfd"
 )
 
 // waiting is who waits in the kernel for work, or nil.
@@ -29,7 +27,7 @@ func Go(work func()) {
 	if w := waiting.Swap(nil); w != nil {
 		w.work <- work
 		handed()
-		eventfd.Raise(w.fd)
+		Raise(w.fd)
 		return
 	}
 	go func() {
@@ -59,7 +57,7 @@ func wait() {
 	w := &waiter{fd: fd, work: make(chan func(), 1)}
 	for waiting.CompareAndSwap(nil, w) {
 		offered()
-		eventfd.Lower(fd) // before the work is looked at: a wake-up still to come would go to whoever has the number next
+		Lower(fd) // before the work is looked at: a wake-up still to come would go to whoever has the number next
 		(<-w.work)()
 	}
 }

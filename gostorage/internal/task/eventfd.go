@@ -1,6 +1,6 @@
 // Package eventfd wakes those who wait in the kernel. What makes a small call cheap is that nobody waits inside of Go: to
 // wake one who does, threads have to be woken that look for him.
-package eventfd
+package task
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package standby
+package task
 
 import (
 	"math/rand/v2"

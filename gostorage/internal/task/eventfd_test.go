@@ -1,4 +1,4 @@
-package eventfd
+package task
 
 import (
 	"testing"

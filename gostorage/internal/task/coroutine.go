@@ -6,7 +6,7 @@
 // coroutine.
 //
 // A coroutine belongs to a thread of the system: Go ends the process if another one resumes it.
-package coroutine
+package task
 
 import (
 	"cmp"
@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/standby"
 )
 
 // Coroutine is work that can be left and gone on with. Once its context has ended it is not left any more: whoever resumes it
@@ -143,7 +142,7 @@ func Aside[T any](ctx context.Context, work func(context.Context) (T, error), la
 		err   error
 	}
 	done := make(chan results, 1)
-	standby.Go(func() {
+	Go(func() {
 		var r results
 		defer raise()
 		defer func() { done <- r }()

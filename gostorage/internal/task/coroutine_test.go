@@ -1,4 +1,4 @@
-package coroutine_test
+package task_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/coroutine"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
 // call is what there is around the work of a coroutine: a descriptor that tells of news.
@@ -32,7 +32,7 @@ func (c *call) signal() (int, func(), error) {
 }
 
 // finish resumes work whenever what it waits for is there.
-func finish(t *testing.T, routine *coroutine.Coroutine) (waits int) {
+func finish(t *testing.T, routine *task.Coroutine) (waits int) {
 	t.Helper()
 	for ; ; waits++ {
 		fd, ended := routine.Resume()
@@ -57,9 +57,9 @@ func TestWorkIsLeftWhereItWaits(t *testing.T) {
 	defer func() { _, _ = unix.Close(ends[0]), unix.Close(ends[1]) }()
 	got := make([]byte, 4)
 	thread := 0
-	routine := coroutine.New(t.Context(), call.signal, func(ctx context.Context) {
+	routine := task.New(t.Context(), call.signal, func(ctx context.Context) {
 		thread = unix.Gettid()
-		coroutine.Of(ctx).Wait(ends[0])
+		task.Of(ctx).Wait(ends[0])
 		_, _ = unix.Read(ends[0], got)
 	})
 	if _, ended := routine.Resume(); ended || !routine.Mine() {
@@ -73,16 +73,16 @@ func TestWorkIsLeftWhereItWaits(t *testing.T) {
 		t.Error("it goes on after its end")
 	}
 	come, waits := make(chan struct{}), 0
-	quick := coroutine.New(t.Context(), call.signal, func(ctx context.Context) {
+	quick := task.New(t.Context(), call.signal, func(ctx context.Context) {
 		close(come)
-		for ; !coroutine.Of(ctx).Wait(ends[0]); waits++ {
+		for ; !task.Of(ctx).Wait(ends[0]); waits++ {
 		}
 		_, _ = unix.Read(ends[0], got)
 	})
 	go func() { <-come; _, _ = unix.Write(ends[1], []byte("soon")) }()
 	finish(t, quick)
 	_, _ = unix.Write(ends[1], []byte("here"))
-	there := coroutine.New(t.Context(), call.signal, func(ctx context.Context) { coroutine.Of(ctx).Wait(ends[0]) })
+	there := task.New(t.Context(), call.signal, func(ctx context.Context) { task.Of(ctx).Wait(ends[0]) })
 	if _, ended := there.Resume(); !ended || string(got) != "soon" || waits > 1 {
 		t.Errorf("what is there is waited for: %q, %d", got, waits)
 	}
@@ -98,11 +98,11 @@ func TestAside(t *testing.T) {
 	var thread int
 	var values []int
 	var failed, burst error
-	routine := coroutine.New(t.Context(), call.signal, func(ctx context.Context) {
+	routine := task.New(t.Context(), call.signal, func(ctx context.Context) {
 		for range 3 {
-			value, err := coroutine.Aside(ctx, func(ctx context.Context) (int, error) {
+			value, err := task.Aside(ctx, func(ctx context.Context) (int, error) {
 				thread = unix.Gettid()
-				if coroutine.Of(ctx) != nil {
+				if task.Of(ctx) != nil {
 					t.Error("what is done aside is not in the coroutine")
 				}
 				return 7, nil
@@ -110,7 +110,7 @@ func TestAside(t *testing.T) {
 			values = append(values, value)
 			failed = errors.Join(failed, err)
 		}
-		_, burst = coroutine.Aside(ctx, func(context.Context) (*int, error) {
+		_, burst = task.Aside(ctx, func(context.Context) (*int, error) {
 			var nowhere *int
 			*nowhere = 1
 			return nowhere, nil
@@ -123,7 +123,7 @@ func TestAside(t *testing.T) {
 	if burst == nil {
 		t.Error("a panic aside is lost")
 	}
-	value, err := coroutine.Aside(t.Context(), func(context.Context) (int, error) { return unix.Gettid(), nil }, nil)
+	value, err := task.Aside(t.Context(), func(context.Context) (int, error) { return unix.Gettid(), nil }, nil)
 	if value != unix.Gettid() || err != nil {
 		t.Error("without a coroutine it is done elsewhere", err)
 	}
@@ -136,8 +136,8 @@ func TestAsideIsLeftWhenItIsCancelled(t *testing.T) {
 	enough := errors.New("enough")
 	let, late := make(chan struct{}), make(chan int, 1)
 	var got error
-	routine := coroutine.New(ctx, call.signal, func(ctx context.Context) {
-		_, got = coroutine.Aside(ctx, func(context.Context) (int, error) {
+	routine := task.New(ctx, call.signal, func(ctx context.Context) {
+		_, got = task.Aside(ctx, func(context.Context) (int, error) {
 			<-let
 			return 7, nil
 		}, func(value int) { late <- value })
@@ -168,12 +168,12 @@ func TestACancelledCoroutineIsLeftNoMore(t *testing.T) {
 	let := make(chan struct{})
 	defer close(let)
 	var got error
-	routine := coroutine.New(ctx, call.signal, func(ctx context.Context) {
-		within := coroutine.Of(ctx)
+	routine := task.New(ctx, call.signal, func(ctx context.Context) {
+		within := task.Of(ctx)
 		for range 3 {
 			within.Wait(call.news)
 		}
-		_, got = coroutine.Aside(context.WithoutCancel(ctx), func(context.Context) (int, error) {
+		_, got = task.Aside(context.WithoutCancel(ctx), func(context.Context) (int, error) {
 			<-let
 			return 7, nil
 		}, nil)
@@ -196,8 +196,8 @@ func TestAsideWithoutADescriptor(t *testing.T) {
 		return -1, raise, none
 	}
 	var got error
-	routine := coroutine.New(t.Context(), signal, func(ctx context.Context) {
-		_, got = coroutine.Aside(ctx, func(context.Context) (int, error) {
+	routine := task.New(t.Context(), signal, func(ctx context.Context) {
+		_, got = task.Aside(ctx, func(context.Context) (int, error) {
 			time.Sleep(10 * time.Millisecond)
 			return 7, nil
 		}, func(value int) { late <- value })
