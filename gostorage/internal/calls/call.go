@@ -38,7 +38,7 @@ type call struct {
 	done     chan struct{}
 	result   any
 	err      error
-	signal   *signal
+	signal   *task.Signal
 
 	begin   func(here bool) // sets the work going, once: in the background, or on this thread, which has to resume it
 	here    bool            // whether that may be this thread
@@ -66,10 +66,10 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 	ctx, cancel := context.WithCancelCause(on.ctx)
 	started := &call{
 		op: op, key: key, cancel: cancel, pipe: request.pipe, progress: request.progress, commit: request.commit,
-		done: make(chan struct{}), signal: newSignal(), here: request.short && on.yields,
+		done: make(chan struct{}), signal: task.NewSignal(), here: request.short && on.yields,
 	}
 	if started.commit != nil {
-		started.commit.raise = started.signal.raise
+		started.commit.raise = started.signal.Raise
 	}
 	var once sync.Once
 	begin := func(here bool) {
@@ -108,8 +108,8 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 
 // notice gives what tells of news, and what does so.
 func (c *call) notice() (int, func(), error) {
-	fd, err := c.signal.descriptor()
-	return fd, c.signal.raise, err
+	fd, err := c.signal.Descriptor()
+	return fd, c.signal.Raise, err
 }
 
 func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
@@ -119,8 +119,8 @@ func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (an
 		delete(t.running, c)
 		t.mu.Unlock()
 		close(c.done)
-		c.signal.raise()
-		c.signal.drop()
+		c.signal.Raise()
+		c.signal.Drop()
 	}()
 	if c.pipe != nil {
 		defer c.file.Close()
@@ -309,7 +309,7 @@ func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
 	if !mine {
 		return "", object.Errorf(object.Closed, "the transfer has ended")
 	}
-	c.signal.drop()
+	c.signal.Drop()
 	if c.err != nil {
 		return "", object.Wire(c.op, c.key, c.err)
 	}
@@ -326,7 +326,7 @@ func (c *call) news(routine *task.Coroutine) (text string, err error) {
 	fd := -1
 	if routine != nil {
 		fd = routine.Waits()
-	} else if fd, err = c.signal.descriptor(); err != nil {
+	} else if fd, err = c.signal.Descriptor(); err != nil {
 		return "", err
 	}
 	return "@" + strconv.Itoa(fd), nil

@@ -459,7 +459,7 @@ func TestAGetThatHasEndedOnAClosedStoreLeavesNoReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	get := &call{op: "get", key: "k", done: make(chan struct{}), signal: newSignal()}
+	get := &call{op: "get", key: "k", done: make(chan struct{}), signal: task.NewSignal()}
 	opened, err := parts.Open(t.Context(), on, parts.Wanted{Key: "k", Expect: expected(nil, "")}, object.Whole)
 	if err != nil {
 		t.Fatal(err)

@@ -100,7 +100,7 @@ func (t *Table) look(id int64) (*call, error) {
 	defer t.mu.Unlock()
 	c, err := t.find(id)
 	if err == nil {
-		c.signal.lower()
+		c.signal.Lower()
 	}
 	return c, err
 }
@@ -120,7 +120,7 @@ func (t *Table) Cancel(id int64) {
 	if !calls {
 		return
 	}
-	c.signal.drop()
+	c.signal.Drop()
 	c.cancel(errCancelled)
 	if routine := c.routine.Load(); routine != nil {
 		t.mu.Lock()
