@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +17,8 @@ import (
 )
 
 const (
-	// writeWait bounds one Write, and undoWait one Cancel: Python must see a signal within 250 ms.
+	// writeWait bounds one Write: Python must see a signal within 250 ms.
 	writeWait = 100 * time.Millisecond
-	undoWait  = 40 * time.Millisecond
 	// short in bytes is what a put may have to be made on the thread that asks for it.
 	short = 64 << 10
 )
@@ -30,25 +27,19 @@ var errCancelled = object.Errorf(object.Cancelled, "the transfer was cancelled")
 
 type call struct {
 	op, key  string
-	cancel   context.CancelCauseFunc
+	task     *task.Task
+	inline   bool            // whether that may be done on the thread which asks for it
 	pipe     *digest.Pipe    // of a put
 	file     fileread.Reader // that it pulls
 	progress func() int64    // of what moves bytes, else nil
 	commit   *commit         // of an assembly
-	done     chan struct{}
-	result   any
+	result   any             // once the task has ended, as is err
 	err      error
-	signal   *task.Signal
-
-	begin   func(here bool) // sets the work going, once: in the background, or on this thread, which has to resume it
-	here    bool            // whether that may be this thread
-	routine atomic.Pointer[task.Coroutine]
 }
 
 // Start sets an operation going on a store, and answers as Wait does. The memory of a put is all that it gets, or nil when
 // its bytes are still to come: then there is no answer yet. That of a get is the room for a small object.
 func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (answer string, err error) {
-	t.endLeft()
 	on, err := t.store(id)
 	if err != nil {
 		return "", err
@@ -63,36 +54,23 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 	if err != nil {
 		return "", object.Wire(op, key, err)
 	}
-	ctx, cancel := context.WithCancelCause(on.ctx)
 	started := &call{
-		op: op, key: key, cancel: cancel, pipe: request.pipe, progress: request.progress, commit: request.commit,
-		done: make(chan struct{}), signal: task.NewSignal(), here: request.short && on.yields,
+		op: op, key: key, inline: request.short && on.yields,
+		pipe: request.pipe, progress: request.progress, commit: request.commit,
 	}
+	started.task = task.New(on.ctx, func(ctx context.Context) { t.run(ctx, started, work) })
 	if started.commit != nil {
-		started.commit.raise = started.signal.Raise
+		started.commit.tell = started.task.Tell
 	}
-	var once sync.Once
-	begin := func(here bool) {
-		once.Do(func() {
-			if !here {
-				task.Go(func() { t.run(ctx, started, work) })
-				return
-			}
-			started.routine.Store(task.New(ctx, started.notice, func(ctx context.Context) { t.run(ctx, started, work) }))
-		})
-	}
-	started.begin = begin
 	t.mu.Lock()
 	t.calls[number] = started
 	t.running[started] = struct{}{}
 	t.mu.Unlock()
 	if started.pipe == nil {
-		started.begin(started.here)
+		started.task.Start(started.inline)
 		return t.answer(number, started, memory)
 	}
-	// The work of a put begins when there is some: a small one has all its bytes then. If it is ended before, so is that.
-	stop := context.AfterFunc(ctx, func() { begin(false) })
-	started.begin = func(here bool) { stop(); begin(here) }
+	started.task.Later() // a put begins when there is something to do: a small one has all its bytes then
 	if memory == nil {
 		return "", nil
 	}
@@ -106,21 +84,11 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 	return t.finish(number, started)
 }
 
-// notice gives what tells of news, and what does so.
-func (c *call) notice() (int, func(), error) {
-	fd, err := c.signal.Descriptor()
-	return fd, c.signal.Raise, err
-}
-
 func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
 	defer func() {
-		c.cancel(nil)
 		t.mu.Lock()
 		delete(t.running, c)
 		t.mu.Unlock()
-		close(c.done)
-		c.signal.Raise()
-		c.signal.Drop()
 	}()
 	if c.pipe != nil {
 		defer c.file.Close()
@@ -156,7 +124,7 @@ func (c *call) write(data []byte) (int, error) {
 		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
 	}
 	if c.pipe.Moved()+int64(len(data)) > short {
-		c.begin(false)
+		c.task.Start(false)
 	}
 	n, err := c.pipe.Write(data, writeWait)
 	if err != nil {
@@ -178,7 +146,7 @@ func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
 	if c.pipe == nil || len(data)%buffers.Size != 0 || !c.pipe.Aligned() || !t.alone(c) {
 		return -1, nil
 	}
-	c.begin(false)
+	c.task.Start(false)
 	if taken, err = c.pipe.Lend(data, loan, writeWait); err != nil {
 		return 0, object.Wire(c.op, c.key, err)
 	}
@@ -212,7 +180,7 @@ func (t *Table) Pull(id int64, fd, most int) (int, error) {
 		return 0, object.Errorf(object.Internal, "%s takes no bytes", c.op)
 	}
 	if moved := c.pipe.Moved(); moved > short {
-		c.begin(false)
+		c.task.Start(false)
 	} else {
 		most = min(most, int(short+1-moved))
 	}
@@ -254,7 +222,7 @@ func (t *Table) finish(id int64, c *call) (answer string, err error) {
 	switch {
 	case c.pipe != nil:
 		c.pipe.CloseWrite()
-		c.begin(c.here)
+		c.task.Start(c.inline)
 	case c.commit != nil:
 		c.commit.agree()
 	default:
@@ -268,8 +236,7 @@ func (t *Table) finish(id int64, c *call) (answer string, err error) {
 // moved all bytes answers with its figures, and goes on when it is told to Finish. Of a whole object that fits there a get
 // fills room, and leaves no reader.
 func (t *Table) Wait(id int64, room []byte) (answer string, err error) {
-	t.endLeft()
-	c, err := t.look(id)
+	c, err := t.call(id)
 	if err != nil {
 		return "", err
 	}
@@ -277,18 +244,16 @@ func (t *Table) Wait(id int64, room []byte) (answer string, err error) {
 }
 
 func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
-	routine := c.routine.Load()
-	if routine != nil && routine.Mine() {
-		routine.Resume()
-	}
-	if c.commit != nil && !closed(c.commit.agreed) {
-		if closed(c.commit.ready) && !closed(c.done) {
+	fd, ended, err := c.task.Poll()
+	if !ended {
+		if c.commit != nil && !closed(c.commit.agreed) && closed(c.commit.ready) {
 			text, err := json.Marshal(c.commit.figures())
 			return string(text), err
 		}
-	}
-	if !closed(c.done) {
-		return c.news(routine)
+		if err != nil {
+			return "", err
+		}
+		return "@" + strconv.Itoa(fd), nil
 	}
 	t.mu.Lock()
 	_, mine := t.calls[id]
@@ -309,7 +274,6 @@ func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
 	if !mine {
 		return "", object.Errorf(object.Closed, "the transfer has ended")
 	}
-	c.signal.Drop()
 	if c.err != nil {
 		return "", object.Wire(c.op, c.key, c.err)
 	}
@@ -319,17 +283,6 @@ func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
 		text += " whole"
 	}
 	return text, err
-}
-
-// news says what tells of news of a call that goes on.
-func (c *call) news(routine *task.Coroutine) (text string, err error) {
-	fd := -1
-	if routine != nil {
-		fd = routine.Waits()
-	} else if fd, err = c.signal.Descriptor(); err != nil {
-		return "", err
-	}
-	return "@" + strconv.Itoa(fd), nil
 }
 
 // written is the form in which a result crosses: of one object its size and its SHA-256, which takes no decoder, and a word
@@ -347,21 +300,6 @@ func written(result any) (string, error) {
 	default:
 		text, err := json.Marshal(result)
 		return string(text), err
-	}
-}
-
-// ended waits for a channel to be closed.
-func ended(done <-chan struct{}, wait time.Duration) bool {
-	if closed(done) {
-		return true
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return true
-	case <-timer.C:
-		return false
 	}
 }
 

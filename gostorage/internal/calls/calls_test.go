@@ -152,7 +152,7 @@ func nothingLeft(t *testing.T, table *Table) {
 	t.Errorf("left: %v", counts)
 }
 
-// waiting is a Store whose Stat waits, in a coroutine, until its context ends or something comes.
+// waiting is a Store whose Stat waits, on the thread of who asks, until its context ends or something comes.
 type waiting struct {
 	object.Store
 	ends [2]int
@@ -178,11 +178,11 @@ func (w *waiting) Close() error { return nil }
 
 func (w *waiting) Stat(ctx context.Context, key string) (object.Info, error) {
 	defer context.AfterFunc(ctx, w.come)()
-	task.Of(ctx).Wait(w.ends[0])
+	_, _ = task.ThreadOf(ctx).Wait(w.ends[0], unix.POLLIN)
 	_, _ = unix.Read(w.ends[0], make([]byte, 1))
 	if ctx.Err() != nil {
 		for range w.more {
-			task.Of(ctx).Wait(w.ends[0])
+			_, _ = task.ThreadOf(ctx).Wait(w.ends[0], unix.POLLIN)
 		}
 		return object.Info{}, context.Cause(ctx)
 	}
@@ -311,7 +311,8 @@ func TestShortCallsEndWithTheirContext(t *testing.T) {
 			}
 			if name == "cancelled" {
 				if elsewhere { // its thread has to come for it, with whichever call
-					_, _ = table.Wait(2, nil)
+					_, _ = table.Start(1, 2, "put", "k", "", nil)
+					table.Cancel(2)
 				}
 			} else if _, err := waited(t, table, 1); err == nil || !strings.HasPrefix(err.Error(), "E1|cancelled|stat|k|") {
 				t.Errorf("%s: stat gives %v", name, err)
@@ -459,18 +460,21 @@ func TestAGetThatHasEndedOnAClosedStoreLeavesNoReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	get := &call{op: "get", key: "k", done: make(chan struct{}), signal: task.NewSignal()}
 	opened, err := parts.Open(t.Context(), on, parts.Wanted{Key: "k", Expect: expected(nil, "")}, object.Whole)
 	if err != nil {
 		t.Fatal(err)
 	}
-	get.result = &openedReader{Info: opened.Info(), whole: true, reader: &reader{opened, 1}}
-	close(get.done)
+	get := &call{op: "get", key: "k"}
+	get.task = task.New(t.Context(), func(context.Context) {
+		get.result = &openedReader{Info: opened.Info(), whole: true, reader: &reader{opened, 1}}
+	})
+	get.task.Start(false)
 	table.calls[2] = get
 	if err := table.Close(1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.Wait(2, make([]byte, 100)); err == nil || !strings.HasPrefix(err.Error(), "E1|closed|get|k|") {
+	text, err := table.Wait(2, make([]byte, 100))
+	if _, err = await(t, table, 2, text, err, make([]byte, 100)); err == nil || !strings.HasPrefix(err.Error(), "E1|closed|get|k|") {
 		t.Errorf("the get gives %v", err)
 	}
 	nothingLeft(t, table)

@@ -211,14 +211,14 @@ type commit struct {
 	agreed chan struct{}
 	arrive func()
 	agree  func()
-	raise  func()
+	tell   func() // tells of it
 
 	figures func() parts.Figures
 }
 
 func newCommit() *commit {
 	c := &commit{ready: make(chan struct{}), agreed: make(chan struct{})}
-	c.arrive = sync.OnceFunc(func() { close(c.ready); c.raise() })
+	c.arrive = sync.OnceFunc(func() { close(c.ready); c.tell() })
 	c.agree = sync.OnceFunc(func() { close(c.agreed) })
 	return c
 }

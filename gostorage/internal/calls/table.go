@@ -1,7 +1,7 @@
 // Package calls keeps what Python knows by number: stores, calls under way, open readers.
 //
-// A call runs in the background from Start; Python waits for it in short turns, so that signals are seen, and cancels
-// it when it is not wanted any more. A get leaves a reader under the number of the call. Python chooses the numbers and
+// A call is a task (package task); Python waits for it in short turns, so that signals are seen, and cancels it when it is
+// not wanted any more. A get leaves a reader under the number of the call. Python chooses the numbers and
 // uses none twice: it knows what to undo even where a signal keeps it from seeing that something was opened.
 package calls
 
@@ -9,9 +9,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
@@ -35,9 +33,6 @@ type Table struct {
 	calls   map[int64]*call
 	readers map[int64]*reader
 	running map[*call]struct{} // those whose work has not ended, forgotten ones too
-
-	left  []*task.Coroutine // those that a thread has cancelled which is not theirs
-	count atomic.Int32      // of them
 }
 
 // NewTable makes an empty table.
@@ -83,26 +78,11 @@ func (t *Table) store(id int64) (*store, error) {
 func (t *Table) call(id int64) (*call, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.find(id)
-}
-
-func (t *Table) find(id int64) (*call, error) {
 	found, ok := t.calls[id]
 	if !ok {
 		return nil, object.Errorf(object.Closed, "the transfer has ended")
 	}
 	return found, nil
-}
-
-// look gives a call whose state is looked at: whatever comes after that raises its signal again.
-func (t *Table) look(id int64) (*call, error) {
-	t.mu.Lock() // while the call is known its descriptor is its own
-	defer t.mu.Unlock()
-	c, err := t.find(id)
-	if err == nil {
-		c.signal.Lower()
-	}
-	return c, err
 }
 
 // Cancel undoes a call, or closes the reader that it gave, and forgets it. The undo goes on in the background when it
@@ -120,50 +100,11 @@ func (t *Table) Cancel(id int64) {
 	if !calls {
 		return
 	}
-	c.signal.Drop()
-	c.cancel(errCancelled)
-	if routine := c.routine.Load(); routine != nil {
-		t.mu.Lock()
-		t.left = append(t.left, routine)
-		t.count.Add(1)
-		t.mu.Unlock()
-		t.endLeft()
-	}
-	discard := func() {
+	c.task.Cancel(errCancelled, func() {
 		if opened, ok := c.result.(*openedReader); ok {
 			_ = opened.reader.Close()
 		}
-	}
-	if ended(c.done, undoWait) {
-		discard()
-		return
-	}
-	go func() {
-		<-c.done
-		discard()
-	}()
-}
-
-// endLeft resumes what was cancelled and is this thread's, which ends it. That of a thread that makes no call any more stays
-// as it is, with a goroutine and perhaps a descriptor: no other may resume it.
-func (t *Table) endLeft() {
-	if t.count.Load() == 0 {
-		return
-	}
-	var mine []*task.Coroutine
-	t.mu.Lock()
-	t.left = slices.DeleteFunc(t.left, func(routine *task.Coroutine) bool {
-		if !routine.Mine() {
-			return false
-		}
-		mine = append(mine, routine)
-		return true
 	})
-	t.count.Store(int32(len(t.left)))
-	t.mu.Unlock()
-	for _, routine := range mine {
-		routine.Resume()
-	}
 }
 
 // CancelAll undoes whatever runs, in the background, and tells how many calls have not ended. Who waits for one of them
@@ -172,7 +113,7 @@ func (t *Table) CancelAll() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.running {
-		c.cancel(errCancelled)
+		c.task.Stop(errCancelled)
 	}
 	return len(t.running)
 }

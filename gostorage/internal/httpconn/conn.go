@@ -42,8 +42,7 @@ type conn struct {
 	out           []byte        // what TLS and proxies have written and is not sent
 	stuck         bool          // it was to be sent, and could not be
 
-	// leave is the coroutine that waits for what comes, or nil: then the thread does.
-	leave *task.Coroutine
+	thread task.Thread // that of who makes the request: if it is not its own it must not be kept
 
 	mu     sync.Mutex
 	closed bool
@@ -109,22 +108,20 @@ func connecting(to netip.AddrPort, stall time.Duration) (*conn, error) {
 // connected waits until the connection is made, and makes its calls blocking ones.
 func (c *conn) connected(ctx context.Context) error {
 	for {
-		ready, err := c.poll(unix.POLLOUT, 0)
-		if err != nil || ready != 0 {
-			break
-		}
-		if ctx.Err() != nil {
+		ready, err := c.await(unix.POLLOUT, time.Second) // when ctx ends the connection does
+		switch {
+		case err != nil:
+			return err
+		case ready != 0:
+			return c.begin(ctx)
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
-		if c.leave != nil {
-			err = c.leaveForRoom()
-		} else {
-			_, err = c.poll(unix.POLLOUT, time.Second) // when ctx ends the connection does
-		}
-		if err != nil {
-			return err
-		}
 	}
+}
+
+// begin makes the calls of a connection that is made blocking ones, or tells why it is not made.
+func (c *conn) begin(ctx context.Context) error {
 	if number, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || number != 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -158,7 +155,7 @@ func (c *conn) again(w *watch) bool {
 	}
 	now, moved := time.Now(), c.moved()
 	switch {
-	case w.since.IsZero() && c.leave == nil:
+	case w.since.IsZero() && c.thread.Own():
 		w.since = now.Add(-c.look())
 	case w.since.IsZero() || w.moved != moved:
 		w.since = now
@@ -212,12 +209,10 @@ func (c *conn) read(p []byte) (int, error) {
 		if ready, err := c.poll(unix.POLLIN, time.Until(c.until)); err == nil && ready == 0 {
 			return 0, unix.EAGAIN
 		}
-	case c.leave != nil:
-		ready := c.leave.Wait(c.fd)
-		if err := c.leave.Err(); err != nil { // nobody waits any more, also where the connection does not know yet
+	case !c.thread.Own():
+		if ready, err := c.await(unix.POLLIN, 0); err != nil {
 			return 0, err
-		}
-		if !ready && c.idle() {
+		} else if ready == 0 {
 			return 0, unix.EAGAIN
 		}
 	}
@@ -257,7 +252,7 @@ const (
 // write sends pieces, and gives those that it could not.
 func (c *conn) write(pieces [][]byte) ([][]byte, error) {
 	flags := unix.MSG_NOSIGNAL
-	if c.leave != nil {
+	if !c.thread.Own() {
 		flags |= unix.MSG_DONTWAIT
 	}
 	for w := (watch{}); len(pieces) > 0; {
@@ -294,14 +289,7 @@ func after(pieces [][]byte, n int) [][]byte {
 
 // room waits until more can be written.
 func (c *conn) room(w *watch) error {
-	wait := c.look()
-	if c.leave != nil {
-		if err := c.leaveForRoom(); err != nil {
-			return err
-		}
-		wait = 0
-	}
-	ready, err := c.poll(unix.POLLOUT|unix.POLLIN, wait)
+	ready, err := c.await(unix.POLLOUT|unix.POLLIN, c.look())
 	switch {
 	case err != nil:
 		return err
@@ -316,19 +304,20 @@ func (c *conn) room(w *watch) error {
 	}
 }
 
-// leaveForRoom leaves the coroutine until more can be written: a descriptor can be read that watches for that.
-func (c *conn) leaveForRoom() error {
-	watching, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return &net.OpError{Op: "wait", Err: err}
+// await is poll for what may take long: a thread that is not its own is left meanwhile, for as long as that takes. With an
+// error of the thread nobody waits any more, also where the connection does not know yet.
+func (c *conn) await(events int16, wait time.Duration) (int16, error) {
+	if c.thread.Own() {
+		return c.poll(events, wait)
 	}
-	defer func() { _ = unix.Close(watching) }()
-	event := &unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLIN}
-	if err := unix.EpollCtl(watching, unix.EPOLL_CTL_ADD, c.fd, event); err != nil {
-		return &net.OpError{Op: "wait", Err: err}
+	ready, err := c.thread.Wait(c.fd, events)
+	if number, ok := err.(unix.Errno); ok {
+		err = &net.OpError{Op: "wait", Err: number}
 	}
-	c.leave.Wait(watching)
-	return c.leave.Err()
+	if ready != 0 || err != nil {
+		return ready, err
+	}
+	return c.poll(events, 0)
 }
 
 // poll waits for what may be done, 0 when there was nothing in time.
@@ -346,12 +335,6 @@ func (c *conn) poll(events int16, wait time.Duration) (int16, error) {
 			return ask[0].Revents, nil
 		}
 	}
-}
-
-// idle tells whether the other end has said nothing, and has not closed either.
-func (c *conn) idle() bool {
-	ready, err := c.poll(unix.POLLIN, 0)
-	return err == nil && ready == 0
 }
 
 // abort makes every call end at once, from whichever thread; the owner closes.

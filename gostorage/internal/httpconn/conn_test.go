@@ -113,8 +113,8 @@ func TestAClosedConnectionIsOverForAllWhoHoldIt(t *testing.T) {
 	}
 }
 
-// What has no room in the system leaves its coroutine too.
-func TestWritingInACoroutine(t *testing.T) {
+// What has no room in the system does not keep the thread of who asks either.
+func TestWritingInline(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,12 +133,13 @@ func TestWritingInACoroutine(t *testing.T) {
 	defer func() { _ = c.Close() }()
 	data := make([]byte, 32<<20)
 	var left [][]byte
-	routine := task.New(t.Context(), nil, func(ctx context.Context) {
-		c.leave = task.Of(ctx)
+	writing := task.New(t.Context(), func(ctx context.Context) {
+		c.thread = task.ThreadOf(ctx)
 		left, err = c.write([][]byte{data})
 	})
-	if _, ended := routine.Resume(); ended {
-		t.Fatal("the system takes all of it")
+	writing.Start(true)
+	if _, ended, failed := writing.Poll(); ended || failed != nil {
+		t.Fatal("the system takes all of it", failed)
 	}
 	got := make(chan int64)
 	go func() {
@@ -151,7 +152,10 @@ func TestWritingInACoroutine(t *testing.T) {
 		got <- n
 	}()
 	for {
-		fd, ended := routine.Resume()
+		fd, ended, failed := writing.Poll()
+		if failed != nil {
+			t.Fatal(failed)
+		}
 		if ended {
 			break
 		}

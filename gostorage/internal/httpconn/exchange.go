@@ -275,8 +275,8 @@ func (r *Body) Size() int64 { return r.size }
 // Plain tells whether its bytes go from the system to who reads them with nothing in between.
 func (r *Body) Plain() bool { return r.conn.plain }
 
-// Detach lets it be read outside of the coroutine that it came in.
-func (r *Body) Detach() { r.conn.leave = nil }
+// Detach lets it be read on another thread than the one it came on, by who may keep that.
+func (r *Body) Detach() { r.conn.thread = task.Thread{} }
 
 // Read implements io.Reader.
 func (r *Body) Read(p []byte) (int, error) {
@@ -298,12 +298,12 @@ func (pc *persistConn) do(
 	ctx context.Context, request *http.Request, body [][]byte, patience time.Duration, release func(pc *persistConn, free bool),
 ) (*http.Response, error) {
 	stop := context.AfterFunc(ctx, pc.abort)
-	pc.patience, pc.leave = patience, task.Of(ctx)
+	pc.patience, pc.thread = patience, task.ThreadOf(ctx)
 	response, done, err := pc.roundTrip(request, body)
 	pc.patience = 0
 	if err != nil {
 		stop()
-		pc.leave = nil
+		pc.thread = task.Thread{}
 		release(pc, false)
 		return nil, err
 	}
@@ -311,7 +311,7 @@ func (pc *persistConn) do(
 	came.end = func(whole bool) {
 		if !came.released {
 			came.released = true
-			pc.leave, pc.deadline = nil, time.Time{}
+			pc.thread, pc.deadline = task.Thread{}, time.Time{}
 			free := stop() && whole && done && !response.Close && pc.reader.Buffered() == 0
 			release(pc, free)
 		}

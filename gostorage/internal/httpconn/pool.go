@@ -208,8 +208,8 @@ func (t *Client) dial(ctx context.Context) (*persistConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.leave = task.Of(ctx)
-	defer func() { c.leave = nil }()
+	c.thread = task.ThreadOf(ctx)
+	defer func() { c.thread = task.Thread{} }()
 	stop := context.AfterFunc(ctx, c.abort)
 	if err = c.connected(ctx); err != nil {
 		_, _ = stop(), c.Close()

@@ -149,7 +149,7 @@ type Store interface {
 }
 
 // Yielding is a Store of which Put with all bytes there, Get, Stat and Delete keep their thread for nothing that takes
-// long: in a coroutine they leave it.
+// long, if it is not their own: they wait and work by package task.
 type Yielding interface {
 	Store
 	Yields()

@@ -7,40 +7,37 @@ import (
 )
 
 func TestSignalsChangeNothing(t *testing.T) {
-	fd, err := Open()
+	fd, err := open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	interrupt(t, &write)
-	interrupt(t, &read)
-	Raise(fd)
+	again(interrupted(unix.Write), fd, one)
 	if !readable(t, fd) {
 		t.Error("a descriptor that was raised while a signal came cannot be read")
 	}
-	Lower(fd)
+	again(interrupted(unix.Read), fd, make([]byte, 8))
 	if readable(t, fd) {
 		t.Error("a descriptor that was lowered while a signal came can be read")
 	}
-	Close(fd)
-	kept, err := Open()
+	shut(fd)
+	kept, err := open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if kept != fd || readable(t, kept) {
 		t.Errorf("after %d there is %d, which can be read: %t", fd, kept, readable(t, kept))
 	}
-	Close(kept)
+	shut(kept)
 }
 
-// interrupt makes every other call end with EINTR, the first one too.
-func interrupt(t *testing.T, call *func(int, []byte) (int, error)) {
-	whole, calls := *call, 0
-	t.Cleanup(func() { *call = whole })
-	*call = func(fd int, bytes []byte) (int, error) {
+// interrupted is a call that ends with EINTR every other time, the first one too.
+func interrupted(call func(int, []byte) (int, error)) func(int, []byte) (int, error) {
+	calls := 0
+	return func(fd int, bytes []byte) (int, error) {
 		if calls++; calls%2 == 1 {
 			return -1, unix.EINTR
 		}
-		return whole(fd, bytes)
+		return call(fd, bytes)
 	}
 }
 

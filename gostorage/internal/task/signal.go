@@ -6,64 +6,73 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Signal tells of news by a descriptor that becomes readable. Who waits on it waits outside of Go: a thread that came
-// from Python and blocked in here would have to hand its processor to another thread, which costs more than all else in
-// a small call. Python's own poll sees signals too, at once.
-type Signal struct {
+// signal tells of news by a descriptor that becomes readable.
+type signal struct {
 	mu     sync.Mutex
 	fd     int // -1: nobody has asked for it yet
 	raised bool
-	owners int // the call that runs, and the one who asked for it
+	users  side
 }
 
-func NewSignal() *Signal { return &Signal{fd: -1, owners: 2} }
+// side is who uses a signal.
+type side int
 
-// Descriptor gives the descriptor, which is made now if it was not before.
-func (s *Signal) Descriptor() (int, error) {
+const (
+	worker side = 1 << iota
+	asker
+)
+
+func newSignal() signal { return signal{fd: -1, users: worker | asker} }
+
+// descriptor gives the descriptor, which is made now if it was not before.
+func (s *signal) descriptor() (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.users == 0 {
+		return -1, object.Errorf(object.Closed, "the transfer has ended")
+	}
 	if s.fd < 0 {
-		fd, err := Open()
+		fd, err := open()
 		if err != nil {
 			return -1, object.Retryablef(object.IO, "no descriptor for a call: %v", err)
 		}
 		s.fd = fd
 		if s.raised {
-			Raise(fd)
+			raise(fd)
 		}
 	}
 	return s.fd, nil
 }
 
-func (s *Signal) Raise() {
+func (s *signal) raise() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.raised = true
 	if s.fd >= 0 {
-		Raise(s.fd)
+		raise(s.fd)
 	}
 }
 
-func (s *Signal) Lower() {
+func (s *signal) lower() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clear()
 }
 
-func (s *Signal) clear() {
+func (s *signal) clear() {
 	if s.raised && s.fd >= 0 {
-		Lower(s.fd)
+		lower(s.fd)
 	}
 	s.raised = false
 }
 
-// Drop closes the descriptor when neither side needs it any more.
-func (s *Signal) Drop() {
+// drop closes the descriptor when neither side uses it any more.
+func (s *signal) drop(by side) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.owners--; s.owners == 0 && s.fd >= 0 {
+	if s.users &^= by; s.users == 0 && s.fd >= 0 {
 		s.clear()
-		Close(s.fd)
+		shut(s.fd)
 		s.fd = -1
 	}
 }

@@ -1,8 +1,3 @@
-// Package standby starts work on a thread that is there already.
-//
-// Go wakes a thread for a new goroutine, and that one another, to look for more; in a process that does nothing between
-// two small calls, this costs more than the calls. So one goroutine waits in the kernel, and the work that comes first is
-// its own.
 package task
 
 import (
@@ -11,7 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiting is who waits in the kernel for work, or nil.
+// waiting is who waits in the kernel for work, or nil. Go wakes a thread for a new goroutine, and that one another, to look
+// for more; in a process that does nothing between two small calls, this costs more than the calls. So one goroutine is
+// kept, and the work that comes first is its own.
 var waiting atomic.Pointer[waiter]
 
 type waiter struct {
@@ -22,12 +19,13 @@ type waiter struct {
 // offered and handed are called before a wake-up is waited for, and before it is sent; tests lose time there.
 var offered, handed = func() {}, func() {}
 
-// Go does work in the background, as a go statement does. The work must not panic.
+// Go does work aside, as a go statement does, but on a thread that waits for it already if there is one. Nobody is told of
+// its end. The work must not panic.
 func Go(work func()) {
 	if w := waiting.Swap(nil); w != nil {
 		w.work <- work
 		handed()
-		Raise(w.fd)
+		raise(w.fd)
 		return
 	}
 	go func() {
@@ -36,7 +34,7 @@ func Go(work func()) {
 	}()
 }
 
-// Waiting counts the goroutines that wait for work: none or one.
+// Waiting counts the goroutines that wait for work of Go: none or one.
 func Waiting() int {
 	if waiting.Load() == nil {
 		return 0
@@ -57,7 +55,7 @@ func wait() {
 	w := &waiter{fd: fd, work: make(chan func(), 1)}
 	for waiting.CompareAndSwap(nil, w) {
 		offered()
-		Lower(fd) // before the work is looked at: a wake-up still to come would go to whoever has the number next
+		lower(fd) // before the work is looked at: a wake-up still to come would go to whoever has the number next
 		(<-w.work)()
 	}
 }

@@ -1,0 +1,231 @@
+package task
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+)
+
+// inline is work on the thread that asks for it: a coroutine, which is left where it waits and gone on with later. Once its
+// context has ended it is not left any more: whoever resumes it then sees its end.
+//
+// It belongs to its thread: Go ends the process if another one resumes it.
+type inline struct {
+	task   *Task
+	thread int
+	next   func() (int, bool)
+	yield  func(int) bool
+	waits  int // the descriptor that was waited for last
+	ended  bool
+	until  time.Time // when it has waited on its thread for long enough
+}
+
+// patience is how long the work waits where it is before it goes back: most is over by then, and to go back and to come
+// again takes longer than the work itself. Signals wait that long too.
+const patience = time.Millisecond
+
+var impatient atomic.Bool
+
+// Impatient has all inline work go back as soon as it waits, from now on: the thread has other work then.
+func Impatient() { impatient.Store(true) }
+
+type key struct{}
+
+func newInline(t *Task) *inline {
+	w := &inline{task: t, thread: unix.Gettid()}
+	ctx := context.WithValue(t.ctx, key{}, w)
+	w.next, _ = iter.Pull(func(yield func(int) bool) {
+		w.yield = yield
+		grow()
+		t.run(ctx)
+	})
+	return w
+}
+
+// grow makes the stack as large as a request needs it. By itself it would grow in four steps, and copy all each time.
+//
+//go:noinline
+func grow() {
+	var room [12 << 10]byte
+	keep(&room)
+}
+
+//go:noinline
+func keep(*[12 << 10]byte) {}
+
+func inlineOf(ctx context.Context) *inline {
+	w, _ := ctx.Value(key{}).(*inline)
+	return w
+}
+
+// mine tells whether this thread may resume it.
+func (w *inline) mine() bool { return w.thread == unix.Gettid() }
+
+// resume goes on until the work has ended, or waits for a descriptor. The work stands being resumed before that is
+// readable.
+func (w *inline) resume() {
+	if !w.ended {
+		w.until = time.Now().Add(patience)
+		fd, more := w.next()
+		w.waits, w.ended = fd, !more
+	}
+}
+
+// err tells why its context has ended, or nil.
+func (w *inline) err() error {
+	if w.task.ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(w.task.ctx)
+}
+
+// leave leaves it, unless it is to end.
+func (w *inline) leave(fd int) {
+	if w.task.ctx.Err() == nil {
+		w.yield(fd)
+	}
+}
+
+// left has the work that another thread than its own has cancelled.
+var left struct {
+	mu    sync.Mutex
+	work  []*inline
+	count atomic.Int32
+}
+
+// end resumes work that was cancelled, which ends it; on another thread than its own that is left to its own.
+func (w *inline) end() {
+	if w.mine() {
+		w.resume()
+		return
+	}
+	left.mu.Lock()
+	defer left.mu.Unlock()
+	left.work = append(left.work, w)
+	left.count.Add(1)
+}
+
+// endLeft ends what was left to this thread. That of a thread that comes no more stays as it is, with a goroutine and
+// perhaps a descriptor: no other may resume it.
+func endLeft() {
+	if left.count.Load() == 0 {
+		return
+	}
+	var mine []*inline
+	left.mu.Lock()
+	left.work = slices.DeleteFunc(left.work, func(w *inline) bool {
+		if !w.mine() {
+			return false
+		}
+		mine = append(mine, w)
+		return true
+	})
+	left.count.Store(int32(len(left.work)))
+	left.mu.Unlock()
+	for _, w := range mine {
+		w.resume()
+	}
+}
+
+// Thread is the one that work runs on: its own, which it may keep, or that of the one who asks, which it must not. The zero
+// Thread is the work's own.
+type Thread struct{ work *inline }
+
+// ThreadOf gives the thread of the work whose context that is, or comes of that.
+func ThreadOf(ctx context.Context) Thread { return Thread{inlineOf(ctx)} }
+
+// Own tells whether the work may keep its thread: then it waits by itself, by calls that block.
+func (t Thread) Own() bool { return t.work == nil }
+
+// Wait waits for a descriptor, which may take long: for events of poll, of which it gives those that are there. If that
+// does take long the thread is left until it comes again: there is none then, and the one who asks looks. With an error
+// nobody waits for the work any more, or (a unix.Errno) it cannot wait. On a thread of its own it returns at once.
+func (t Thread) Wait(fd int, events int16) (there int16, err error) {
+	w := t.work
+	if w == nil {
+		return 0, nil
+	}
+	if err := w.err(); err != nil {
+		return 0, err
+	}
+	if left := time.Until(w.until); left > 0 && !impatient.Load() {
+		timeout, asked := unix.NsecToTimespec(int64(left)), []unix.PollFd{{Fd: int32(fd), Events: events}}
+		if n, err := unix.Ppoll(asked, &timeout, nil); n > 0 && err == nil {
+			return asked[0].Revents, w.err()
+		}
+	}
+	if events != unix.POLLIN { // the one who polls waits until something can be read
+		watching, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = unix.Close(watching) }()
+		event := &unix.EpollEvent{Events: uint32(events)} // the same bits as those of poll
+		if err := unix.EpollCtl(watching, unix.EPOLL_CTL_ADD, fd, event); err != nil {
+			return 0, err
+		}
+		fd = watching
+	}
+	w.leave(fd)
+	return 0, w.err()
+}
+
+// Within gives ctx the thread of other, for something that begins in a task and outlives it. Before that ends, ThreadOf ctx
+// must be used no more.
+func Within(ctx, other context.Context) context.Context {
+	if w := inlineOf(other); w != nil {
+		return context.WithValue(ctx, key{}, w)
+	}
+	return ctx
+}
+
+// Aside does what may take long, and waits for it; inline work has it done on another thread meanwhile, where it is not
+// inline, and a panic in it is an error. If ctx ends first, it is not waited for there: what it gives then goes to late,
+// unless that is nil.
+func Aside[T any](ctx context.Context, work func(context.Context) (T, error), late func(T)) (result T, err error) {
+	w := inlineOf(ctx)
+	if w == nil {
+		return work(ctx)
+	}
+	fd, failed := w.task.signal.descriptor() // without one it is not waited for either
+	type results struct {
+		value T
+		err   error
+	}
+	done := make(chan results, 1)
+	Go(func() {
+		var r results
+		defer w.task.signal.raise()
+		defer func() { done <- r }()
+		defer object.Rescue(&r.err)
+		r.value, r.err = work(context.WithValue(ctx, key{}, nil))
+	})
+	stop := context.AfterFunc(ctx, w.task.signal.raise)
+	defer stop()
+	for {
+		if failed == nil {
+			w.leave(fd)
+		}
+		select {
+		case r := <-done:
+			return r.value, r.err
+		default:
+		}
+		if err := cmp.Or(failed, context.Cause(ctx), w.err()); err != nil {
+			go func() {
+				if r := <-done; r.err == nil && late != nil {
+					late(r.value)
+				}
+			}()
+			return result, err
+		}
+	}
+}
