@@ -15,7 +15,7 @@ import (
 )
 
 // depth is how many blocks one transfer may have under way: enough that neither the hash nor the write waits for the
-// other's jitter, few enough to stay in the last-level cache. A Store that keeps blocks longer says so by Hold.
+// other's jitter, few enough to stay in the last-level cache. A Store that keeps blocks longer says so by Reserve.
 const depth = 8
 
 // Expect is what the caller says of the bytes: Size -1 and SHA256 "" mean that it does not say.

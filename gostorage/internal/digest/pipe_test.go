@@ -123,7 +123,7 @@ func TestPipeHoldsWhatIsNeededAtOnce(t *testing.T) {
 	const need = 2*buffers.DefaultBudget + 2*buffers.Size
 	pipe := NewPipe(buffers.NewPool(0), Expect{Size: -1})
 	defer pipe.Close()
-	pipe.Hold(need, need, nil)
+	pipe.Reserve(need, need, nil)
 	piece := make([]byte, buffers.Size)
 	for taken := 0; taken < need; taken += len(piece) {
 		if n, err := pipe.Write(piece, time.Second); n != len(piece) || err != nil {
@@ -149,9 +149,9 @@ func TestLentBlocks(t *testing.T) {
 				pool := buffers.NewPool(budget)
 				pipe := NewPipe(pool, Expect{Size: -1})
 				if sums {
-					pipe.Hold(parts*buffers.Size, parts*buffers.Size, checksum)
+					pipe.Reserve(parts*buffers.Size, parts*buffers.Size, checksum)
 				} else {
-					pipe.Hold(parts*buffers.Size, parts*buffers.Size, nil)
+					pipe.Reserve(parts*buffers.Size, parts*buffers.Size, nil)
 				}
 				data := someBytes(blocks*buffers.Size + tail)
 				back := map[int64]int{}
@@ -256,7 +256,7 @@ func TestHoldMakesRoom(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(20 * time.Millisecond) // now it waits
-	pipe.Hold(int64(len(data)), int64(len(data)), nil)
+	pipe.Reserve(int64(len(data)), int64(len(data)), nil)
 	select {
 	case n := <-pumped:
 		if n != len(data) {

@@ -11,8 +11,8 @@ import (
 // Expected implements object.Source.
 func (p *Pipe) Expected() (size int64, sha256 string) { return p.expect.Size, p.expect.SHA256 }
 
-// Hold implements object.Source.
-func (p *Pipe) Hold(need, most int64, checksum object.Checksum) {
+// Reserve implements object.Source.
+func (p *Pipe) Reserve(need, most int64, checksum object.Checksum) {
 	if checksum != nil {
 		p.checksum.Store(&checksum)
 	}

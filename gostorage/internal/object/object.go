@@ -50,38 +50,46 @@ type PutOptions struct {
 	Metadata    map[string]string
 }
 
-// Source gives the bytes of one object, once, forwards.
+// Source gives the bytes of one object, once, forwards. A Store reads it in one of three ways, and does not mix them: Read,
+// WriteTo, or Next.
 //
-// Read and WriteTo report the end only when the bytes are what the caller expects; any error but io.EOF means that
-// nothing may become visible. Size and SHA256 may be asked after the end.
+// The end is reported only when the bytes are what the caller expects. After any other error than io.EOF nothing of them
+// may become visible.
 type Source interface {
 	io.Reader
 	io.WriterTo
+
+	// Sum gives the size in bytes and the SHA-256 in hex of all of it.
+	// Before: the end was reported.
 	Sum() (size int64, sha256 string)
 
-	// Record is to be kept with the object where that is possible; only after the end.
+	// Record gives what is to be kept with the object where that is possible, or "".
+	// Before: the end was reported.
 	Record() string
 
-	// Expected is what the caller said of the bytes: size -1 and no digest where it did not.
+	// Expected gives what the caller said of the bytes: size -1 and no digest where it said nothing. It holds at any time.
 	Expected() (size int64, sha256 string)
 
-	// Next lends the next bytes, without a copy, to a Store that keeps them for a while. It is woken when as many
-	// bytes as are worth it have come, or the end.
+	// Next lends the next bytes, without a copy, to a Store that keeps them for a while. It waits until worth bytes have
+	// come, or the end.
+	// After: the block is the Store's until it releases it. At the end the error is io.EOF.
 	Next(ctx context.Context, worth int64) (Block, error)
 
-	// Hold says how many bytes the Store needs at once to go on at all, how many it could use if there is memory for
-	// them, and which checksum of each block it will ask for.
-	Hold(need, most int64, checksum Checksum)
+	// Reserve says how many bytes the Store needs at once to go on at all, how many it could use if there is memory for
+	// them, and which checksum of each block it will ask for, or nil. It may be called again, when that changes.
+	Reserve(need, most int64, checksum Checksum)
 }
 
 // Checksum writes a block to a hash and gives its checksum.
 type Checksum func(h hash.Hash, p []byte) uint64
 
-// Block is memory on loan until it is released. All blocks of a Source but the last are of one size.
+// Block is memory on loan. All blocks of a Source but the last are of one size.
 type Block interface {
+	// Bytes are the block's. They do not change, and are not written to.
 	Bytes() []byte
-	// Checksum is that of the bytes, if it was computed when they came.
+	// Checksum is that of the bytes, if it was computed when they came: see Source.Reserve.
 	Checksum() (sum uint64, ok bool)
+	// Release gives the memory back. After: nobody reads it. It is called once.
 	Release()
 }
 
@@ -103,10 +111,15 @@ var Whole = Range{Length: -1}
 // see to signals from waiting long for a slow store.
 var ErrNotYet = Errorf(Internal, "no more bytes yet")
 
-// Reader reads one object as it was when it was opened, whatever becomes of the key.
+// Reader reads one object as it was when it was opened, whatever becomes of the key. Its methods may be called by several
+// threads.
 type Reader interface {
+	// ReadAt gives what is there of the bytes from an offset on. Fewer than were asked for come with io.EOF at the end of the
+	// object, else with ErrNotYet: ask again for the rest.
 	io.ReaderAt
+	// Close frees what the Reader holds. After: reads fail with Closed. It may be called again.
 	io.Closer
+	// Info describes the object, with its size.
 	Info() Info
 }
 
@@ -116,27 +129,37 @@ type Mutable interface {
 	Unchanged() bool
 }
 
-// Store is one flat key space. Keys have passed CheckKey before they come here.
+// Store is one flat key space. Its methods may be called by several goroutines.
+//
+// Before each: keys have passed CheckKey, and Close was not called. After each that fails: the error is an *Error, or the
+// cause of ctx, and nothing is held for it any more.
 type Store interface {
-	// Put stores all of src at key: the object appears whole or not at all. If src or ctx fails, the key is as it
-	// was. With Overwrite false exactly one of several writers wins; an identical object already there is success,
-	// a different one is Exists.
+	// Put stores all of src at key.
+	// After success: the key has these bytes and no others, and Info tells their SHA-256. With Overwrite false the
+	// key had no object, or one of the same bytes: of several writers with other bytes just one succeeds, and the rest get
+	// Exists.
+	// After an error: the key is as it was. Where the store did not tell what became of the last request, and a look does
+	// not show it either, the object may be there: the error is Unavailable or Timeout then.
 	Put(ctx context.Context, key string, src Source, opts PutOptions) (Info, error)
 
-	// Get opens the object. A missing key is NotFound here, never at the first read. The range is a hint: any other
-	// may be read too.
+	// Get opens the object; the range is a hint, and any other may be read too.
+	// After success: the caller closes the Reader, which outlives ctx. A missing key is NotFound here, never at the first read.
 	Get(ctx context.Context, key string, hint Range) (Reader, error)
 
 	// Stat describes the object without reading it. A missing key is NotFound.
 	Stat(ctx context.Context, key string) (Info, error)
 
-	// Delete removes the object. A missing key is not an error.
+	// Delete removes the object.
+	// After success: the key has no object; it need not have had one.
 	Delete(ctx context.Context, key string) error
 
-	// DeleteMany removes the objects. Missing keys are not errors. One that cannot be removed keeps no other from being so.
+	// DeleteMany removes the objects; missing keys are no errors.
+	// After an error: it is about one of them, which its Key names, and the others are gone; or it is about the store, and
+	// any of them may be there.
 	DeleteMany(ctx context.Context, keys []string) error
 
-	// List gives all objects below the folder prefix (it ends with a slash), ordered by key.
+	// List gives all objects below a folder, ordered by key, each once.
+	// Before: prefix ends with a slash.
 	List(ctx context.Context, prefix string) ([]Info, error)
 
 	Sweeper
@@ -144,7 +167,7 @@ type Store interface {
 	// Check writes, syncs and removes a probe that no key can name.
 	Check(ctx context.Context) error
 
-	// Close frees what the Store holds open. Objects stay.
+	// Close frees what the Store holds open; objects stay. Calls that are under way end with Closed. It is called once.
 	Close() error
 }
 

@@ -152,7 +152,7 @@ func (s *Store) reserve(src object.Source, part int64, sum *checksum.CRC) {
 		beside = sum.Beside
 	}
 	// One block more than a part: whether a part is the last shows in the next block.
-	src.Hold(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), beside)
+	src.Reserve(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), beside)
 }
 
 // putWhole stores an object in one request.
