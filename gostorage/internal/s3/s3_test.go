@@ -500,9 +500,10 @@ func TestWhoReadsTakesTheBytes(t *testing.T) {
 		case at == n && lent() != 1:
 			t.Errorf("%d blocks to read at once", lent())
 		case random.IntN(4) == 0 && at < len(data):
-			time.Sleep(prefetch.AwayAfter + 100*time.Millisecond)
-			if lent() < 2 {
-				t.Errorf("at %d nothing was fetched ahead", at)
+			for until := time.Now().Add(20 * time.Second); lent() < 2; time.Sleep(prefetch.AwayAfter / 4) {
+				if time.Now().After(until) {
+					t.Fatalf("at %d nothing was fetched ahead", at)
+				}
 			}
 		}
 	}
