@@ -49,12 +49,6 @@ type attempts struct {
 	md5         atomic.Bool  // puts without a checksum need a Content-MD5: the bucket locks objects
 }
 
-const (
-	maxBackoff = 5 * time.Second
-	// retryBudget bounds how long an operation goes on trying; the attempt under way may last a stall timer longer.
-	retryBudget = 60 * time.Second
-)
-
 // send sends a request until its answer is understood, or there is no use in it.
 func (a *attempts) send(
 	ctx context.Context, about *request, prepared *smithyhttp.Request, understand func(context.Context, *http.Response) error,
@@ -165,7 +159,7 @@ func summed(headers http.Header) bool {
 func wantsMD5(err error) bool {
 	refused, ok := errors.AsType[smithy.APIError](err)
 	return ok && strings.Contains(strings.ToLower(refused.ErrorMessage()), "content-md5") &&
-		kinds[refused.ErrorCode()] != object.Mismatch
+		codes[refused.ErrorCode()].kind != object.Mismatch
 }
 
 const payloadHeader = "X-Amz-Content-Sha256"
@@ -240,33 +234,6 @@ func (e *skewedError) Unwrap() error { return e.error }
 
 // asItIs: S3 signs a path as it is sent.
 func asItIs(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }
-
-// worthwhile tells whether another attempt may succeed: as the SDK sees it, and where it knows less of errors. What does not
-// answer like S3 is asked once more.
-func (a *attempts) worthwhile(err error, tried int) bool {
-	if _, strange := errors.AsType[*strangeError](err); strange {
-		return tried == 1
-	}
-	if _, ok := errors.AsType[*awsconfig.CredentialsError](err); ok { // their issuer was asked again
-		return false
-	}
-	_, skewed := errors.AsType[*skewedError](err)
-	return a.retryer.IsErrorRetryable(err) && !hopeless(err) || corruptedBody(err) || brokenSuccess(err) || skewed
-}
-
-// delay is how long to wait before the next attempt: the SDK's, or what the server asks for.
-func (a *attempts) delay(tried int, err error) time.Duration {
-	delay, failed := a.retryer.RetryDelay(tried, err)
-	if failed != nil {
-		delay = maxBackoff
-	}
-	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
-		if asked, err := time.ParseDuration(response.Response.Header.Get("Retry-After") + "s"); err == nil {
-			delay = min(max(delay, asked), 2*maxBackoff)
-		}
-	}
-	return delay
-}
 
 // wait lets some time pass, unless ctx ends before.
 func wait(ctx context.Context, delay time.Duration) error {

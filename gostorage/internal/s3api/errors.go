@@ -28,44 +28,55 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// kinds gives the codes of S3 and of its relatives their kind; the status decides for others.
-var kinds = map[string]object.Code{
-	"NoSuchKey": object.NotFound, "NotFound": object.NotFound, "NoSuchVersion": object.NotFound,
-	"NoSuchBucket": object.Bucket, "InvalidBucketName": object.Bucket, "AccessDenied": object.Permission,
-	"PreconditionFailed": object.Exists, "ConditionalRequestConflict": object.Conflict,
-	"OperationAborted": object.Conflict, "NoSuchUpload": object.Conflict, "ObjectParentIsFile": object.Conflict,
-	"XMinioParentIsObject": object.Conflict, "XMinioObjectExistsAsDirectory": object.Conflict,
-	"ObjectExistsAsDirectory": object.Conflict, "ExistingObjectIsDirectory": object.Conflict,
-	"BadDigest": object.Mismatch, "InvalidDigest": object.Mismatch, "XAmzContentSHA256Mismatch": object.Mismatch,
-	"XAmzContentChecksumMismatch": object.Mismatch, "IncompleteBody": object.Mismatch, "MalformedXML": object.Mismatch,
-	"QuotaExceeded": object.Full, "XMinioStorageFull": object.Full, "InsufficientStorage": object.Full,
-	"XMinioAdminBucketQuotaExceeded": object.Full,
-	"KeyTooLongError":                object.InvalidKey, "KeyTooLong": object.InvalidKey, "XMinioInvalidObjectName": object.InvalidKey,
-	"XAdminUserNotFound": object.Permission, "ExpiredToken": object.Permission, "InvalidToken": object.Permission,
-	"SlowDown": object.Unavailable, "SlowDownRead": object.Unavailable, "SlowDownWrite": object.Unavailable,
-	"RequestTimeout": object.Timeout,
-}
-
-// hints say what to do where users lose hours.
-var hints = map[string]string{
-	"AccessDenied":                 "the credentials do not allow it; without s3:ListBucket a missing object is answered so too",
-	"InvalidAccessKeyId":           "access_key is not known to this endpoint: is endpoint_url the right one?",
-	"XAdminUserNotFound":           "access_key is not known to this endpoint: is endpoint_url the right one?",
-	"SignatureDoesNotMatch":        "secret_key does not belong to access_key, or a proxy changed the request",
-	"ExpiredToken":                 "the temporary credentials have expired",
-	"InvalidToken":                 "security_token does not belong to access_key",
-	"RequestTimeTooSkewed":         "the clock of this machine is wrong; set it by NTP",
-	"NoSuchBucket":                 "bucket_name names a bucket that this endpoint does not have: create it, or check endpoint_url and addressing_style",
-	"PermanentRedirect":            "the bucket is in another region: set region_name",
-	"TemporaryRedirect":            "the bucket is in another region, or was just created: set region_name",
-	"AuthorizationHeaderMalformed": "the bucket is in another region: set region_name",
-	"InvalidObjectState":           "the object is in an archive storage class: restore it first",
-	"EntityTooLarge":               "the object is larger than the server takes in one request: set a smaller part_size",
-	"BadDigest":                    "other bytes arrived than were sent",
-	"XAmzContentSHA256Mismatch":    "other bytes arrived than were sent",
-	"XAmzContentChecksumMismatch":  "other bytes arrived than were sent",
-	"MalformedXML":                 "other bytes arrived than were sent",
-	"PreconditionFailed":           "another object is there",
+// codes are those of S3 and of its relatives: their kind, which the status decides for others, and what to do where users
+// lose hours.
+var codes = map[string]struct {
+	kind object.Code
+	hint string
+}{
+	"NoSuchKey":                      {kind: object.NotFound},
+	"NotFound":                       {kind: object.NotFound},
+	"NoSuchVersion":                  {kind: object.NotFound},
+	"NoSuchBucket":                   {kind: object.Bucket, hint: "bucket_name names a bucket that this endpoint does not have: create it, or check endpoint_url and addressing_style"},
+	"InvalidBucketName":              {kind: object.Bucket},
+	"AccessDenied":                   {kind: object.Permission, hint: "the credentials do not allow it; without s3:ListBucket a missing object is answered so too"},
+	"PreconditionFailed":             {kind: object.Exists, hint: "another object is there"},
+	"ConditionalRequestConflict":     {kind: object.Conflict},
+	"OperationAborted":               {kind: object.Conflict},
+	"NoSuchUpload":                   {kind: object.Conflict},
+	"ObjectParentIsFile":             {kind: object.Conflict},
+	"XMinioParentIsObject":           {kind: object.Conflict},
+	"XMinioObjectExistsAsDirectory":  {kind: object.Conflict},
+	"ObjectExistsAsDirectory":        {kind: object.Conflict},
+	"ExistingObjectIsDirectory":      {kind: object.Conflict},
+	"BadDigest":                      {kind: object.Mismatch, hint: "other bytes arrived than were sent"},
+	"InvalidDigest":                  {kind: object.Mismatch},
+	"XAmzContentSHA256Mismatch":      {kind: object.Mismatch, hint: "other bytes arrived than were sent"},
+	"XAmzContentChecksumMismatch":    {kind: object.Mismatch, hint: "other bytes arrived than were sent"},
+	"IncompleteBody":                 {kind: object.Mismatch},
+	"MalformedXML":                   {kind: object.Mismatch, hint: "other bytes arrived than were sent"},
+	"QuotaExceeded":                  {kind: object.Full},
+	"XMinioStorageFull":              {kind: object.Full},
+	"InsufficientStorage":            {kind: object.Full},
+	"XMinioAdminBucketQuotaExceeded": {kind: object.Full},
+	"KeyTooLongError":                {kind: object.InvalidKey},
+	"KeyTooLong":                     {kind: object.InvalidKey},
+	"XMinioInvalidObjectName":        {kind: object.InvalidKey},
+	"XAdminUserNotFound":             {kind: object.Permission, hint: "access_key is not known to this endpoint: is endpoint_url the right one?"},
+	"ExpiredToken":                   {kind: object.Permission, hint: "the temporary credentials have expired"},
+	"InvalidToken":                   {kind: object.Permission, hint: "security_token does not belong to access_key"},
+	"SlowDown":                       {kind: object.Unavailable},
+	"SlowDownRead":                   {kind: object.Unavailable},
+	"SlowDownWrite":                  {kind: object.Unavailable},
+	"RequestTimeout":                 {kind: object.Timeout},
+	"InvalidAccessKeyId":             {hint: "access_key is not known to this endpoint: is endpoint_url the right one?"},
+	"SignatureDoesNotMatch":          {hint: "secret_key does not belong to access_key, or a proxy changed the request"},
+	"RequestTimeTooSkewed":           {hint: "the clock of this machine is wrong; set it by NTP"},
+	"PermanentRedirect":              {hint: "the bucket is in another region: set region_name"},
+	"TemporaryRedirect":              {hint: "the bucket is in another region, or was just created: set region_name"},
+	"AuthorizationHeaderMalformed":   {hint: "the bucket is in another region: set region_name"},
+	"InvalidObjectState":             {hint: "the object is in an archive storage class: restore it first"},
+	"EntityTooLarge":                 {hint: "the object is larger than the server takes in one request: set a smaller part_size"},
 }
 
 // classify gives an error of the SDK, of the server or of the network the one form that leaves this side.
@@ -127,7 +138,7 @@ func answer(code string, status int) *object.Error {
 }
 
 func kind(code string, status int) object.Code {
-	if known, ok := kinds[code]; ok {
+	if known := codes[code].kind; known != "" {
 		return known
 	}
 	switch {
@@ -162,7 +173,7 @@ func describe(code, said string, status int, response *smithyhttp.Response) stri
 	if code != "" {
 		text += " " + Printable(code)
 	}
-	hint, known := hints[code]
+	hint := codes[code].hint
 	region, location := "", ""
 	if response != nil {
 		region, location = response.Header.Get("X-Amz-Bucket-Region"), response.Header.Get("Location")
@@ -171,7 +182,7 @@ func describe(code, said string, status int, response *smithyhttp.Response) stri
 		region = match[1]
 	}
 	switch {
-	case known:
+	case hint != "":
 		text += ": " + hint
 	case status/100 == 3 && region != "":
 		text += ": the bucket is in another region: set region_name"
@@ -182,7 +193,7 @@ func describe(code, said string, status int, response *smithyhttp.Response) stri
 	case status == http.StatusForbidden && code == "" && response != nil && strings.HasPrefix(response.Header.Get("Content-Type"), "text/"):
 		text += " without an error of S3: a proxy in front of the store may refuse it, or endpoint_url is none of an S3 store"
 	case status == http.StatusForbidden:
-		text += ": " + hints["AccessDenied"]
+		text += ": " + codes["AccessDenied"].hint
 	case strings.Contains(said, "HTTP request to an HTTPS server") || strings.Contains(said, "plain HTTP request"):
 		text += ": the endpoint speaks https: begin endpoint_url with https://"
 	case said != "" && code != "":
@@ -245,7 +256,7 @@ func network(err error) error {
 	}
 	if refused, ok := errors.AsType[httpconn.ProxyError](err); ok {
 		code := object.Unavailable
-		if hopeless(err) {
+		if hopeless(nil, err) {
 			code = object.Refused
 		}
 		return fail(code, "%v: set proxy to one that lets this machine through to the endpoint", refused)
@@ -263,7 +274,7 @@ func network(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fail(object.Unavailable, "the server closed the connection before it had answered")
 	}
-	if brokenSuccess(err) {
+	if brokenSuccess(nil, err) {
 		return fail(object.Unavailable, "the server's answer was cut short, or is not that of an S3 store")
 	}
 	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
@@ -328,24 +339,4 @@ func Refused(err error) bool {
 func RefusedWith(err error, statuses ...int) bool {
 	failed, ok := errors.AsType[*object.Error](err)
 	return ok && failed.Code == object.Refused && slices.Contains(statuses, failed.Status)
-}
-
-// hopeless tells errors that no other attempt cures, though the SDK would try.
-func hopeless(err error) bool {
-	if refused, ok := errors.AsType[httpconn.ProxyError](err); ok && refused < http.StatusInternalServerError {
-		return true
-	}
-	return certificate(err) || strings.Contains(err.Error(), "HTTP response to HTTPS")
-}
-
-// corruptedBody tells that what we sent was changed on the way: what is in memory is sent again.
-func corruptedBody(err error) bool {
-	refused, ok := errors.AsType[smithy.APIError](err)
-	return ok && kinds[refused.ErrorCode()] == object.Mismatch
-}
-
-// brokenSuccess tells that the answer to a success was cut short, or is none of S3.
-func brokenSuccess(err error) bool {
-	response, ok := errors.AsType[*smithyhttp.ResponseError](err)
-	return ok && response.HTTPStatusCode()/100 == 2
 }
