@@ -76,20 +76,6 @@ type Request struct {
 	Repeated func()        // is told of each time that it is sent again
 }
 
-// RoundTrip implements http.RoundTripper.
-func (t *Client) RoundTrip(request *http.Request) (*http.Response, error) {
-	var body [][]byte
-	if request.Body != nil {
-		text, err := io.ReadAll(request.Body)
-		_ = request.Body.Close()
-		if err != nil {
-			return nil, err
-		}
-		body = [][]byte{text}
-	}
-	return t.Do(request.Context(), Request{Head: request, Body: body, Repeated: func() {}})
-}
-
 // Do makes a request. A connection that the server has closed while it was idle is followed by another.
 //
 // The answer's body is a *Body. Until it was read to its end, or closed, its connection serves nobody else.
