@@ -270,6 +270,16 @@ class TestFaultProxy:
             assert bucket.get(Range="bytes=5-") == DATA[5:]
             assert [(entry.received, entry.sent) for entry in proxy.log()] == [(SIZE, 0), (0, SIZE - 5)]
 
+    def test_is_reached_over_https(self, versitygw, key, tmp_path):
+        with servers.FaultProxy(versitygw, tmp_path, secure=True) as proxy, proxy.endpoint.client() as client:
+            assert proxy.endpoint.url.startswith("https://")
+            bucket = Bucket(client, versitygw.bucket, key)
+            bucket.put()
+            assert bucket.get(Range="bytes=5-") == DATA[5:]
+            with proxy.rule("reset_down", "GetObject", at=1000), pytest.raises(BotoCoreError):
+                bucket.get()
+            assert [entry.fault for entry in proxy.log()] == ["", "", "reset_down"]
+
     def test_knows_the_operations(self, faults, faulty):
         at, client = faulty.at, faulty.client
         bucket = at["Bucket"]

@@ -7,6 +7,8 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import trustme
+
 from servers.endpoint import Endpoint
 from servers.process import NotReady, first_line, free_port, running
 
@@ -94,25 +96,38 @@ class Entry:
 class FaultProxy:
     """One thing that goes wrong: `with FaultProxy(endpoint, directory) as proxy, proxy.rule("reset_up", at=1000):`.
 
-    `endpoint` is the way through it. The faults and their fields stand above Rule in faultproxy/rule.go.
+    `endpoint` is the way through it, over https if it is `secure`. The faults and their fields stand above Rule in
+    faultproxy/rule.go.
     """
 
-    def __init__(self, upstream, directory):
-        self._upstream, self._directory = upstream, directory
+    def __init__(self, upstream, directory, secure=False):
+        self._upstream, self._directory, self._secure = upstream, directory, secure
 
     def __enter__(self):
         log = self._directory / f"faultproxy-{free_port()}.log"
-        trusted = ["-ca", self._upstream.ca_bundle] if self._upstream.ca_bundle else []
+        options = ["-ca", self._upstream.ca_bundle] if self._upstream.ca_bundle else []
+        scheme, ca_bundle = "http", None
+        if self._secure:
+            scheme, ca_bundle = "https", str(self._directory / "faultproxy-ca.pem")
+            options += ["-certificate", self._certificate(ca_bundle)]
         self._process = running(
-            "faultproxy", "-upstream", self._upstream.url, *trusted, log=log, ready=lambda: first_line(log)
+            "faultproxy", "-upstream", self._upstream.url, *options, log=log, ready=lambda: first_line(log)
         )
         addresses = json.loads(self._process.__enter__())
-        self.endpoint = replace(self._upstream, url=f"http://{addresses['proxy']}", ca_bundle=None)
+        self.endpoint = replace(self._upstream, url=f"{scheme}://{addresses['proxy']}", ca_bundle=ca_bundle)
         self._url = f"http://{addresses['control']}"
         return self
 
     def __exit__(self, *error):
         return self._process.__exit__(*error)
+
+    def _certificate(self, ca_bundle):
+        """A file with a certificate for 127.0.0.1 and its key; the authority that vouches for it is in `ca_bundle`."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(ca_bundle)
+        file = self._directory / "faultproxy.pem"
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(file))
+        return file
 
     @contextlib.contextmanager
     def rule(self, fault, operation="", **fields):

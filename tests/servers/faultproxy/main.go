@@ -1,6 +1,8 @@
 // Command faultproxy stands between an S3 client and an S3 server, passes everything on as it is, and lets one thing
 // go wrong where a rule says so. It keeps a log of what passed.
 //
+// With -certificate, a file with a certificate and its key, clients talk https to it; the control is always http.
+//
 // It prints one line of JSON with the address of the proxy and that of its control, both on the loopback interface.
 // The control takes and gives JSON:
 //
@@ -29,13 +31,14 @@ func main() {
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
 	upstream := flag.String("upstream", "", "URL of the S3 server")
 	ca := flag.String("ca", "", "file with the certificates to trust, for an https upstream")
+	certificate := flag.String("certificate", "", "file with a certificate and its key, to be reached over https")
 	flag.Parse()
-	if err := run(*upstream, *ca); err != nil {
+	if err := run(*upstream, *ca, *certificate); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(upstream, ca string) error {
+func run(upstream, ca, certificate string) error {
 	target, err := url.Parse(upstream)
 	if err != nil {
 		return err
@@ -61,7 +64,13 @@ func run(upstream, ca string) error {
 	}
 	proxy := NewProxy(target, trusted)
 	ended := make(chan error)
-	go func() { ended <- proxy.Server().Serve(front) }()
+	go func() {
+		if certificate == "" {
+			ended <- proxy.Server().Serve(front)
+		} else {
+			ended <- proxy.Server().ServeTLS(front, certificate, certificate)
+		}
+	}()
 	go func() { ended <- http.Serve(control, proxy.Control()) }()
 	addresses := map[string]string{"proxy": front.Addr().String(), "control": control.Addr().String()}
 	if err := json.NewEncoder(os.Stdout).Encode(addresses); err != nil {

@@ -44,11 +44,17 @@ func NewProxy(upstream *url.URL, trusted *tls.Config) *Proxy {
 
 type clientKey struct{}
 
-// Server is the side that clients talk to.
+// Server is the side that clients talk to, by HTTP/1.1 only.
 func (p *Proxy) Server() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler: p,
+		Handler:   p,
+		Protocols: protocols,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			if secure, ok := conn.(*tls.Conn); ok {
+				conn = secure.NetConn()
+			}
 			return context.WithValue(ctx, clientKey{}, &client{number: p.numbers.Add(1), conn: conn.(*net.TCPConn)})
 		},
 		ConnState: func(_ net.Conn, state http.ConnState) {
