@@ -25,10 +25,13 @@ SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- gostorage p
 GO = $(shell tests/tools/go-env build/go)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GO_PACKAGES := ./gostorage/... ./tests/...
-# Two for each processor: most tests wait for servers, disks and timeouts.
-JOBS ?= $(shell echo $$((2 * $$(nproc))))
+# Three for each processor: most tests wait for servers, disks and timeouts.
+JOBS ?= $(shell echo $$((3 * $$(nproc))))
 PYTEST := -m pytest --durations=8
 PARALLEL := -n $(JOBS) --dist worksteal --maxfail 5
+# What has little time to answer mostly waits: two at once have enough of it, four have not.
+TIMED := -n 2 --dist worksteal --maxfail 5
+WITH_TIMED := $(notdir $(shell grep -l 'pytest\.mark\.alone' tests/test_*.py))
 # What differs by Python: on others than the newest nothing else is run.
 BY_PYTHON := test_arguments.py test_bodies.py test_build.py test_checks.py test_conf.py test_contract.py test_exceptions.py \
 	test_fork.py test_interrupts.py test_keys.py test_limits.py test_local.py test_panics.py test_portal.py test_streams.py
@@ -119,16 +122,16 @@ test-go: tools ## Go tests, with the race detector where there is a C compiler
 .PHONY: test-python
 test-python: $(addprefix test-python-,$(MAIN) $(filter-out $(MAIN),$(VERSIONS))) ## the pytest suites against the installed wheel
 
-# The options of pytest that choose what is run on a version: chosen VERSION,MARK.
-chosen = -m "($2)$(if $(filter $1,$(MAIN)),, and (python or not slow))" \
-  $(if $(filter $1,$(MAIN)),,$(BY_PYTHON) -k "not minio and not moto and not local-fast")
+# The options of pytest that choose what is run on a version: chosen VERSION,MARK,FILES.
+chosen = -m "($2)$(if $(filter $1,$(MAIN)),, and (python or not slow) and not newest)" \
+  $(if $(filter $1,$(MAIN)),$3,$(if $3,$(filter $(BY_PYTHON),$3),$(BY_PYTHON)) -k "not minio and not moto")
 
 # From tests/, so that nothing but the installed wheel can be imported as `storage`.
 test-python-%: strace $(VENV)%/wheel $(VENV)%/tools tools
 	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,what differs by Python (all runs on $(MAIN)))"
 	cd tests; ../$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'
 	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(PARALLEL) $(call chosen,$*,not alone)
-	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(call chosen,$*,alone)
+	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(TIMED) $(call chosen,$*,alone,$(WITH_TIMED))
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py makemigrations --check --dry-run
 

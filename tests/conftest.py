@@ -33,8 +33,11 @@ SERVERS = {"versitygw", "minio", "moto", "toxiproxy", "faults", "store", "own_st
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
-    config.addinivalue_line("markers", "alone: has little time, and is run with no other test beside it")
+    config.addinivalue_line(
+        "markers", "alone: has little time, and is run after the others, with one like it beside it"
+    )
     config.addinivalue_line("markers", "python: is run on each Python though it is slow, for it differs by that")
+    config.addinivalue_line("markers", "newest: is run on the newest Python only, for others like it are run on each")
     if not settings.configured and "DJANGO_SETTINGS_MODULE" not in os.environ:
         settings.configure(
             INSTALLED_APPS=["storage"],
@@ -42,6 +45,25 @@ def pytest_configure(config):
             SECRET_KEY="tests",
             USE_TZ=True,
         )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session):
+    if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+        session.config.pluginmanager.register(FirstFailure(reporter))
+
+
+class FirstFailure:
+    """Shows the first failure at once: pytest tells of none before the end."""
+
+    def __init__(self, reporter):
+        self.reporter, self.shown = reporter, False
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report):
+        if report.failed and not self.shown:
+            self.shown = True
+            self.reporter.write_line(f"\n\n{report.nodeid}: {report.when}\n{report.longreprtext}\n", red=True)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -129,10 +151,27 @@ ADAPTERS = {
     "s3-moto": on_s3("moto"),
     "s3-bare": in_a_bucket_of_its_own("versitygw"),
 }
-SLOW = ["s3-bare"]
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in ADAPTERS])
+def marked(names, **marks):
+    """The names as parameters; `newest=[...]` marks some of them as `newest`."""
+    return [
+        pytest.param(name, marks=[getattr(pytest.mark, mark) for mark, chosen in marks.items() if name in chosen])
+        for name in names
+    ]
+
+
+# What differs by Python is the same on all of them: one in this process and one behind a connection are enough.
+BY_PYTHON = ["memory", "s3-versitygw"]
+MARKED = marked(ADAPTERS, slow=["s3-bare"], newest=[name for name in ADAPTERS if name not in BY_PYTHON])
+
+
+def not_on(*names):
+    """Decorates a test of `adapter` that is not run on these."""
+    return pytest.mark.parametrize("adapter", [one for one in MARKED if one.values[0] not in names], indirect=True)
+
+
+@pytest.fixture(params=MARKED)
 def adapter(request):
     adapter = ADAPTERS[request.param](request)
     yield adapter

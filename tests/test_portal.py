@@ -107,7 +107,9 @@ class Client:
         return status, json.loads(data)
 
 
-@pytest.fixture(params=[[], ["--preload"]], ids=["plain", "preload"])
+@pytest.fixture(
+    params=[pytest.param([], id="plain", marks=pytest.mark.newest), pytest.param(["--preload"], id="preload")]
+)
 def client(request, manage, environment, tmp_path):
     log = tmp_path / "gunicorn.log"
     command = ["gunicorn", "portal.wsgi", "--bind", "127.0.0.1:0", "--workers", "4"]
