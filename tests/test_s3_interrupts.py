@@ -1,5 +1,6 @@
 """On S3: signals reach Python within 250 ms whatever the server does or fails to do, and it is told of the undo."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import uuid
 import pytest
 from conftest import HERE, s3_options
 from faults.adapters import OPTIONS
+from servers import FaultProxy
 from test_interrupts import LIMIT, Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -44,11 +46,18 @@ SCENARIOS = {
     "sweep, deleting late": {"fault": "delay", "operation": "DeleteObjects"},
     "health, late": {"fault": "delay", "operation": "PutObject", "times": 1},
 }
-KINDS = {
-    "Ctrl-C": ("int", signal.SIGINT, "KeyboardInterrupt"),
-    "a handler that raises": ("raise", signal.SIGALRM, "Mine"),
-    "Celery's soft time limit": ("celery", signal.SIGUSR1, "SoftTimeLimitExceeded"),
-}
+# Those whose interrupts must get through TLS.
+SECURE = [
+    "put_endless",
+    "put_endless, stalled",
+    "put_endless, no answer",
+    "assemble, stalled source",
+    "assemble_copies, no answer",
+    "read_all, stalled",
+    "get, late",
+]
+# Ctrl-C, a handler that raises, and Celery's soft time limit.
+SIGNALS = {signal.SIGINT: "KeyboardInterrupt", signal.SIGALRM: "Mine", signal.SIGUSR1: "SoftTimeLimitExceeded"}
 
 
 class Place:
@@ -83,24 +92,29 @@ def place(versitygw, faults):
         yield Place(faults, client)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_interrupt(name, kind, script, place, faults, tmp_path):
-    (kind, number, error), rule = KINDS[kind], SCENARIOS[name]
-    running = Running(script, tmp_path, name.split(",")[0], kind, env=place.environment)
-    if rule:
-        with faults.rule(seconds=30, **rule):
+def interrupt(name, script, place, faults, tmp_path, signals=SIGNALS):
+    """Sends the signals to one process, each while it runs the operation anew."""
+    running, rule = Running(script, tmp_path, name.split(",")[0], "raise", env=place.environment), SCENARIOS[name]
+    for number in signals:
+        with faults.rule(seconds=30, **rule) if rule else contextlib.nullcontext():
             sent, result = running.signal_while(number)
-    else:
-        sent, result = running.signal_while(number)
-    assert result, running.process.stderr.read()
-    assert result["error"] == error, result
-    assert result["at"] - sent <= LIMIT, result["at"] - sent
-    assert place.no_uploads(within=5)
-    running.process.wait(10)
-    assert running.process.returncode == 0, running.process.stderr.read()
-    assert "a" not in place.objects() and "after" in place.objects()
-    assert result["calls"] == 0 and result["threads"] == 1
+        assert result["error"] == SIGNALS[number], result
+        assert result["at"] - sent <= LIMIT, (number, result["at"] - sent)
+        assert place.no_uploads(within=5), number
+        assert "a" not in place.objects() and "after" in place.objects(), number
+        assert result["calls"] == 0 and result["threads"] == 1, (number, result)
+    running.end()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_interrupt(name, script, place, faults, tmp_path):
+    interrupt(name, script, place, faults, tmp_path)
+
+
+@pytest.mark.parametrize("name", SECURE)
+def test_interrupt_over_https(name, script, versitygw, tmp_path):
+    with FaultProxy(versitygw, tmp_path, secure=True) as faults, versitygw.client() as client:
+        interrupt(name, script, Place(faults, client), faults, tmp_path, [signal.SIGINT])
 
 
 # ---- interpreter exit

@@ -1,7 +1,8 @@
-"""Runs a long operation until a signal ends it. Usage: interrupt.py ROOT SCENARIO int|raise|note|celery
+"""Runs a long operation until a signal ends it. Usage: interrupt.py ROOT SCENARIO raise|note
 
-Says "started", then {"error", "mine", "at", "alarm"}: the exception that arrived, whether it is the
-handler's own, when it arrived and when the handler ran (CLOCK_MONOTONIC, one for all processes).
+Says "ready". For each line that it is told it runs the operation anew: it says "started", then {"error", "mine", "at",
+"alarm"}: the exception that arrived, whether it is the handler's own, when it arrived and when the handler ran
+(CLOCK_MONOTONIC, one for all processes). SIGINT and SIGUSR1 raise, SIGALRM as told: in its handler, or it only notes.
 """
 
 import faulthandler
@@ -38,11 +39,11 @@ class Mine(Exception):
 
 
 MINE = Mine()
-result = {"error": None, "mine": False, "at": None, "alarm": None}
+alarms = []
 
 
 def note(number, frame):
-    result["alarm"] = time.monotonic()
+    alarms.append(time.monotonic())
     if KIND == "raise":
         raise MINE
 
@@ -140,19 +141,12 @@ def health():
     adapter.check_health(timeout=30)
 
 
-def main():
-    global large, warm
-    warm = adapter.put_final("warm", b"x")
-    adapter.put_temp_part("s", 1, bytes(32 * MiB))
-    large = store_large()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGALRM, note)
-    signal.signal(signal.SIGUSR1, soft_timeout_sighandler)
-    if "faulthandler-late" in sys.argv:
-        faulthandler.enable()
-    os.write(1, b'"ready"\n')
-    sys.stdin.readline()
+def run():
+    if SCENARIO == "delete":
+        adapter.put_final("warm", b"x")  # the run before may have deleted it
     base = native.stats()["calls"]
+    alarms.clear()
+    result = {"error": None, "mine": False, "at": None}
     os.write(1, b'"started"\n')
     try:
         globals()[SCENARIO]()
@@ -163,10 +157,27 @@ def main():
     until = time.monotonic() + 10
     while native.stats()["calls"] > base and time.monotonic() < until:
         time.sleep(0.02)
+    result["alarm"] = alarms[0] if alarms else None
     result["calls"] = native.stats()["calls"] - base
     result["threads"] = threading.active_count()
     adapter.put_final("after", b"works")
-    print(json.dumps(result))
+    print(json.dumps(result), flush=True)
+
+
+def main():
+    global large, warm
+    warm = adapter.put_final("warm", b"x")
+    adapter.put_temp_part("s", 1, bytes(32 * MiB) if "assemble" in SCENARIO else b"x")
+    if SCENARIO in ("read_all", "read_big", "read_by_chunks", "put_from_reader", "put_file"):
+        large = store_large()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, note)
+    signal.signal(signal.SIGUSR1, soft_timeout_sighandler)
+    if "faulthandler-late" in sys.argv:
+        faulthandler.enable()
+    os.write(1, b'"ready"\n')
+    for _ in sys.stdin:
+        run()
 
 
 main()
