@@ -402,21 +402,14 @@ def run(machine, runs, steps, expected=()):
         assert machine.came[what] >= runs // 100, f"it hardly ever came to that: {what}"
 
 
-def test_on_a_disk(machine, tmp_path):
-    run(machine(Local(tmp_path / "disk")), 200, 15)
+@pytest.mark.timeout(600)
+def test_on_a_disk(machine, tmp_path, pytestconfig):
+    if pytestconfig.getoption("--quick"):
+        run(machine(Local(tmp_path / "disk")), 200, 15)
+    else:
+        run(machine(Local(tmp_path / "disk")), 2000 if FULL else 400, 15, ON_DISK)
 
 
+@pytest.mark.timeout(600)
 def test_in_a_bucket(machine, versitygw):
-    run(machine(Bucket(versitygw)), 40, 15)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_many_runs_on_a_disk(machine, tmp_path):
-    run(machine(Local(tmp_path / "disk")), 2000 if FULL else 400, 15, ON_DISK)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_many_runs_in_a_bucket(machine, versitygw):
     run(machine(Bucket(versitygw)), 200 if FULL else 80, 15, IN_A_BUCKET)

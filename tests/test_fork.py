@@ -119,16 +119,15 @@ def wait_for(condition, log, seconds=20):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_gunicorn_preload(place, tmp_path):
-    options = ["--preload", "-w", "4", "-b", "127.0.0.1:0", "-t", "15", "--log-level", "info"]
+    options = ["--preload", "-w", "4", "-b", "127.0.0.1:0", "-t", "60", "--log-level", "info"]
     with server(place, tmp_path, "gunicorn", *options, "wsgi:application") as (process, log):
         wait_for(lambda: log.read_text().count("Booting worker") == 4, log)
         address = log.read_text().split("Listening at: ")[1].split()[0]
 
         def post(n):
             body = bytes([n]) * 500_000
-            with urllib.request.urlopen(f"{address}/k{n}", body, timeout=20) as response:
+            with urllib.request.urlopen(f"{address}/k{n}", body, timeout=60) as response:
                 answer = json.load(response)
             assert answer["sha256"] == sha256(body).hexdigest()
             assert answer["master"] == process.pid != answer["pid"]
@@ -169,7 +168,6 @@ def worker(place, tmp_path, *options):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_celery_prefork(place, tmp_path):
     with worker(place, tmp_path, "--max-tasks-per-child", "4") as (send, _):
         answers = send(
