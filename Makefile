@@ -70,7 +70,7 @@ $(VENV)%/tools: tests/constraints.txt | $(VENV)%/created
 
 # The S3 servers of the tests, and two small programs of our own.
 .PHONY: tools
-tools: $(TOOLS)/faultproxy $(TOOLS)/discard ## the servers that the S3 tests run against (takes minutes, once)
+tools: $(TOOLS)/faultproxy $(TOOLS)/discard ## the servers that the S3 tests run against, from source: 5 to 15 minutes, once
 	@tests/tools/build-servers "$(GO)" $(TOOLS)
 
 $(TOOLS)/faultproxy: $(wildcard tests/servers/faultproxy/*.go)
@@ -86,22 +86,22 @@ build: $(VERSIONS:%=$(VENV)%/wheel) ## a wheel for each supported Python found, 
 
 FILE ?=
 .PHONY: demo
-demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, read back, compare: make demo [FILE=path]
+demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, read back, compare, in a minute: make demo [FILE=path]
 	@$(PYTHON) tests/portal/manage.py migrate --verbosity 0
 	@$(PYTHON) tests/portal/manage.py demo $(if $(FILE),"$(FILE)")
 
 # ---- tests
 
 .PHONY: test
-test: strace lint test-go test-python ## all tests: linters, Go, pytest on each supported Python found; a quarter of an hour
+test: strace lint test-go test-python ## all tests: linters, Go, pytest on each supported Python found: a quarter of an hour
 	@echo "==> make test: everything passed on Python $(VERSIONS)"
 
 .PHONY: test-quick
-test-quick: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## one Python, memory and disk, no servers: a minute
+test-quick: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## one Python, memory and disk, no servers: one minute
 	cd tests; ../$(PYTHON) $(PYTEST) $(PARALLEL) --quick
 
 .PHONY: test-full
-test-full: ## the same as make test with 5 GiB, thousands of runs, and an hour of the server that lies at random
+test-full: ## make test with 5 GiB and thousands of runs, then an hour of the server that lies at random
 	STORAGE_TEST_FULL=1 $(MAKE) test
 	$(MAKE) lying SECONDS=3600
 
