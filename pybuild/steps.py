@@ -26,6 +26,7 @@ def build(target: Path, abi: str, *, loadable: bool) -> None:
 
     Raises BuildError.
     """
+    toolchain.require_global_lock()
     environment = toolchain.build_environment()
     headers = toolchain.find_headers()
     expected = checks.facade_functions(PACKAGE)

@@ -83,6 +83,15 @@ def find_headers() -> Path:
     return directory
 
 
+def require_global_lock() -> None:
+    """Raise BuildError in a free-threaded Python."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise BuildError(
+            "a free-threaded Python is not supported: use the build that has the global lock, such as python3.14 in"
+            " place of python3.14t"
+        )
+
+
 def build_environment() -> dict[str, str]:
     """The environment of every build step, with all that steers Go set here.
 

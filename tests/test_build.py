@@ -197,6 +197,12 @@ def test_a_machine_without_tools_asks_for_them(monkeypatch, tmp_path):
         toolchain.build_environment()
 
 
+def test_a_free_threaded_python_fails_the_build(monkeypatch, tmp_path):
+    monkeypatch.setattr(toolchain.sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+    with pytest.raises(BuildError, match="free-threaded Python is not supported"):
+        steps.build(tmp_path / "a.so", "cpython-314t-x86_64-linux-gnu", loadable=True)
+
+
 def test_an_old_go_does_not_do(monkeypatch, tmp_path):
     go = tmp_path / "go"
     go.write_text("#!/bin/sh\necho go1.21.0\n")

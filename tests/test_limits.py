@@ -135,3 +135,34 @@ def test_no_descriptor_for_a_profile(name, tmp_path):
     (tmp_path / ".aws/config").write_text("[default]\nregion=eu-west-3\n[profile own]\nregion=eu-west-3\n")
     environment = {"HOME": str(tmp_path), "AWS_PROFILE": name}
     run(TAKEN + S3.format(environment=environment, options={}), tmp_path)
+
+
+INTERPRETERS = """
+import sys
+try:
+    import _interpreters as interpreters
+except ModuleNotFoundError:
+    import _xxsubinterpreters as interpreters  # before Python 3.13
+    made = interpreters.create(isolated={kind!r} == "isolated")
+else:
+    made = interpreters.create({kind!r})
+if {first}:
+    adapter.put_final("k", b"some")
+failed = interpreters.run_string(made, {code!r})
+assert failed is None, failed
+adapter.put_final("k", b"some")
+"""
+
+
+# In Python 3.12 an isolated interpreter cannot even import ctypes.
+@pytest.mark.parametrize("kind", ["legacy", *(["isolated"] if sys.version_info[:2] != (3, 12) else [])])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_sub_interpreter(kind, first, tmp_path):
+    """The main one can go on. `legacy` is what mod_wsgi makes, `isolated` what has a global lock of its own."""
+    refused = FAILS.format(limit="WSGIApplicationGroup %{GLOBAL}")
+    code = f"import sys; sys.argv = ['', {str(tmp_path)!r}]" + START + refused
+    run(INTERPRETERS.format(kind=kind, first=first, code=code), tmp_path)
+
+
+def test_a_free_threaded_python(tmp_path):
+    run("sys.abiflags += 't'" + FAILS.format(limit="python3.14, not python3.14t"), tmp_path)

@@ -69,6 +69,7 @@ def load() -> dict[str, Callable[..., Any]]:
     with lock:
         if not functions:
             try:
+                _check_interpreter()
                 if not _FILE.exists():
                     raise ModuleNotFoundError(_NAME)
                 _check_limits()
@@ -91,6 +92,25 @@ def load() -> dict[str, Callable[..., Any]]:
                     ) from None
                 raise StorageError(f"the storage extension cannot be loaded: {_why(error)}", op="load") from None
         return functions
+
+
+def _check_interpreter() -> None:
+    """Raises ``StorageError`` where more than one thread could run Python at once, or where the extension would be
+    shared with another interpreter."""
+    if "t" in sys.abiflags:
+        why = (
+            "it does not work in a free-threaded Python; use the build that has the global lock, such as python3.14,"
+            " not python3.14t"
+        )
+    elif _interpreter("PyInterpreterState_Get") != _interpreter("PyInterpreterState_Main"):
+        why = "it does not work in a sub-interpreter; use the main one (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
+    else:
+        return
+    raise StorageError(f"the storage extension cannot be loaded: {why}", op="load")
+
+
+def _interpreter(which: str) -> object:
+    return ctypes.PYFUNCTYPE(ctypes.c_void_p)((which, ctypes.pythonapi))()
 
 
 # What the extension's runtime needs, as measured with uploads and downloads. With less it ends the process.
@@ -167,8 +187,6 @@ def _why(error: ImportError | OSError) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     text = str(error)
-    if "subinterpreter" in text:
-        return "it does not work in a sub-interpreter (mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
     if "initial-exec" in text:
         return "it needs glibc; use an image that is not Alpine (musl)"
     if isinstance(error, ModuleNotFoundError):
