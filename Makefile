@@ -98,7 +98,7 @@ test: strace lint test-go test-python ## all tests: linters, Go, pytest on each 
 
 .PHONY: test-quick
 test-quick: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## one Python, memory and disk, no servers: one minute
-	cd tests; ../$(PYTHON) $(PYTEST) $(PARALLEL) --quick
+	cd tests; $(CURDIR)/$(PYTHON) $(PYTEST) $(PARALLEL) --quick
 
 .PHONY: test-full
 test-full: ## make test with 5 GiB and thousands of runs, then an hour of the server that lies at random
@@ -129,16 +129,23 @@ chosen = -m "($2)$(if $(filter $1,$(MAIN)),, and (python or not slow) and not ne
 # From tests/, so that nothing but the installed wheel can be imported as `storage`.
 test-python-%: strace $(VENV)%/wheel $(VENV)%/tools tools
 	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,what differs by Python (all runs on $(MAIN)))"
-	cd tests; ../$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'
-	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(PARALLEL) $(call chosen,$*,not alone)
-	cd tests; ../$(VENV)$*/bin/python $(PYTEST) $(TIMED) $(call chosen,$*,alone,$(WITH_TIMED))
+	cd tests; $(CURDIR)/$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'
+	cd tests; $(CURDIR)/$(VENV)$*/bin/python $(PYTEST) $(PARALLEL) $(call chosen,$*,not alone)
+	cd tests; $(CURDIR)/$(VENV)$*/bin/python $(PYTEST) $(TIMED) $(call chosen,$*,alone,$(WITH_TIMED))
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py makemigrations --check --dry-run
+
+# Those that most machines do not have yet.
+IN_ROOTS ?= 3.14 3.15
+.PHONY: test-pythons
+test-pythons: tools ## pytest on 3.14 and 3.15 from Debian sid, each in a root of its own (needs root, debootstrap)
+	for version in $(IN_ROOTS); do tests/tools/python-root $$version; done
+	@echo "==> make test-pythons: everything passed on Python $(IN_ROOTS)"
 
 SECONDS ?= 60
 .PHONY: lying
 lying: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## exchanges with a store that lies at random, by new seeds: make lying [SECONDS=3600]
-	cd tests; STORAGE_TEST_LYING_SECONDS=$(SECONDS) ../$(PYTHON) $(PYTEST) test_s3_random.py -k for_a_while
+	cd tests; STORAGE_TEST_LYING_SECONDS=$(SECONDS) $(CURDIR)/$(PYTHON) $(PYTEST) test_s3_random.py -k for_a_while
 
 .PHONY: lint
 lint: $(VENV)$(MAIN)/tools ## gofmt, go vet, staticcheck, ruff, mypy --strict

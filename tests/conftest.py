@@ -28,6 +28,10 @@ BYTES = random.Random(1).randbytes(26 * 1024 * 1024)
 STAGING = ".gostorage-staging"
 FULL = bool(os.environ.get("STORAGE_TEST_FULL"))
 """Whether what takes long is tried too: `make test-full`."""
+django_configurations = pytest.mark.skipif(
+    sys.version_info >= (3, 15),
+    reason="django-configurations 2.5.1 loads settings by load_module, which Python 3.15 does not call",
+)
 SERVERS = {"versitygw", "minio", "moto", "toxiproxy", "faults", "store", "own_store", "world", "proxy"}
 
 

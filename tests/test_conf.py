@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from conftest import django_configurations
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django.views.debug import ExceptionReporter
@@ -627,6 +628,7 @@ def test_areas_that_overlap_later(tmp_path):
         assert str(tmp_path) not in str(caught.value)
 
 
+@django_configurations
 def test_django_configurations_of_s3(tmp_path):
     (tmp_path / "example_conf.py").write_text(
         "from configurations import Configuration, values\n"
@@ -651,6 +653,7 @@ def test_django_configurations_of_s3(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
 
 
+@django_configurations
 def test_django_configurations(tmp_path):
     (tmp_path / "example_conf.py").write_text(
         "from configurations import Configuration, values\n"

@@ -21,6 +21,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.validate import ParamValidator
+from conftest import django_configurations
 from django.test import override_settings
 
 from storage import (
@@ -80,6 +81,7 @@ def test_settings(name, tmp_path, minio):
     run(tmp_path, "settings", ROOT / name, TEST_ENDPOINT=json.dumps(dataclasses.asdict(minio)))
 
 
+@django_configurations
 @pytest.mark.parametrize(("configuration", "backend"), [("Base", "local"), ("Production", "s3")])
 def test_configurations(tmp_path, minio, configuration, backend):
     (code,) = (c for kind, c in blocks(ROOT / "docs/settings.md") if kind == "configurations")
