@@ -337,13 +337,14 @@ func (p *probe) abort() object.Finding {
 	if _, err := p.part(upload, greeting, greeting, signed); err != nil {
 		return failed(err)
 	}
-	below, _, err := p.uploadsBelow(p.folder)
-	p.listed = err == nil && slices.ContainsFunc(below, func(one object.Unfinished) bool { return one.ID == upload.ID })
+	if below, _, err := p.uploadsBelow(p.folder); err == nil {
+		p.listed = slices.ContainsFunc(below, func(one object.Unfinished) bool { return one.ID == upload.ID })
+	}
 	if err := p.forget(upload.ID); err != nil {
 		return failed(err)
 	}
 	left := false
-	for _, err = range p.bucket.Parts(p.once(), upload) {
+	for _, err = range p.bucket.Parts(p.once(), upload) { // without a part and an error err stays nil
 		left = err == nil
 		break
 	}
