@@ -85,7 +85,9 @@ func Start(
 	block, err := buffers.Shared.Get()
 	if err != nil {
 		cancel(nil)
-		_ = body.Close()
+		if body != nil {
+			_ = body.Close()
+		}
 		return nil, object.Errorf(object.IO, "no memory for a buffer: %v", err)
 	}
 	s.blocks = append(s.blocks, block)
