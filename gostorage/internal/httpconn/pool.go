@@ -4,8 +4,9 @@
 // another goroutine, nor to Go's poller. Client keeps connections (pool.go), a persistConn makes one request at a time
 // (exchange.go), over a conn that ends when no byte moves for a while (conn.go).
 //
-// Nothing is written but to sockets, and no permission is needed but to connect. A request that fails leaves none: its connection is closed, and what the system had
-// still to send of it is dropped, also where a forked child holds a copy of the socket.
+// Nothing is written but to sockets, and no permission is needed but to connect. A request that fails leaves none: its
+// connection is closed, and what the system had still to send of it is dropped, also where a forked child holds a copy
+// of the socket.
 package httpconn
 
 import (

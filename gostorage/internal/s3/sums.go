@@ -99,8 +99,8 @@ func (s *summer) complete() s3api.Sums {
 	return s3api.Sums{Algorithm: s.algorithm, Checksum: s.crc.Text(s.whole)}
 }
 
-// maybeUnsupported tells that a server may not know the checksums that "auto" has sent: without them the request may succeed. One
-// that finds fault with the parts or has found other bytes is believed.
+// maybeUnsupported tells that a server may not know the checksums that "auto" has sent: without them the request may
+// succeed. One that finds fault with the parts or has found other bytes is believed.
 func (s *Store) maybeUnsupported(err error) bool {
 	failed, ok := errors.AsType[*object.Error](err)
 	return ok && s.config.Checksum == checksumAuto && slices.Contains(stumbling, failed.Status) &&

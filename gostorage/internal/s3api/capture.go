@@ -15,13 +15,12 @@ import (
 )
 
 // operation is one of the SDK's: its form of a request and its understanding of an answer. What the SDK does in between
-// costs more than all the rest of a small request (docs/decisions.md); with one endpoint, one way to sign and one
-// transport attempts do it.
+// costs more than all the rest of a small request; with one endpoint, one way to sign and one transport attempts do it.
 type operation[In, Out any] struct {
-	by       *attempts
-	sdk      *captured
-	complete func(*In) bool // whether a request has what it must have
-	read     reading[In, Out]
+	by     *attempts
+	sdk    *captured
+	filled func(*In) bool // whether a request has what it must have
+	read   reading[In, Out]
 }
 
 // reading judges an answer with a status of success, and gives what it says. An error is why it is no success. The body is
@@ -113,7 +112,7 @@ func (j *joined) Value(key any) any {
 
 // do makes a request, with retries, and gives what its answer says; errors are of the one form that leaves this package.
 func (op operation[In, Out]) do(ctx context.Context, about *request, in *In) (*Out, error) {
-	if !op.complete(in) {
+	if !op.filled(in) {
 		return nil, object.Errorf(object.Internal, "a request lacks what it must have")
 	}
 	about.began = time.Now()

@@ -1,5 +1,5 @@
 // Package s3api makes the requests of S3: typed operations go in, and answers that were compared with what was asked come
-// out. It is the only package that knows the SDK's operations, its errors and its signatures.
+// out. No other package knows the SDK's operations and its signatures; awsconfig uses the SDK too, to find its settings.
 //
 // A method of Bucket (operations.go) fills the SDK's input. The SDK's own serializer gives the request its form
 // (capture.go). attempts.go signs it, sends it by httpconn, and sends it again where errors.go says that this may help.

@@ -548,8 +548,8 @@ func (b *Bucket) ListUploads(ctx context.Context, prefix, marker string) (*Uploa
 // MaxFruitless bounds the pages of a listing in a row that name nothing new: some stores have empty ones.
 const MaxFruitless = 100
 
-// Stored is a part that the store has of an upload.
-type Stored struct {
+// ListedPart is a part that the store has of an upload.
+type ListedPart struct {
 	Number   int32
 	Size     int64
 	Modified time.Time // zero where that is not told
@@ -558,19 +558,19 @@ type Stored struct {
 
 // Parts gives the parts of an upload, page by page, until there is an error. An upload that is not there is a refusal with
 // 404; a listing that does not go on is an error.
-func (b *Bucket) Parts(ctx context.Context, upload Upload) iter.Seq2[Stored, error] {
-	return func(yield func(Stored, error) bool) {
+func (b *Bucket) Parts(ctx context.Context, upload Upload) iter.Seq2[ListedPart, error] {
+	return func(yield func(ListedPart, error) bool) {
 		in := &sdk.ListPartsInput{Bucket: &b.config.Bucket, Key: b.path(upload.Key), UploadId: &upload.ID}
 		seen := map[int32]bool{}
 		for last, fruitless := 0, 0; ; {
 			page, err := b.client.listParts.do(ctx, &request{}, in)
 			if err != nil {
-				yield(Stored{}, err)
+				yield(ListedPart{}, err)
 				return
 			}
 			fruitless++
 			for _, one := range page.Parts {
-				part := Stored{*one.PartNumber, aws.ToInt64(one.Size), dated(one.LastModified), seen[*one.PartNumber]}
+				part := ListedPart{*one.PartNumber, aws.ToInt64(one.Size), dated(one.LastModified), seen[*one.PartNumber]}
 				if !part.Again {
 					seen[part.Number], fruitless = true, 0
 				}
@@ -583,7 +583,7 @@ func (b *Bucket) Parts(ctx context.Context, upload Upload) iter.Seq2[Stored, err
 			}
 			next, err := strconv.Atoi(aws.ToString(page.NextPartNumberMarker))
 			if err != nil || next <= last || next > MaxParts || fruitless > MaxFruitless {
-				yield(Stored{}, Unlike("a listing of parts that does not go on"))
+				yield(ListedPart{}, Unlike("a listing of parts that does not go on"))
 				return
 			}
 			last, in.PartNumberMarker = next, page.NextPartNumberMarker
