@@ -266,7 +266,7 @@ func (j *joining) proveRange(ctx context.Context, number int32, size int64) erro
 	// From the first part on: MinIO knows no marker but the number of a part that is there.
 	for part, err := range s.bucket.Parts(ctx, j.upload.at) {
 		switch {
-		case err != nil && !s3api.Refused(err) && !s3api.RefusedWith(err, cannotCopy...):
+		case err != nil && err != s3api.ErrEndless && !s3api.Refused(err) && !s3api.RefusedWith(err, cannotCopy...):
 			return err
 		case err == nil && part.Number == number && part.Size == size:
 			s.copiesRanges.Store(true)

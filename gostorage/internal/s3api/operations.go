@@ -556,8 +556,11 @@ type ListedPart struct {
 	Again    bool      // named before
 }
 
+// ErrEndless is the error of a listing of parts that does not go on.
+var ErrEndless = Unlike("a listing of parts that does not go on")
+
 // Parts gives the parts of an upload, page by page, until there is an error. An upload that is not there is a refusal with
-// 404; a listing that does not go on is an error.
+// 404; a listing that does not go on is ErrEndless.
 func (b *Bucket) Parts(ctx context.Context, upload Upload) iter.Seq2[ListedPart, error] {
 	return func(yield func(ListedPart, error) bool) {
 		in := &sdk.ListPartsInput{Bucket: &b.config.Bucket, Key: b.path(upload.Key), UploadId: &upload.ID}
@@ -583,7 +586,7 @@ func (b *Bucket) Parts(ctx context.Context, upload Upload) iter.Seq2[ListedPart,
 			}
 			next, err := strconv.Atoi(aws.ToString(page.NextPartNumberMarker))
 			if err != nil || next <= last || next > MaxParts || fruitless > MaxFruitless {
-				yield(ListedPart{}, Unlike("a listing of parts that does not go on"))
+				yield(ListedPart{}, ErrEndless)
 				return
 			}
 			last, in.PartNumberMarker = next, page.NextPartNumberMarker
