@@ -1,5 +1,5 @@
-// Package awsconfig finds out what the options, the environment and AWS's files say: endpoint, region, proxy, certificates
-// and credentials, as the SDK and boto3 do.
+// Package awsconfig reads the options, the environment and AWS's files, as the SDK and boto3 do. It finds the endpoint,
+// region, proxy, certificates and credentials.
 package awsconfig
 
 import (
@@ -31,8 +31,8 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Options are those of an adapter that say where its requests go. Buckets with the same share their connections. Times are in
-// seconds.
+// Options are the options of an adapter that say where its requests go. Buckets with equal Options share their
+// connections. Times are in seconds.
 type Options struct {
 	Bucket          string  `json:"bucket_name"`
 	AccessKey       string  `json:"access_key"`
@@ -48,21 +48,21 @@ type Options struct {
 	MaxAttempts     int     `json:"max_attempts"`
 	Proxy           string  `json:"proxy"`
 	Idle            int     `json:"-"` // connections kept open
-	// Environment is Python's, as far as the default chain and the choice of a proxy read it.
+	// Environment has the variables of Python's environment that the default chain and the choice of a proxy read.
 	Environment map[string]string `json:"environment"`
 }
 
-// Resolved is what was found, once for all requests.
+// Resolved is the result of Resolve, found once for all requests.
 type Resolved struct {
 	Options     Options // with the endpoint and the region of the environment or the profile if none was set
 	Host        *url.URL
 	Proxy       *url.URL // or nil
 	TLS         *tls.Config
 	Credentials *Credentials
-	Exposed     bool // what is sent passes other machines in the clear
+	Exposed     bool // requests pass other machines unencrypted
 }
 
-// Resolve reads files and the environment, never the network. Errors say what to do in the words of the options.
+// Resolve reads files and the environment, never the network. Its errors say what to do, and name the options.
 func (c Options) Resolve(ctx context.Context) (*Resolved, error) {
 	setEnvironment(c.Environment)
 	secure, err := c.tlsConfig()
@@ -92,17 +92,17 @@ func loopback(to *url.URL) bool {
 	return err == nil && address.IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// defaultRegion is what S3-compatible stores expect where nothing is said, and AWS's global endpoint.
+// defaultRegion is what S3-compatible stores, and AWS's global endpoint, expect where no region is configured.
 const defaultRegion = "us-east-1"
 
-// ofHome is the file of the SDKs' that a variable names, else the one below the home.
+// ofHome gives the path of a file of the SDK: the one that a variable names, else the one below the home directory.
 func (c *Options) ofHome(variable, name string) string {
 	return cmp.Or(c.Environment[variable], filepath.Join(c.Environment["HOME"], ".aws", name))
 }
 
-// resolve finds what is not configured in the environment and the profile, as the SDK does: region and endpoint, which it
-// notes, and credentials. Their default chain asks other servers than the endpoint, by a client of its own which knows
-// AWS_CA_BUNDLE too.
+// resolve finds what is not configured in the environment and the profile, as the SDK does: region and endpoint, which
+// it stores in c, and credentials. The default chain for credentials asks other servers than the endpoint. It uses a
+// client of its own, which knows AWS_CA_BUNDLE too.
 func (c *Options) resolve(ctx context.Context) (aws.CredentialsProvider, error) {
 	var provider aws.CredentialsProvider
 	if c.AccessKey != "" {
@@ -116,7 +116,7 @@ func (c *Options) resolve(ctx context.Context) (aws.CredentialsProvider, error) 
 		t.Proxy = func(request *http.Request) (*url.URL, error) { return c.proxyOfEnvironment(request.URL) }
 	})
 	found, failed := awsconfig.LoadDefaultConfig(ctx,
-		// The SDK knows the home of the time when it was loaded.
+		// The SDK's own paths have the home directory of the time when the SDK was loaded.
 		awsconfig.WithSharedConfigFiles([]string{c.ofHome("AWS_CONFIG_FILE", "config")}),
 		awsconfig.WithSharedCredentialsFiles([]string{c.ofHome("AWS_SHARED_CREDENTIALS_FILE", "credentials")}),
 		awsconfig.WithRegion(c.Region), awsconfig.WithLogger(logging.Nop{}),
@@ -135,7 +135,7 @@ func (c *Options) resolve(ctx context.Context) (aws.CredentialsProvider, error) 
 			o.ExpiryWindow, o.ExpiryWindowJitterFrac = renewedBefore, 0
 		}),
 	)
-	if err := descriptorLeft(); err != nil { // the SDK takes files that it cannot open for empty ones
+	if err := descriptorLeft(); err != nil { // the SDK takes a file that it cannot open for an empty one
 		return nil, err
 	}
 	if _, ok := errors.AsType[awsconfig.SharedConfigProfileNotExistError](failed); ok {
@@ -158,7 +158,7 @@ func (c *Options) resolve(ctx context.Context) (aws.CredentialsProvider, error) 
 	return provider, nil
 }
 
-// descriptorLeft gives an error where no file can be opened.
+// descriptorLeft gives an error if no file descriptor is left.
 func descriptorLeft() error {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err == nil {
@@ -167,7 +167,7 @@ func descriptorLeft() error {
 	return starved(err)
 }
 
-// starved is the error to tell if err comes of a lack of file descriptors, or nil.
+// starved gives the error for the caller if err comes from a lack of file descriptors, else nil.
 func starved(err error) error {
 	if !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
 		return nil
@@ -183,8 +183,8 @@ func isEndpoint(text string) bool {
 
 var dnsName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
-// PathStyle tells whether the bucket is named in the path. "auto" is what boto3 does: in the path for an endpoint of
-// one's own, and for a bucket whose dots would not match a certificate; else in the host name.
+// PathStyle tells whether the path names the bucket. "auto" is what boto3 does: the path names it with a configured
+// endpoint, or if the bucket has dots, which would not match a certificate; else the host name does.
 func (c Options) PathStyle() bool {
 	switch c.AddressingStyle {
 	case "path":
@@ -196,7 +196,7 @@ func (c Options) PathStyle() bool {
 	}
 }
 
-// endpoint resolves the SDK's rules once: our configuration is fixed, so that every request has the same answer.
+// endpoint applies the SDK's rules once: our configuration is fixed, so every request would get the same answer.
 func (c Options) endpoint(ctx context.Context, region string) (*url.URL, error) {
 	parameters := sdk.EndpointParameters{
 		Bucket:         aws.String(c.Bucket),
@@ -236,7 +236,7 @@ func (c Options) tlsConfig() (*tls.Config, error) {
 	return config, nil
 }
 
-// proxy decides once, since a client has one host.
+// proxy chooses the proxy once, since a client has one host.
 func (c Options) proxy(host *url.URL) (*url.URL, error) {
 	if c.Proxy == "" {
 		return c.proxyOfEnvironment(host)
@@ -248,12 +248,12 @@ func (c Options) proxy(host *url.URL) (*url.URL, error) {
 	return through, nil
 }
 
-// proxyOfEnvironment is the one that the adapter's environment names for a host, or nil. As with boto3 a name in small
-// letters goes first, also when it is empty, and ALL_PROXY is none of those that are read.
+// proxyOfEnvironment gives the proxy that the adapter's environment names for a host, or nil. As with boto3, the
+// lower-case name of a variable wins, even if it is empty, and ALL_PROXY is not read.
 func (c Options) proxyOfEnvironment(host *url.URL) (*url.URL, error) {
 	named := func(name string) string {
 		value, ok := c.Environment[strings.ToLower(name)]
-		// What CGI names HTTP_PROXY is a header of the request that the process serves.
+		// Under CGI, HTTP_PROXY is a header of the request that the process serves.
 		if !ok && !(name == "HTTP_PROXY" && c.Environment["REQUEST_METHOD"] != "") {
 			value = c.Environment[name]
 		}
@@ -261,7 +261,7 @@ func (c Options) proxyOfEnvironment(host *url.URL) (*url.URL, error) {
 	}
 	variable := strings.ToUpper(host.Scheme) + "_PROXY"
 	value := named(variable)
-	// Of the rules of NO_PROXY it matters only whether any proxy is to be used.
+	// NO_PROXY is only asked whether any proxy is used.
 	const any = "http://proxy.invalid"
 	used := httpproxy.Config{HTTPProxy: any, HTTPSProxy: any, NoProxy: named("NO_PROXY")}
 	if through, _ := used.ProxyFunc()(host); value == "" || through == nil {
@@ -286,8 +286,8 @@ func proxyURL(text string) (*url.URL, bool) {
 	return through, true
 }
 
-// setEnvironment makes Go's view of the environment that of Python, which may have changed since the extension was
-// loaded: the SDK's default chain is read from it.
+// setEnvironment copies Python's environment to Go's, which the SDK's default chain reads: Python's may have changed
+// since the extension was loaded.
 func setEnvironment(now map[string]string) {
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")

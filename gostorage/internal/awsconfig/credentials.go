@@ -19,23 +19,23 @@ import (
 )
 
 const (
-	// renewedBefore they end, others are asked for.
+	// renewedBefore is how long before their end credentials are renewed.
 	renewedBefore = 5 * time.Minute
-	// issuerTime is for an issuer of credentials to answer, and issuerAttempts how often it is asked.
+	// issuerTime is the time for an issuer of credentials to answer, and issuerAttempts how often it is asked.
 	issuerTime     = 20 * time.Second
 	issuerAttempts = 2
-	// issuerRest is how long an issuer that does not answer is left alone while there are credentials that hold.
+	// issuerRest is how long an issuer that does not answer is left alone while the known credentials are valid.
 	issuerRest = 30 * time.Second
 )
 
-// Credentials gives the credentials of a client, and has those renewed that somebody issues.
+// Credentials gives the credentials of a client, and renews those that come from an issuer.
 type Credentials struct {
 	source *aws.CredentialsCache
-	Issued bool // by somebody who may give others
+	Issued bool // they come from an issuer, who may give others
 	known  atomic.Pointer[kept]
 }
 
-// kept are credentials, with the times that hold for those that expire.
+// kept are credentials, with the times of their renewal and end if they expire.
 type kept struct {
 	aws.Credentials
 	renewal, end time.Time
@@ -65,7 +65,7 @@ func (k *Credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	return found, err
 }
 
-// Renew asks for others than those that the store has refused, and tells whether there are.
+// Renew asks for new credentials after the store has refused some, and tells whether there are others.
 func (k *Credentials) Renew(ctx context.Context, refused aws.Credentials) (bool, error) {
 	found := k.known.Load().Credentials
 	if sameKeys(found, refused) {
@@ -82,7 +82,7 @@ func sameKeys(a, b aws.Credentials) bool {
 	return a.AccessKeyID == b.AccessKeyID && a.SecretAccessKey == b.SecretAccessKey && a.SessionToken == b.SessionToken
 }
 
-// ask has the SDK find credentials, and keeps them.
+// ask lets the SDK find credentials, and keeps them.
 func (k *Credentials) ask(ctx context.Context) (aws.Credentials, error) {
 	found, err := task.Aside(ctx, k.source.Retrieve, nil)
 	if err != nil {
@@ -92,7 +92,7 @@ func (k *Credentials) ask(ctx context.Context) (aws.Credentials, error) {
 	return found, nil
 }
 
-// issuers are those who issue credentials, in words.
+// issuers has a word for each source that issues credentials.
 var issuers = map[aws.CredentialSource]string{
 	aws.CredentialSourceHTTP:                 "container",
 	aws.CredentialSourceIMDS:                 "instance",
@@ -105,7 +105,8 @@ var issuers = map[aws.CredentialSource]string{
 	aws.CredentialSourceProcess:              "process",
 }
 
-// issuer names whom the credentials are of. What is asked last, the instance, is none that anybody has named.
+// issuer names who gives the credentials. named tells whether somebody has configured that: the instance, which the
+// chain asks last, needs no configuration.
 func (k *Credentials) issuer() (name string, named bool) {
 	sources := k.source.ProviderSources()
 	for _, source := range sources {
@@ -126,10 +127,10 @@ func (e *CredentialsError) Error() string { return e.err.Error() }
 
 func (e *CredentialsError) Unwrap() error { return e.err }
 
-// GiveCredentials is what to do where there are none.
+// GiveCredentials says what to do if there are no credentials.
 const GiveCredentials = "set access_key and secret_key, or provide them by the environment, a profile or a role"
 
-// Told is the error for a caller. What the SDK says of it may hold paths.
+// Told gives the error for a caller. The SDK's own text may hold paths.
 func (e *CredentialsError) Told() error {
 	issuer, named := e.from.issuer()
 	named = named || e.from.known.Load() != nil
@@ -140,7 +141,7 @@ func (e *CredentialsError) Told() error {
 	}](e.err); ok {
 		status = answered.HTTPStatusCode()
 	}
-	// The SDK tells of a file with a token in words alone.
+	// For a file with a token, the SDK's error is only a text.
 	if none := cmp.Or(starved(e.err), descriptorLeft()); none != nil {
 		return none
 	}
@@ -159,7 +160,7 @@ func (e *CredentialsError) Told() error {
 	}
 }
 
-// silent tells that an issuer gives no answer that means anything.
+// silent tells whether an issuer gave no answer that means anything.
 func (e *CredentialsError) silent(status int) bool {
 	if status != 0 && status != http.StatusOK {
 		return false
