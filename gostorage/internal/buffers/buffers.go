@@ -1,7 +1,7 @@
-// Package buffers is the memory that transfers work in: blocks outside the Go heap, under one budget of the process.
+// Package buffers is the memory that transfers work in: blocks outside the Go heap, under one budget for the process.
 //
-// The peak is: one block for each transfer under way (two for an assembly), plus at most the budget. That is what a
-// process grows by: some of the budget is left for connections and the heaps of Go and Python.
+// The peak is one block for each running transfer (two for an assembly), plus at most the budget. A process grows by no
+// more: part of the budget is left for connections and for the heaps of Go and Python.
 package buffers
 
 import (
@@ -22,12 +22,12 @@ const Size = object.BlockSize
 // DefaultBudget in bytes bounds all read-ahead of the process.
 const DefaultBudget = 64 << 20
 
-// overhead in bytes is the part of the budget that is no memory of blocks: what else a process grows by, as measured
-// with eight uploads to S3 at once. The rest is what one of them can use.
+// overhead in bytes is the part of the budget that is not for blocks. It is for the rest that a process grows by, as
+// measured with eight uploads to S3 at once. What is left of the budget can be used by one upload.
 const overhead = 30 << 20
 
-// ballast is never touched and so costs no memory. It makes the collector of an otherwise tiny heap run once for some
-// hundred small requests, not for each few dozen; the heap may hold as much garbage meanwhile.
+// ballast is never touched, so it costs no memory. With it the collector of an otherwise tiny heap runs once for some
+// hundred small requests, not once for a few dozen. The heap may hold as much garbage meanwhile.
 var ballast = make([]byte, 5<<20)
 
 func init() { runtime.KeepAlive(ballast) }
@@ -35,17 +35,17 @@ func init() { runtime.KeepAlive(ballast) }
 // Block is memory of Size bytes.
 type Block struct {
 	Bytes    []byte
-	budgeted int64 // what it takes of the budget, in blocks
-	loan     *Loan // what the memory is of, if it is not the pool's
+	budgeted int64 // how many blocks it takes from the budget
+	loan     *Loan // whose memory it is; nil: the pool's
 }
 
-// Lent tells whether the memory is somebody else's.
+// Lent tells whether the memory belongs to somebody else.
 func (b *Block) Lent() bool { return b.loan != nil }
 
-// Loan is memory of somebody else, of which blocks are made.
+// Loan is somebody else's memory, which blocks are made of.
 type Loan struct {
 	token int64
-	uses  int // by blocks, and by who makes them
+	uses  int // one for each block, and one for whoever makes the blocks
 }
 
 // Pool hands out blocks. The zero value is not usable; see NewPool.
@@ -55,7 +55,7 @@ type Pool struct {
 	budget int64 // blocks that may still be given by TryGet
 	lent   atomic.Int64
 	mapped atomic.Int64
-	// returned are the tokens of memory that was lent and is not needed any more.
+	// returned has the tokens of lent memory that is no longer needed.
 	returned []int64
 
 	trimming *time.Timer
@@ -67,7 +67,7 @@ func NewPool(budget int64) *Pool { return &Pool{budget: budget / Size} }
 // Shared is the pool of the process.
 var Shared = NewPool(DefaultBudget - overhead)
 
-// Get gives the one block that a transfer always has of its own, outside the budget: it never waits.
+// Get gives the one block that every transfer has for itself, outside the budget. It never waits.
 func (p *Pool) Get() (*Block, error) { return p.take(0) }
 
 // TryGet gives a block for read-ahead, or nil when the budget is spent.
@@ -85,7 +85,7 @@ func (p *Pool) TryGet() *Block {
 	return block
 }
 
-// spend takes so many blocks off the budget, if there are as many.
+// spend takes a number of blocks off the budget, if as many are left.
 func (p *Pool) spend(blocks int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -96,8 +96,8 @@ func (p *Pool) spend(blocks int64) bool {
 	return true
 }
 
-// Borrow begins a loan. Return ends it; once the blocks that were made of it are put back as well its token is among the
-// Returned.
+// Borrow begins a loan, and Return ends it. Returned gives the token once all blocks made of the loan are put back,
+// too.
 func (p *Pool) Borrow(token int64) *Loan { return &Loan{token: token, uses: 1} }
 
 // Return says that no more blocks are made of a loan.
@@ -113,8 +113,8 @@ func (p *Pool) less(loan *Loan) {
 	}
 }
 
-// Lend makes a block of memory that stays where it is, in place of one that Get would give or, with ahead, TryGet: then
-// it is nil when the budget is spent.
+// Lend makes a block of lent memory, without a copy. It takes the place of a block from Get or, with ahead, from
+// TryGet: then it is nil if the budget is spent.
 func (p *Pool) Lend(memory []byte, loan *Loan, ahead bool) *Block {
 	var cost int64
 	if ahead {
@@ -130,7 +130,8 @@ func (p *Pool) Lend(memory []byte, loan *Loan, ahead bool) *Block {
 	return &Block{Bytes: memory, loan: loan, budgeted: cost}
 }
 
-// Returned gives the token of memory that is not needed any more, or 0. It is given again until it is said to be done with.
+// Returned gives the token of lent memory that is no longer needed, or 0. A token is given again until it is passed as
+// done.
 func (p *Pool) Returned(done int64) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,8 +164,8 @@ func (p *Pool) take(budgeted int64) (*Block, error) {
 	return block, nil
 }
 
-// idleBlocks are kept mapped (4 MiB). What a large transfer leaves over goes back to the system when no transfer has
-// given blocks back for idleTime: the next one would only have to fetch it again.
+// idleBlocks is how many free blocks stay mapped (4 MiB). A large transfer leaves more. They go back to the system when
+// no transfer has put blocks back for idleTime; before that, the next transfer would only have to map them again.
 const (
 	idleBlocks = 16
 	idleTime   = 3 * time.Second
@@ -201,7 +202,7 @@ func (p *Pool) trim() {
 	}
 }
 
-// Lent counts the blocks in use, those of others' memory too; Mapped is the memory held, in bytes.
+// Lent counts the blocks in use, those of lent memory too.
 func (p *Pool) Lent() int64 { return p.lent.Load() }
 
 // Mapped is the memory that the pool holds, in bytes.
