@@ -33,7 +33,7 @@ func configuration[Config any](text []byte) (config Config, err error) {
 	return config, err
 }
 
-// Open makes a store from its configuration in JSON; one that is there stays.
+// Open makes a store from its configuration in JSON. A store that is open under this number stays.
 func (t *Table) Open(id int64, config string) error {
 	var kind struct {
 		Backend string `json:"backend"`

@@ -19,7 +19,7 @@ import (
 const (
 	// writeWait bounds one Write: Python must see a signal within 250 ms.
 	writeWait = 100 * time.Millisecond
-	// short in bytes is what a put may have to be made on the thread that asks for it.
+	// short in bytes is the most that a put may have to be made on the thread that asks for it.
 	short = 64 << 10
 )
 
@@ -28,17 +28,17 @@ var errCancelled = object.Errorf(object.Cancelled, "the transfer was cancelled")
 type call struct {
 	op, key  string
 	task     *task.Task
-	inline   bool            // whether that may be done on the thread which asks for it
+	inline   bool            // it may run on the thread that asks for it
 	pipe     *digest.Pipe    // of a put
-	file     fileread.Reader // that it pulls
-	progress func() int64    // of what moves bytes, else nil
+	file     fileread.Reader // the file that a put pulls
+	progress func() int64    // of a call that moves bytes, else nil
 	commit   *commit         // of an assembly
-	result   any             // once the task has ended, as is err
+	result   any             // set once the task has ended, as is err
 	err      error
 }
 
-// Start sets an operation going on a store, and answers as Wait does. The memory of a put is all that it gets, or nil when
-// its bytes are still to come: then there is no answer yet. That of a get is the room for a small object.
+// Start starts an operation on a store, and answers as Wait does. The memory of a put holds all its bytes, or is nil if
+// they are still to come: then there is no answer yet. The memory of a get is the room for a small object.
 func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (answer string, err error) {
 	on, err := t.store(id)
 	if err != nil {
@@ -70,7 +70,7 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 		started.task.Start(started.inline)
 		return t.answer(number, started, memory)
 	}
-	started.task.Later() // a put begins when there is something to do: a small one has all its bytes then
+	started.task.Later() // a put begins when there is work for it: a small one has all its bytes then
 	if memory == nil {
 		return "", nil
 	}
@@ -98,7 +98,7 @@ func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (an
 	}
 	c.result, c.err = rescued(ctx, work)
 	if c.err != nil && ctx.Err() != nil {
-		c.err = context.Cause(ctx) // whatever a cancelled call ran into, that is why
+		c.err = context.Cause(ctx) // that is the reason, whatever error the cancelled call ran into
 	}
 	if c.err != nil && c.pipe != nil {
 		c.pipe.Fail(c.err)
@@ -133,9 +133,8 @@ func (c *call) write(data []byte) (int, error) {
 	return n, nil
 }
 
-// Lend gives a put one block that stays where it is, and says how many bytes it took: 0 when there was no room in time,
-// -1 when it has to be written. The token is among the Returned when the memory is not needed any more, or was not
-// taken.
+// Lend gives a put one block without a copy, and says how many bytes it took: 0 if there was no room in time, -1 if the
+// block has to be written instead. Returned gives the token when the memory is no longer needed, or was not taken.
 func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
 	loan := buffers.Shared.Borrow(token)
 	defer buffers.Shared.Return(loan)
@@ -153,8 +152,8 @@ func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
 	return taken, nil
 }
 
-// alone tells whether no other put runs. The memory of several would not be bounded by what is lent: each thread of Python
-// has a heap of its own, which keeps what it had at its peak.
+// alone tells whether no other put runs. With several puts, lending would not bound the memory: each thread of Python
+// has its own heap, which stays as large as it was at its peak.
 func (t *Table) alone(put *call) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -166,10 +165,11 @@ func (t *Table) alone(put *call) bool {
 	return true
 }
 
-// Returned gives the token of memory that was lent and is not needed any more, or 0; again until it is said to be done.
+// Returned gives the token of lent memory that is no longer needed, or 0. A token is given again until it is passed as
+// done.
 func (t *Table) Returned(done int64) int64 { return buffers.Shared.Returned(done) }
 
-// Pull gives a put at most so many bytes of an open file, and says how many it took: 0 when it can read no more, -1 when
+// Pull lets a put read up to most bytes of an open file, and says how many it took: 0 if it can read no more, -1 if
 // there was no room in time.
 func (t *Table) Pull(id int64, fd, most int) (int, error) {
 	c, err := t.call(id)
@@ -209,7 +209,7 @@ func (t *Table) Pull(id int64, fd, most int) (int, error) {
 	}
 }
 
-// Finish lets a put or an assembly commit, for no more bytes will come, and answers as Wait does.
+// Finish tells a put or an assembly that no more bytes will come, so that it commits. It answers as Wait does.
 func (t *Table) Finish(id int64) (answer string, err error) {
 	c, err := t.call(id)
 	if err != nil {
@@ -231,10 +231,10 @@ func (t *Table) finish(id int64, c *call) (answer string, err error) {
 	return t.answer(id, c, nil)
 }
 
-// Wait gives the result of a call, and the call is then forgotten. While it goes on that is "@" with a descriptor, which can
-// be read once there is news of it: another one after each Wait, and closed when the call is forgotten. An assembly that has
-// moved all bytes answers with its figures, and goes on when it is told to Finish. Of a whole object that fits there a get
-// fills room, and leaves no reader.
+// Wait gives the result of a call, and the call is then forgotten. While the call goes on, the answer is "@" with a
+// descriptor, which becomes readable once there is news. It may be another one after each Wait, and is closed when the
+// call is forgotten. An assembly that has moved all bytes answers with its figures, and goes on when Finish tells it
+// to. If a get reads a whole object that fits into room, it fills room and leaves no reader.
 func (t *Table) Wait(id int64, room []byte) (answer string, err error) {
 	c, err := t.call(id)
 	if err != nil {
@@ -285,8 +285,8 @@ func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
 	return text, err
 }
 
-// written is the form in which a result crosses: of one object its size and its SHA-256, which takes no decoder, and a word
-// more for a reader that borrows; else JSON.
+// written is the form in which a result crosses to Python. For one object it is the size and the SHA-256, which needs
+// no decoder, and one more word for a reader that borrows. For the rest it is JSON.
 func written(result any) (string, error) {
 	switch result := result.(type) {
 	case object.Info:

@@ -10,7 +10,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// faulty gives a store the defects that its keys ask for. It is in no build but that of the tests of panics.
+// faulty gives a store the defects that its keys ask for. Only the build for the tests of panics has it.
 func faulty(made object.Store) object.Store { return defective{made} }
 
 type defective struct{ object.Store }

@@ -22,20 +22,20 @@ type Request struct {
 	Overwrite   *bool             `json:"overwrite"` // absent: it may
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata"`
-	Start       int64             `json:"start"`  // of the range to be read
-	Length      *int64            `json:"length"` // of it; absent: to the end
+	Start       int64             `json:"start"`  // start of the range to read
+	Length      *int64            `json:"length"` // length of the range; absent: to the end
 	TempStore   int64             `json:"temp_store"`
 	Parts       []part            `json:"parts"`
 	Sweep       parts.Sweep       `json:"sweep"`
 
-	Carry   bool    `json:"carry"`   // a part: the digest of the whole is carried on over it
-	Temp    bool    `json:"temp"`    // a part: what lies beside it goes with it
+	Carry   bool    `json:"carry"`   // a part: the digest of the whole is continued over it
+	Temp    bool    `json:"temp"`    // a part: its sidecar is deleted with it
 	Seconds float64 `json:"seconds"` // after which no more is begun; 0: no end
 
 	pipe     *digest.Pipe
 	progress func() int64
 	commit   *commit
-	short    bool // nothing but a request or few
+	short    bool // it is one request, or a few
 }
 
 type part struct {
@@ -46,12 +46,12 @@ type part struct {
 
 type openedReader struct {
 	object.Info
-	whole   bool // not only a range was wanted
-	borrows bool // Read has use for memory for what follows
+	whole   bool // the whole object was wanted, not a range
+	borrows bool // Read can use memory for the bytes that follow
 	reader  *reader
 }
 
-// fills tells whether all that was wanted is in room now. What stands against that the reader says again.
+// fills tells whether room now holds all that was wanted. An error that prevents it is given again by the reader.
 func (o *openedReader) fills(room []byte) bool {
 	if !o.whole || o.Size > int64(len(room)) {
 		return false
@@ -204,14 +204,14 @@ func (r *Request) assemble(final, temp *store) func(context.Context) (any, error
 	}
 }
 
-// commit is the point between the last byte and the moment when an object appears: an assembly comes to it, its caller
-// lets it go on.
+// commit is the point between the last byte and the moment when an object appears. The assembly waits there until its
+// caller lets it go on.
 type commit struct {
 	ready  chan struct{}
 	agreed chan struct{}
 	arrive func()
 	agree  func()
-	tell   func() // tells of it
+	tell   func() // tells that the assembly is there
 
 	figures func() parts.Figures
 }

@@ -13,8 +13,8 @@ type reader struct {
 	store int64
 }
 
-// Read reads from an open reader: as many bytes as there are now, 0 at the end, -1 when none have come yet. Unless its
-// token is 0, next is memory for the bytes behind them.
+// Read reads from an open reader as many bytes as there are now: 0 at the end, -1 if none have come yet. Unless token
+// is 0, next is memory for the bytes that follow.
 func (t *Table) Read(id, offset int64, into, next []byte, token int64) (int, error) {
 	var loan *buffers.Loan
 	if token != 0 {

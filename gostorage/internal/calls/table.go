@@ -1,8 +1,8 @@
-// Package calls keeps what Python knows by number: stores, calls under way, open readers.
+// Package calls keeps what Python knows by number: stores, running calls, open readers.
 //
-// A call is a task (package task); Python waits for it in short turns, so that signals are seen, and cancels it when it is
-// not wanted any more. A get leaves a reader under the number of the call. Python chooses the numbers and
-// uses none twice: it knows what to undo even where a signal keeps it from seeing that something was opened.
+// A call is a task (package task). Python waits for it in short turns, so that it sees signals, and cancels a call that
+// is no longer wanted. A get leaves a reader under the number of the call. Python chooses the numbers and uses none
+// twice: so it knows what to undo even if a signal keeps it from seeing that something was opened.
 package calls
 
 import (
@@ -26,13 +26,13 @@ type store struct {
 	cancel context.CancelCauseFunc
 }
 
-// Table holds all that one process has under way.
+// Table holds all that is open or running in one process.
 type Table struct {
 	mu      sync.Mutex
 	stores  map[int64]*store
 	calls   map[int64]*call
 	readers map[int64]*reader
-	running map[*call]struct{} // those whose work has not ended, forgotten ones too
+	running map[*call]struct{} // calls whose work has not ended, forgotten ones too
 }
 
 // NewTable makes an empty table.
@@ -85,8 +85,7 @@ func (t *Table) call(id int64) (*call, error) {
 	return found, nil
 }
 
-// Cancel undoes a call, or closes the reader that it gave, and forgets it. The undo goes on in the background when it
-// takes long.
+// Cancel undoes a call, or closes the reader that the call gave, and forgets it. A long undo goes on in the background.
 func (t *Table) Cancel(id int64) {
 	t.mu.Lock()
 	c, calls := t.calls[id]
@@ -107,8 +106,8 @@ func (t *Table) Cancel(id int64) {
 	})
 }
 
-// CancelAll undoes whatever runs, in the background, and tells how many calls have not ended. Who waits for one of them
-// gets the error.
+// CancelAll undoes all running calls in the background, and tells how many have not ended. Whoever waits for one of
+// them gets the error.
 func (t *Table) CancelAll() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
