@@ -10,17 +10,17 @@ import (
 	"github.com/minio/crc64nvme"
 )
 
-// CRC is a cyclic redundancy check whose values for pieces give that of the whole: each block is summed once, while it
-// is in the cache, and parts and object come of that by arithmetic.
+// CRC is a cyclic redundancy check: the values of pieces give the value of the whole. Each block is summed once, while
+// it is in the cache. The values of parts and of the object are computed from these sums.
 type CRC struct {
 	update     func(sum uint64, p []byte) uint64
 	stitched   func(h hash.Hash, p []byte) (sum uint64, ok bool) // in one pass with a hash, or nil
-	bytes      int                                               // of a value
+	bytes      int                                               // length of a value
 	polynomial uint64                                            // bit-reversed
 	zeros      func() []matrix
 }
 
-// What S3 knows, by these names.
+// The checksums that S3 knows, by these names.
 var (
 	CRC64NVME = newCRC(CRC{
 		update: crc64nvme.Update, stitched: SHA256CRC64, bytes: 8, polynomial: 0x9a6c9329ac4bc9b5,
@@ -32,7 +32,7 @@ func updateCRC32(sum uint64, p []byte) uint64 {
 	return uint64(crc32.Update(uint32(sum), crc32.IEEETable, p))
 }
 
-// Update gives the value of what a sum is of and of bytes that follow.
+// Update gives the value of the bytes that sum stands for, with p behind them.
 func (c *CRC) Update(sum uint64, p []byte) uint64 { return c.update(sum, p) }
 
 func newCRC(c CRC) *CRC {
@@ -40,7 +40,7 @@ func newCRC(c CRC) *CRC {
 	return &c
 }
 
-// Beside is object.Checksum.
+// Beside is an object.Checksum.
 func (c *CRC) Beside(h hash.Hash, p []byte) uint64 {
 	if c.stitched != nil {
 		if sum, ok := c.stitched(h, p); ok {
@@ -51,7 +51,7 @@ func (c *CRC) Beside(h hash.Hash, p []byte) uint64 {
 	return c.update(0, p)
 }
 
-// Join gives the value of two runs of bytes, of which the second has so many.
+// Join gives the value of two runs of bytes, one after the other. size is the length of the second in bytes.
 func (c *CRC) Join(first, second uint64, size int64) uint64 {
 	for i := 0; size > 0 && first != 0; i, size = i+1, size>>1 {
 		if size&1 == 1 {
@@ -98,7 +98,7 @@ func (m matrix) after(first matrix) matrix {
 	return product
 }
 
-// doublings are what 1, 2, 4, 8... zero bytes do to a value.
+// doublings are the maps that 1, 2, 4, 8... zero bytes apply to a value.
 func (c *CRC) doublings() []matrix {
 	width := 8 * c.bytes
 	power := make(matrix, width) // one zero bit

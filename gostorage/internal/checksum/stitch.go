@@ -1,8 +1,9 @@
-// Package checksum has the checksums that S3 verifies, and computes one of them, CRC-64/NVME, in one pass with a SHA-256.
+// Package checksum has the checksums that S3 verifies. It computes one of them, CRC-64/NVME, in one pass with a
+// SHA-256.
 //
-// Each round of SHA-256 waits for the one before it, and most of a core idles meanwhile. The checksum, laid between the
-// rounds, takes little but that time. The idea is Intel's: V. Gopal et al., Fast Cryptographic Computation on Intel
-// Architecture Processors Via Function Stitching, 2010.
+// Each round of SHA-256 waits for the round before it, and most of a core idles meanwhile. The checksum is computed
+// between the rounds, mostly in this idle time. The idea is Intel's: V. Gopal et al., Fast Cryptographic Computation on
+// Intel Architecture Processors Via Function Stitching, 2010.
 package checksum
 
 import (
@@ -15,7 +16,8 @@ import (
 	"github.com/minio/crc64nvme"
 )
 
-// What crypto/sha256 marshals: a word, the state, bytes that wait for more, and how many bytes it has seen.
+// The form in which crypto/sha256 marshals: a word, the state, bytes that wait for more, and how many bytes it has
+// seen.
 const (
 	magic   = "sha\x03"
 	stateAt = len(magic)
@@ -23,11 +25,11 @@ const (
 	length  = countAt + 8
 )
 
-// A module that was validated computes its digests itself.
+// A validated module (FIPS 140) computes its digests itself.
 var possible = supported && !fips140.Enabled()
 
-// SHA256CRC64 writes bytes to a hash of crypto/sha256, and gives their CRC-64/NVME. When it answers false it has done
-// neither: the processor lacks the instructions, or the bytes are not whole blocks of the hash.
+// SHA256CRC64 writes bytes to a hash of crypto/sha256, and gives their CRC-64/NVME. If ok is false it has done neither:
+// the processor lacks the instructions, or the bytes are not whole blocks of the hash.
 func SHA256CRC64(h hash.Hash, p []byte) (sum uint64, ok bool) {
 	if !possible || len(p) == 0 || len(p)%sha256.BlockSize != 0 {
 		return 0, false
@@ -53,11 +55,13 @@ func SHA256CRC64(h hash.Hash, p []byte) (sum uint64, ok bool) {
 	if h.(encoding.BinaryUnmarshaler).UnmarshalBinary(marshalled) != nil {
 		return 0, false
 	}
-	// Folding has kept the remainder. It begins where a checksum does: with all bits set, which Update inverts.
+	// Folding has kept the remainder. It began as a checksum does, with all bits set; Update inverts the sum that it
+	// gets.
 	return crc64nvme.Update(^uint64(0), folded[:]), true
 }
 
-// marshal gives the state of a hash; false if it is none of crypto/sha256, or not in the form that is known here.
+// marshal gives the state of a hash; false if the hash is not of crypto/sha256, or if the form is not the one known
+// here.
 func marshal(h hash.Hash) ([]byte, bool) {
 	appender, appends := h.(encoding.BinaryAppender)
 	_, takes := h.(encoding.BinaryUnmarshaler)
