@@ -6,17 +6,17 @@ import (
 	"sync"
 )
 
-// pass is one hash over all blocks, in order, beside the Store's own work on them.
+// pass is one hash over all blocks, in order, while the Store does its own work on them.
 type pass struct {
 	hash  hash.Hash
 	queue queue
 	see   func(*piece) // hashes a block
-	end   func()       // what is done at the end, or nil
+	end   func()       // called at the end, or nil
 
 	mu      sync.Mutex
-	dropped bool          // no run is continued: it wants no blocks
-	begun   chan struct{} // closed once hash is there
-	ended   chan struct{} // closed when the hash has seen its last byte, or has given up; nil: nobody is at it
+	dropped bool          // there is no run to continue: it wants no blocks
+	begun   chan struct{} // closed once hash is set
+	ended   chan struct{} // closed when the hash has seen its last byte, or has given up; nil: no goroutine hashes
 }
 
 func newPass() *pass {
@@ -25,7 +25,7 @@ func newPass() *pass {
 	return p
 }
 
-// begin says what the hash continues; nil drops it.
+// begin sets the hash to continue; nil drops the pass.
 func (p *pass) begin(from hash.Hash) {
 	p.mu.Lock()
 	p.hash, p.dropped = from, from == nil
@@ -40,7 +40,7 @@ func (p *pass) begin(from hash.Hash) {
 	close(p.begun)
 }
 
-// push gives it a block; false if it wants none.
+// push gives the pass a block; false if it wants none.
 func (p *pass) push(one *piece) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,7 +51,7 @@ func (p *pass) push(one *piece) bool {
 	return true
 }
 
-// start lets a goroutine carry it on from here. What fits in one block needs none.
+// start lets a goroutine hash from here on. Bytes that fit in one block need none.
 func (p *pass) start(failed <-chan struct{}) {
 	p.ended = make(chan struct{})
 	go func() {
@@ -74,9 +74,9 @@ func (p *pass) start(failed <-chan struct{}) {
 	}()
 }
 
-// step hashes all that waits, and tells whether that was the end.
+// step hashes all waiting blocks, and tells whether the end was reached.
 func (p *pass) step() bool {
-	runtime.LockOSThread() // the longest work of all keeps its processor best where it keeps its thread
+	runtime.LockOSThread() // the longest work of all stays on one processor best if it stays on one thread
 	defer runtime.UnlockOSThread()
 	for {
 		next, closed := p.queue.pop(1)
@@ -88,7 +88,8 @@ func (p *pass) step() bool {
 	}
 }
 
-// finish waits until the hash has seen all, or sees to it. It must have begun, and no block may come any more.
+// finish waits until the hash has seen all bytes, or hashes them itself. The pass must have begun, and no block may
+// come after that.
 func (p *pass) finish() {
 	if p.ended != nil {
 		<-p.ended

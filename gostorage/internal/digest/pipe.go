@@ -1,5 +1,5 @@
-// Package digest moves bytes from the one who has them to a Store in one pass: copied once, and hashed beside the
-// Store's own work on them.
+// Package digest moves bytes from their owner to a Store in one pass. They are copied once, and hashed while the Store
+// does its own work on them.
 package digest
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// depth is how many blocks one transfer may have under way: enough that neither the hash nor the write waits for the
-// other's jitter, few enough to stay in the last-level cache. A Store that keeps blocks longer says so by Reserve.
+// depth is how many blocks one transfer may have under way: enough that the hash and the write do not wait for each
+// other's jitter, few enough to stay in the last-level cache. A Store that keeps blocks longer says so with Reserve.
 const depth = 8
 
-// Expect is what the caller says of the bytes: Size -1 and SHA256 "" mean that it does not say.
+// Expect is what the caller expects of the bytes. Size -1 and SHA256 "" mean that it expects nothing.
 type Expect struct {
 	Size   int64
 	SHA256 string
@@ -27,8 +27,9 @@ type Expect struct {
 // Pipe joins a pump (Write, then CloseWrite or Fail) to a Store (an object.Source).
 //
 // A block that the pump has filled goes to the Store and to the hash at once, and comes back when both are done with
-// it. One of which the Store wants a checksum goes to it by way of the hash, which computes both in one pass where it can;
-// so do all that follow. What fits in one block is hashed by the pump itself: a small object costs no extra goroutine.
+// it. If the Store wants a checksum, the block goes first to the hash, which computes both in one pass where it can,
+// and from there to the Store; so do all later blocks. The pump itself hashes bytes that fit in one block: a small
+// object costs no extra goroutine.
 type Pipe struct {
 	pool   *buffers.Pool
 	expect Expect
@@ -37,11 +38,11 @@ type Pipe struct {
 	current *piece
 	blocks  []*piece // every block of this transfer
 	ended   bool     // CloseWrite, Fail or Close was called: no more bytes
-	behind  bool     // blocks come to the Store by way of the hash
+	behind  bool     // blocks come to the Store through the hash
 	store   queue
 	free    queue
 	moved   atomic.Int64
-	need    atomic.Int64 // blocks that this transfer has in any case
+	need    atomic.Int64 // blocks that this transfer may have in any case
 	most    atomic.Int64 // blocks that it may have while the budget lasts
 
 	checksum atomic.Pointer[object.Checksum]
@@ -51,10 +52,10 @@ type Pipe struct {
 	err      error         // that error, readable once failed is closed
 
 	own     *pass   // the hash of these bytes
-	carried *pass   // that of the run of parts that they continue, or nil
-	before  *Record // the run; nil when there is none to be continued
+	carried *pass   // the hash of the run of parts that they continue, or nil
+	before  *Record // that run; nil if there is none to continue
 	reading *piece  // the block that Read is giving away
-	unread  []byte  // what is left of it
+	unread  []byte  // the rest of that block
 }
 
 type piece struct {
@@ -62,7 +63,7 @@ type piece struct {
 	block  *buffers.Block
 	data   []byte
 	sum    uint64
-	known  bool // sum is that of data
+	known  bool // sum belongs to data
 	behind bool // the Store gets it from the hash
 	users  atomic.Int32
 }
@@ -73,7 +74,7 @@ func (p *piece) Bytes() []byte { return p.data }
 // Checksum implements object.Block.
 func (p *piece) Checksum() (uint64, bool) { return p.sum, p.known }
 
-// grow takes in what read puts behind the bytes that are there.
+// grow lets read put bytes behind those that are in the block.
 func (p *piece) grow(read func([]byte) (int, error)) (int, error) {
 	start := len(p.data)
 	n, err := read(p.block.Bytes[start:])
@@ -101,8 +102,8 @@ func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 	return p
 }
 
-// Carry makes room for the hash of a run of parts that these bytes continue. Before the Store asks for the end, it must
-// be told by Continue which one.
+// Carry makes room for the hash of a run of parts that these bytes continue. Continue must name the run before the
+// Store asks for the end.
 func (p *Pipe) Carry() { p.carried = newPass() }
 
 // Continue says which run of parts these bytes continue; nil: none.
@@ -119,8 +120,8 @@ func (p *Pipe) Continue(run *Record) {
 	p.carried.begin(from)
 }
 
-// Write copies from data as much as there is room for within wait, and says how much that was. It gives the error of the
-// Store as soon as there is one.
+// Write copies bytes of data while there is room, for at most wait, and says how many it copied. It gives the error of
+// the Store as soon as there is one.
 func (p *Pipe) Write(data []byte, wait time.Duration) (int, error) {
 	copied := func(room []byte) (int, error) {
 		n := copy(room, data)
@@ -130,8 +131,8 @@ func (p *Pipe) Write(data []byte, wait time.Duration) (int, error) {
 	return p.ReadFrom(copied, len(data), wait)
 }
 
-// ReadFrom is Write of at most so many bytes that read puts where they belong. The error of read, io.EOF too, is given
-// when nothing came before it.
+// ReadFrom is a Write of at most most bytes, which read puts in place. The error of read, io.EOF too, is given only if
+// no byte came before it.
 func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Duration) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,7 +172,7 @@ func (p *Pipe) ReadFrom(read func([]byte) (int, error), most int, wait time.Dura
 	return taken, nil
 }
 
-// Lend is Write of whole blocks that stay where they are, without a copy, until the pool gives the loan back.
+// Lend is a Write of whole blocks without a copy: they stay where they are until the pool gives the loan back.
 func (p *Pipe) Lend(data []byte, loan *buffers.Loan, wait time.Duration) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,14 +197,14 @@ func (p *Pipe) Lend(data []byte, loan *buffers.Loan, wait time.Duration) (int, e
 	return taken, nil
 }
 
-// Aligned tells whether a block begins with the next byte.
+// Aligned tells whether the next byte begins a block.
 func (p *Pipe) Aligned() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.current == nil
 }
 
-// takes tells what stands against n more bytes.
+// takes gives the error that stands against n more bytes, or nil.
 func (p *Pipe) takes(n int) error {
 	select {
 	case <-p.failed:
@@ -220,7 +221,7 @@ func (p *Pipe) takes(n int) error {
 	return nil
 }
 
-// next gives an empty block: one that came back, a new one, or nil when neither was to be had in time.
+// next gives an empty block, one that came back or a new one, or nil if neither was to be had in time.
 func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 	return p.place(timeout, false, func(ahead bool) (*buffers.Block, error) {
 		if ahead {
@@ -234,8 +235,8 @@ func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 	})
 }
 
-// place gives a piece that nobody uses: one that came back and can be filled again, or one that is made when there may be
-// another; with fresh only such a one. Memory that was lent goes back to whom it belongs.
+// place gives a piece that nobody uses: one that came back and can be filled again, or a new one if another is allowed.
+// With fresh it gives only new ones. Lent memory goes back to its owner.
 func (p *Pipe) place(
 	timeout <-chan time.Time, fresh bool, made func(ahead bool) (*buffers.Block, error),
 ) (*piece, error) {
@@ -267,11 +268,11 @@ func (p *Pipe) place(
 	}
 }
 
-// mostWorth bounds for how many free blocks the pump is woken.
+// mostWorth is the most free blocks that the pump waits for before it is woken.
 const mostWorth = 16
 
-// worth is for how many it is: to be woken for each costs more than to wait for some. As many come without its doing, for
-// a Store holds no more than it needs.
+// worth is how many it waits for: to wake it for each block costs more than to wait for some. So many come back without
+// the pump, since a Store holds no more than it needs.
 func (p *Pipe) worth() int {
 	return int(max(1, min(mostWorth, (int64(len(p.blocks))-p.need.Load())/2)))
 }
@@ -289,7 +290,7 @@ func (p *Pipe) passes() []*pass {
 	return []*pass{p.own, p.carried}
 }
 
-// send passes the current block on. More are to come, or came before.
+// send passes the current block on. Other blocks follow, or came before.
 func (p *Pipe) send() {
 	passes := p.passes()
 	for _, pass := range passes {
@@ -300,7 +301,7 @@ func (p *Pipe) send() {
 	p.give(passes)
 }
 
-// give gives the current block to the Store, and to those hashes.
+// give gives the current block to the Store, and to the hashes named.
 func (p *Pipe) give(passes []*pass) {
 	current := p.current
 	p.current = nil
@@ -317,7 +318,7 @@ func (p *Pipe) give(passes []*pass) {
 	}
 }
 
-// hash lets the hash see a block, and gives that to the Store if it waits for it.
+// hash hashes a block, and then gives it to the Store if the Store gets it from the hash.
 func (p *Pipe) hash(one *piece) {
 	if checksum := p.checksum.Load(); one.behind && checksum != nil {
 		one.sum, one.known = (*checksum)(p.own.hash, one.data), true
@@ -364,7 +365,7 @@ func (p *Pipe) end() {
 	}
 }
 
-// Fail ends the transfer with err from whichever side; the first error stays. The Store gets it in place of the end.
+// Fail ends the transfer with err, from either side. The first error stays. The Store gets it instead of the end.
 func (p *Pipe) Fail(err error) {
 	p.fail(err)
 	p.mu.Lock()

@@ -4,12 +4,12 @@ import (
 	"sync"
 )
 
-// queue is a channel without a fixed size, for one that waits. A small object must not pay for what a large one needs.
+// queue is a channel without a fixed size, for one waiter. A small object must not pay for what a large one needs.
 type queue struct {
 	mu     sync.Mutex
 	pieces []*piece
 	closed bool
-	worth  int // pieces for which the one who waits is woken
+	worth  int // number of pieces at which the waiter is woken
 	wake   chan struct{}
 }
 
@@ -37,7 +37,7 @@ func (q *queue) signal() {
 	}
 }
 
-// pop gives the oldest, or nil, and then whether none will come. Who waits after that is woken for so many.
+// pop gives the oldest piece, or nil and whether no more will come. After that the waiter is woken for worth pieces.
 func (q *queue) pop(worth int) (*piece, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -50,7 +50,7 @@ func (q *queue) pop(worth int) (*piece, bool) {
 	return first, false
 }
 
-// last gives the newest, which is still in a cache, or nil. Who waits after that is woken for so many.
+// last gives the newest piece, which is still in a cache, or nil. After that the waiter is woken for worth pieces.
 func (q *queue) last(worth int) *piece {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -16,29 +16,29 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Borrower is a Reader that can have bytes ready before they are asked for, in memory of who will ask.
+// Borrower is a Reader that can have bytes ready before they are asked for, in memory that the caller lends.
 type Borrower interface {
-	// Borrows tells whether it has use for such memory.
+	// Borrows tells whether the Reader can use such memory.
 	Borrows() bool
 
-	// ReadAhead is ReadAt, and makes use of next, if it is on loan, for the bytes behind p. What has come into it is read
-	// from there by whichever ReadAt wants it; by one into that very memory without a copy.
+	// ReadAhead is ReadAt, and uses next, if it is on loan, for the bytes behind p. Whichever ReadAt wants these bytes
+	// gets them from there. If it reads into that very memory, there is no copy.
 	ReadAhead(p []byte, offset int64, next []byte, loan *buffers.Loan) (int, error)
 }
 
-// Reader reads an object and verifies it: once all of it was read in sequence, a digest that differs from the one
-// known is a Mismatch in place of the last bytes. Each byte is hashed once, however often it is read.
+// Reader reads an object and verifies it. If all of it was read in sequence and its digest is not the known one, a
+// Mismatch takes the place of the last bytes. Each byte is hashed once, however often it is read.
 type Reader struct {
 	object.Reader
 	known  object.Info
 	mu     sync.Mutex
 	hash   hash.Hash         // nil: there is nothing to compare with
 	is     func([]byte) bool // whether a sum is the known one
-	hashed int64             // how far from the start the hash has come
+	hashed int64             // bytes hashed, from the start
 	wrong  bool              // the digest was compared, and differs
 }
 
-// NewReader wraps an opened object; sha256 is what the caller expects where the store does not know it, or "".
+// NewReader wraps an opened object. sha256 is what the caller expects, or "": it counts if the store knows no digest.
 func NewReader(opened object.Reader, sha256 string) *Reader {
 	known := opened.Info()
 	if known.SHA256 == "" {
@@ -58,7 +58,7 @@ func NewReader(opened object.Reader, sha256 string) *Reader {
 	return r
 }
 
-// Info tells what the reader compares with.
+// Info describes the object, with the digest that the reader compares with.
 func (r *Reader) Info() object.Info { return r.known }
 
 // ReadAt implements io.ReaderAt.
@@ -72,7 +72,7 @@ func (r *Reader) Borrows() bool {
 	return ok && inner.Borrows()
 }
 
-// ReadAhead implements Borrower: what follows comes while p is hashed.
+// ReadAhead implements Borrower: the bytes behind p come while p is hashed.
 func (r *Reader) ReadAhead(p []byte, offset int64, next []byte, loan *buffers.Loan) (n int, err error) {
 	info := r.known
 	if inner, ok := r.Reader.(Borrower); ok {

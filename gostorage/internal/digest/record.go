@@ -13,21 +13,21 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Record is the SHA-256 of a run of parts, in a form from which it can be carried on over the next one.
+// Record is the SHA-256 of a run of parts, in a form that can be continued over the next part.
 //
-// It holds for these contents in this order and for no others: the chain is made of the digests of the parts. Whoever
-// uses a record computes the chain of the parts that are there now, so that a part that was put again, deleted or moved
-// makes it worthless, never wrong.
+// It holds only for these contents in this order: the chain is made of the digests of the parts. Whoever uses a record
+// computes the chain of the parts that are there now. So a part that was put again, deleted or moved makes the record
+// worthless, but never wrong.
 type Record struct {
 	Size  int64 // of the run, in bytes
 	Chain Chain
-	state string // of crypto/sha256, as its MarshalBinary gives it
+	state string // the state of crypto/sha256, as its MarshalBinary gives it
 }
 
 // Chain names a run of parts by their contents.
 type Chain [sha256.Size]byte
 
-// Add gives the chain of the run with one part more. It needs the part's digest.
+// Add gives the chain of the run with one more part. It needs the part's digest.
 func (c Chain) Add(part object.Info) (Chain, bool) {
 	sum, err := hex.DecodeString(part.SHA256)
 	if err != nil || len(sum) != sha256.Size {
@@ -48,7 +48,7 @@ func record(state hash.Hash, size int64, chain Chain) Record {
 	return Record{Size: size, Chain: chain, state: string(marshalled)}
 }
 
-// Hash gives the hash as it was after the run.
+// Hash gives the hash in its state after the run.
 func (r Record) Hash() (hash.Hash, bool) {
 	resumed := sha256.New()
 	err := resumed.(encoding.BinaryUnmarshaler).UnmarshalBinary([]byte(r.state))
@@ -64,7 +64,7 @@ func (r Record) SHA256() string {
 	return Sum(resumed)
 }
 
-// Add gives the record of the run with one part more, after which the hash stands.
+// Add gives the record of the run with one more part. state is the hash after that part.
 func (r Record) Add(part object.Info, state hash.Hash) (Record, bool) {
 	chain, ok := r.Chain.Add(part)
 	return record(state, r.Size+part.Size, chain), ok
@@ -72,7 +72,7 @@ func (r Record) Add(part object.Info, state hash.Hash) (Record, bool) {
 
 const recordVersion = "v1 sha256"
 
-// String is the form in which a record is kept, with a checksum: the hash would take a damaged state for a good one.
+// String is the form in which a record is stored. It has a checksum, since the hash would accept a damaged state.
 func (r Record) String() string {
 	text := fmt.Sprintf("%s %d %s %s", recordVersion, r.Size, encode(r.Chain[:]), encode([]byte(r.state)))
 	return Seal(text)
@@ -81,7 +81,7 @@ func (r Record) String() string {
 // Seal adds a checksum to a text.
 func Seal(text string) string { return text + " " + checksum(text) }
 
-// Unseal gives a text without its checksum; false if it is not the same text.
+// Unseal gives a text without its checksum; false if the checksum is not that of the text.
 func Unseal(text string) (string, bool) {
 	end := strings.LastIndexByte(text, ' ')
 	if end < 0 || checksum(text[:end]) != text[end+1:] {
@@ -90,7 +90,7 @@ func Unseal(text string) (string, bool) {
 	return text[:end], true
 }
 
-// ParseRecord reads a record; false for whatever is not one, or was damaged.
+// ParseRecord reads a record; false if the text is not a record, or was damaged.
 func ParseRecord(text string) (Record, bool) {
 	text, ok := Unseal(text)
 	if !ok {
@@ -103,7 +103,7 @@ func ParseRecord(text string) (Record, bool) {
 		return Record{}, false
 	}
 	parsed.state = string(decode(state))
-	// The last eight bytes of a state are how many bytes it has seen.
+	// The last eight bytes of a state tell how many bytes the hash has seen.
 	if _, ok = parsed.Hash(); !ok || int64(binary.BigEndian.Uint64([]byte(parsed.state[len(parsed.state)-8:]))) != parsed.Size {
 		return Record{}, false
 	}

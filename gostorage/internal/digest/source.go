@@ -31,7 +31,7 @@ func (p *Pipe) Next(ctx context.Context, worth int64) (object.Block, error) {
 	return next, nil
 }
 
-// pull gives the next full block, or the error that stands at the end.
+// pull gives the next full block, or the error that comes after the last one.
 func (p *Pipe) pull(ctx context.Context, worth int) (*piece, error) {
 	select {
 	case <-p.failed:
@@ -56,7 +56,7 @@ func (p *Pipe) pull(ctx context.Context, worth int) (*piece, error) {
 	}
 }
 
-// verify gives io.EOF, or what stands against calling it the end.
+// verify gives io.EOF, or the error that keeps this from being the end.
 func (p *Pipe) verify() error {
 	size, sum := p.Sum()
 	select {
@@ -75,13 +75,13 @@ func (p *Pipe) verify() error {
 	return io.EOF
 }
 
-// Sum gives size and SHA-256 of what passed; only after the end.
+// Sum gives size and SHA-256 of the bytes that passed. It may be called only after the end.
 func (p *Pipe) Sum() (size int64, sha256 string) {
 	p.own.finish()
 	return p.moved.Load(), Sum(p.own.hash)
 }
 
-// Record implements object.Source: the run of parts with these bytes at its end.
+// Record implements object.Source. It is the record of the run of parts that ends with these bytes.
 func (p *Pipe) Record() string {
 	if p.carried == nil || p.before == nil {
 		return ""
