@@ -1,4 +1,4 @@
-// Package fileread reads files without keeping the one who asks: what a disk does not have at once is read in the
+// Package fileread reads files without keeping the caller: bytes that a disk does not have at once are read in the
 // background.
 package fileread
 
@@ -19,7 +19,7 @@ import (
 // wait bounds how long one ReadAt takes. Python must see a signal within 250 ms.
 const wait = 50 * time.Millisecond
 
-// Reader reads one open file. The zero value is ready to use, by one at a time for each; Close ends it.
+// Reader reads one open file, for one caller at a time. The zero value is ready to use; Close ends it.
 type Reader struct {
 	mu     sync.Mutex
 	how    way
@@ -30,11 +30,11 @@ type Reader struct {
 type way int
 
 const (
-	// cached asks the system for what it has in memory, and reads the rest in the background.
+	// cached asks the system for the bytes that it has in memory, and reads the rest in the background.
 	cached way = iota
-	// aside reads all in the background: the file system cannot tell what would take long.
+	// aside reads all bytes in the background: the file system cannot tell which of them would take long.
 	aside
-	// inMemory reads on the spot: the file system has nothing but memory.
+	// inMemory reads on the spot: all of the file system is in memory.
 	inMemory
 )
 
@@ -45,18 +45,18 @@ type behind struct {
 	done   chan struct{} // closed when n and err are known
 	n      int
 	err    error
-	over   atomic.Bool // one of two has done with it: who reads, and who wants to have it
+	over   atomic.Bool // one of its two users is done with it: the read, or the caller who wants the bytes
 }
 
-// leave is for both to call, once; the second puts the block back.
+// leave is called by both users, once each. The second call puts the block back.
 func (b *behind) leave() {
 	if b.over.Swap(true) {
 		buffers.Shared.Put(b.block)
 	}
 }
 
-// ReadAt reads from an open file as much as there is within a short time. With fewer bytes than were asked for the error
-// is io.EOF at the end, and object.ErrNotYet when there are more: ask again.
+// ReadAt reads the bytes of an open file that are there within a short time. If they are fewer than asked for, the
+// error is io.EOF at the end, and object.ErrNotYet if there are more: ask again.
 func (r *Reader) ReadAt(fd int, into []byte, offset int64) (n int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,7 +73,7 @@ func (r *Reader) ReadAt(fd int, into []byte, offset int64) (n int, err error) {
 	return n, err
 }
 
-// some reads some bytes, none at the end. After those of the background it is time to see to other things.
+// some reads some bytes, or none at the end. After bytes from the background it lets the caller look at other things.
 func (r *Reader) some(fd int, into []byte, offset int64) (int, error) {
 	if r.behind == nil {
 		n, err := r.now(fd, into, offset)
@@ -103,7 +103,7 @@ func (r *Reader) some(fd int, into []byte, offset int64) (int, error) {
 	return n, err
 }
 
-// now reads what needs no waiting, or answers EAGAIN.
+// now reads bytes that need no waiting, or answers EAGAIN.
 func (r *Reader) now(fd int, into []byte, offset int64) (n int, err error) {
 	switch r.how {
 	case inMemory:
@@ -128,8 +128,8 @@ func (r *Reader) now(fd int, into []byte, offset int64) (n int, err error) {
 	return max(n, 0), err
 }
 
-// begin has up to a block of so many bytes read in the background, by a descriptor of its own: that of the caller may
-// be closed before.
+// begin starts a read of size bytes, at most a block, in the background. It uses its own descriptor: the caller's may
+// be closed before the read ends.
 func (r *Reader) begin(fd, size int, offset int64) error {
 	block, err := buffers.Shared.Get()
 	if err != nil {
@@ -166,7 +166,7 @@ func (r *Reader) drop() {
 	}
 }
 
-// Close gives up what is read in the background.
+// Close gives up the read in the background.
 func (r *Reader) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
