@@ -25,39 +25,39 @@ var connections atomic.Int64
 // Connections tells how many connections are open in the process.
 func Connections() int64 { return connections.Load() }
 
-// conn is a connection whose calls block their thread. The goroutine that makes a request writes it and reads the answer
-// itself; with Go's poller each wait would end by waking another thread.
+// conn is a connection whose calls block their thread. The goroutine that makes a request writes it and reads the
+// answer itself. With Go's poller, each wait would end by waking another thread.
 //
-// It ends when no byte has moved for a while in either direction: the only timeout that fits an upload of hours. What
-// counts is what the system has sent and the other end has taken: on a slow line its buffers take bytes long before they
-// move. That is looked at only some times within a while.
+// It ends when no byte has moved for a while in either direction: no other timeout fits an upload of hours. A byte has
+// moved when the system has sent it and the other end has taken it: on a slow line the system's buffers take bytes long
+// before that. This is checked only a few times within a while.
 type conn struct {
 	fd            int
 	local, remote net.Addr
 	stall         time.Duration
-	patience      time.Duration // how long nothing may move while the server works on what it got, else 0
-	until         time.Time     // when a read that nothing comes for ends, or zero: by the stall timer
-	deadline      time.Time     // when reading ends, however much comes, or zero
-	bytes         int64         // that we have read and written
-	out           []byte        // what TLS and proxies have written and is not sent
-	stuck         bool          // it was to be sent, and could not be
+	patience      time.Duration // how long nothing may move while the server works on a request, else 0
+	until         time.Time     // when a read ends that no byte comes for; zero: the stall timer ends it
+	deadline      time.Time     // when reading ends, however many bytes come, or zero
+	bytes         int64         // bytes that we have read and written
+	out           []byte        // bytes that TLS and proxies have written and that are not sent
+	stuck         bool          // out was to be sent, and could not be
 
-	thread task.Thread // that of who makes the request: if it is not its own it must not be kept
+	thread task.Thread // the thread of whoever makes the request: unless it is the request's own, it must not be kept
 
 	mu     sync.Mutex
 	closed bool
 }
 
-// looks is how many there are within the time of the stall timer.
+// looks is how often progress is checked within the time of the stall timer.
 const looks = 4
 
 var (
 	errStalled = &net.OpError{Op: "wait", Err: os.ErrDeadlineExceeded}
-	// errHeard: there is no room for more, and something to be read.
+	// errHeard: there is no room to write more, and there is something to read.
 	errHeard = errors.New("the server says something")
 )
 
-// blocking takes over a connection of Go's.
+// blocking takes over a connection that Go has made.
 func blocking(opened net.Conn, stall time.Duration) (*conn, error) {
 	defer func() { _ = opened.Close() }()
 	raw, err := opened.(syscall.Conn).SyscallConn()
@@ -73,10 +73,10 @@ func blocking(opened net.Conn, stall time.Duration) (*conn, error) {
 	return &conn{fd: fd, local: opened.LocalAddr(), remote: opened.RemoteAddr(), stall: stall}, nil
 }
 
-// keepAlive is how long a connection is idle before the system asks whether the other end is there.
+// keepAlive is how long a connection is idle before the system asks whether the other end is still there.
 const keepAlive = 30 * time.Second
 
-// connecting begins a connection to an address: without a lookup it takes neither Go's poller nor another thread.
+// connecting begins a connection to an address. Without a lookup it needs neither Go's poller nor another thread.
 func connecting(to netip.AddrPort, stall time.Duration) (*conn, error) {
 	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
 	if ip := to.Addr().Unmap(); ip.Is4() {
@@ -105,10 +105,10 @@ func connecting(to netip.AddrPort, stall time.Duration) (*conn, error) {
 	return c, nil
 }
 
-// connected waits until the connection is made, and makes its calls blocking ones.
+// connected waits until the connection is made, and then makes its calls block.
 func (c *conn) connected(ctx context.Context) error {
 	for {
-		ready, err := c.await(unix.POLLOUT, time.Second) // when ctx ends the connection does
+		ready, err := c.await(unix.POLLOUT, time.Second) // when ctx ends, so does the connection
 		switch {
 		case err != nil:
 			return err
@@ -120,7 +120,7 @@ func (c *conn) connected(ctx context.Context) error {
 	}
 }
 
-// begin makes the calls of a connection that is made blocking ones, or tells why it is not made.
+// begin makes the calls of a connection block once it is made, or tells why it is not.
 func (c *conn) begin(ctx context.Context) error {
 	if number, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || number != 0 {
 		if ctx.Err() != nil {
@@ -142,13 +142,13 @@ func (c *conn) failed(err error) error {
 
 func (c *conn) look() time.Duration { return max(c.stall/looks, time.Millisecond) }
 
-// watch is what one call that waits has seen.
+// watch is what one waiting call has seen.
 type watch struct {
 	moved int64
 	since time.Time
 }
 
-// again tells whether a call that has waited for a look goes on.
+// again tells whether a call that has waited for the time of one look goes on waiting.
 func (c *conn) again(w *watch) bool {
 	if !c.until.IsZero() || c.late() {
 		return false
@@ -164,10 +164,10 @@ func (c *conn) again(w *watch) bool {
 	return now.Sub(w.since) < max(c.stall, c.patience)
 }
 
-// late tells whether the time for all of an answer is over.
+// late tells whether the time for the whole answer is over.
 func (c *conn) late() bool { return !c.deadline.IsZero() && time.Now().After(c.deadline) }
 
-// moved counts bytes that have gone either way, as the system sees it; where it does not tell, as we do.
+// moved counts the bytes that have gone either way, as the system sees it; if the system does not tell, as we do.
 func (c *conn) moved() int64 {
 	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -176,7 +176,7 @@ func (c *conn) moved() int64 {
 	return int64(info.Bytes_acked + info.Bytes_received)
 }
 
-// Read implements net.Conn. What was written is sent before.
+// Read implements net.Conn. It first sends what was written.
 func (c *conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -202,7 +202,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
-// read waits for bytes: EAGAIN when none came in time.
+// read waits for bytes; EAGAIN means that none came in time.
 func (c *conn) read(p []byte) (int, error) {
 	switch {
 	case !c.until.IsZero():
@@ -219,14 +219,14 @@ func (c *conn) read(p []byte) (int, error) {
 	return unix.Read(c.fd, p)
 }
 
-// Write implements net.Conn. It sends nothing: flush does, so that TLS is not in the middle of a write while something can
+// Write implements net.Conn. It sends nothing, flush does: so TLS is never in the middle of a write while something can
 // be read.
 func (c *conn) Write(p []byte) (int, error) {
 	c.out = append(c.out, p...)
 	return len(p), nil
 }
 
-// flush sends what was written, or as much as it can before something is heard.
+// flush sends what was written, or as much as it can before there is something to read.
 func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
@@ -242,14 +242,14 @@ func (c *conn) flush() error {
 }
 
 const (
-	// atOnce bounds the pieces of one write. Behind each others may have the processor: the hash, which all wait for in
-	// the end, would stand still for as long as there is room to write to.
+	// atOnce bounds the pieces of one write. After each write others may have the processor. Otherwise the hash, which
+	// all wait for in the end, would stand still as long as there is room to write.
 	atOnce = 8
-	// listens is how often a write looks whether the server says something instead of reading.
+	// listens is how often a write checks whether the server answers instead of reading.
 	listens = 100 * time.Millisecond
 )
 
-// write sends pieces, and gives those that it could not.
+// write sends pieces, and gives those that it could not send.
 func (c *conn) write(pieces [][]byte) ([][]byte, error) {
 	flags := unix.MSG_NOSIGNAL
 	if !c.thread.Own() {
@@ -261,7 +261,7 @@ func (c *conn) write(pieces [][]byte) ([][]byte, error) {
 		case err == nil:
 			c.bytes += int64(n)
 			if pieces = after(pieces, n); len(pieces) > 0 {
-				_, _ = unix.RawSyscallNoError(unix.SYS_SCHED_YIELD, 0, 0, 0) // as Syscall, that costs more than it gains
+				_, _ = unix.RawSyscallNoError(unix.SYS_SCHED_YIELD, 0, 0, 0) // with Syscall, that costs more than it gains
 			}
 		case err == unix.EAGAIN:
 			if err := c.room(&w); err != nil {
@@ -304,8 +304,8 @@ func (c *conn) room(w *watch) error {
 	}
 }
 
-// await is poll for what may take long: a thread that is not its own is left meanwhile, for as long as that takes. With an
-// error of the thread nobody waits any more, also where the connection does not know yet.
+// await is poll for a wait that may take long. A thread that is not the request's own is left until the wait is over.
+// An error of the thread means that nobody waits any more, even if the connection does not know that yet.
 func (c *conn) await(events int16, wait time.Duration) (int16, error) {
 	if c.thread.Own() {
 		return c.poll(events, wait)
@@ -320,7 +320,7 @@ func (c *conn) await(events int16, wait time.Duration) (int16, error) {
 	return c.poll(events, 0)
 }
 
-// poll waits for what may be done, 0 when there was nothing in time.
+// poll waits for one of the events, and gives those that are there; 0 if there was none in time.
 func (c *conn) poll(events int16, wait time.Duration) (int16, error) {
 	ask := []unix.PollFd{{Fd: int32(c.fd), Events: events}}
 	for {
@@ -337,7 +337,7 @@ func (c *conn) poll(events int16, wait time.Duration) (int16, error) {
 	}
 }
 
-// abort makes every call end at once, from whichever thread; the owner closes.
+// abort makes every call end at once. Any thread may call it; the owner closes the connection.
 func (c *conn) abort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -346,8 +346,8 @@ func (c *conn) abort() {
 	}
 }
 
-// Close implements net.Conn; only the owner may. What the system still holds of a request goes with the connection: the
-// server would get all of it else, minutes after the caller was told that it failed.
+// Close implements net.Conn; only the owner may call it. It drops what the system still holds of a request. Otherwise
+// the server would get all of it, minutes after the caller was told that it failed.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -367,7 +367,7 @@ func (c *conn) Close() error {
 	return unix.Close(c.fd)
 }
 
-// drop takes back what the system has not sent, whoever else holds the connection: a forked child keeps it open.
+// drop takes back what the system has not sent, even if others hold the connection: a forked child keeps it open.
 func (c *conn) drop() {
 	nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 	_, _, failed := unix.Syscall(unix.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
@@ -382,7 +382,7 @@ func (c *conn) LocalAddr() net.Addr { return c.local }
 // RemoteAddr implements net.Conn.
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
-// SetDeadline implements net.Conn: there is the stall timer.
+// SetDeadline implements net.Conn. It does nothing: there is the stall timer.
 func (c *conn) SetDeadline(time.Time) error { return nil }
 
 // SetReadDeadline implements net.Conn.

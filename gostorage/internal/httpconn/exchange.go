@@ -20,27 +20,27 @@ import (
 )
 
 const (
-	// readBuffer in bytes: a small answer comes by one read, and what is read of a large one goes past it. Every
+	// readBuffer in bytes: a small answer comes with one read, and the reads of a large one bypass the buffer. Every
 	// connection has one.
 	readBuffer = 16 << 10
-	// together in bytes: a body that is not larger is copied behind the headers, and is one write with them.
+	// together in bytes: a body up to this size is copied behind the headers, and one write sends both.
 	together = 8 << 10
 	// longestHead in bytes is the most that an answer may have before its body.
 	longestHead = 1 << 20
-	// announcedWait is for the server to say that it wants a body; some never do.
+	// announcedWait is the time for the server to say that it wants a body; some servers never do.
 	announcedWait = time.Second
-	// mostInterim bounds the answers that come before the one that counts.
+	// mostInterim bounds the interim answers before the final one.
 	mostInterim = 100
-	// longestAnswer bounds an answer that is read at once, in times of the longest silence: a drip is no progress for ever.
+	// longestAnswer bounds an answer that is read at once, in times of the longest silence: dripping is not progress.
 	longestAnswer = 4
 )
 
-// persistConn is a connection to the server with what requests need. It serves one at a time.
+// persistConn is a connection to the server, with what requests need. It serves one request at a time.
 type persistConn struct {
 	*conn
 	stream  io.ReadWriteCloser // the connection, or TLS over it
 	plain   bool
-	via     *url.URL // the proxy that requests are for, or nil
+	via     *url.URL // the proxy that requests are addressed to, or nil
 	reader  *bufio.Reader
 	limit   io.LimitedReader // below reader
 	head    []byte
@@ -56,17 +56,17 @@ func newPersistConn(c *conn, stream io.ReadWriteCloser) *persistConn {
 	return pc
 }
 
-// lostError is an error of a connection that has ended before a byte of the answer came.
+// lostError is the error of a connection that ended before a byte of the answer came.
 type lostError struct{ error }
 
 func (e lostError) Unwrap() error { return e.error }
 
-// ProtocolError is an answer that is none of HTTP.
+// ProtocolError is an answer that is not HTTP.
 type ProtocolError struct{ Why string }
 
 func (e *ProtocolError) Error() string { return e.Why }
 
-// errTooSoon: a server that takes what it has not read is none that stores it.
+// errTooSoon: a server that acknowledges a body before it has read it does not store it.
 var errTooSoon = &ProtocolError{"a success before it had the whole request"}
 
 // roundTrip sends a request and reads its answer up to the body. done tells that the whole request was sent.
@@ -86,7 +86,7 @@ func (pc *persistConn) roundTrip(request *http.Request, body [][]byte) (response
 	case response != nil, errors.Is(err, errStalled):
 		return response, false, err
 	}
-	// Whatever has kept us from sending all: the server may have said why.
+	// Whatever kept us from sending all of it, the server may have said why.
 	response, failed := pc.finalResponse(request)
 	switch {
 	case failed != nil:
@@ -98,8 +98,8 @@ func (pc *persistConn) roundTrip(request *http.Request, body [][]byte) (response
 	}
 }
 
-// send writes headers and body, or one of them. A server that answers while there is no room for more does not mean to
-// read the rest.
+// send writes headers and body, or one of them. A server that answers while there is no room for more will not read the
+// rest.
 func (pc *persistConn) send(request *http.Request, head []byte, body [][]byte) (response *http.Response, err error) {
 	if len(body) == 1 && len(body[0]) <= together {
 		head = append(head, body[0]...)
@@ -121,7 +121,7 @@ func (pc *persistConn) send(request *http.Request, head []byte, body [][]byte) (
 	return response, err
 }
 
-// recordsAtOnce in bytes is what TLS seals before it is sent.
+// recordsAtOnce in bytes is how much TLS encrypts before it is sent.
 const recordsAtOnce = 64 << 10
 
 // sendTLS sends pieces by TLS.
@@ -139,8 +139,8 @@ func (pc *persistConn) sendTLS(request *http.Request, pieces [][]byte) (*http.Re
 	return nil, nil
 }
 
-// writeAll writes until all is sent, or the final answer is there. What is heard meanwhile may be an interim one, or a matter of
-// TLS.
+// writeAll writes until all is sent, or the final answer is there. What is heard meanwhile may also be an interim
+// answer, or a message of TLS.
 func (pc *persistConn) writeAll(request *http.Request, write func() error) (*http.Response, error) {
 	for {
 		if err := write(); err != errHeard {
@@ -162,7 +162,7 @@ func (pc *persistConn) readable(until time.Time) bool {
 	return !errors.Is(err, errStalled)
 }
 
-// awaitContinue waits for the server to say that it wants the body: then, or if it says nothing, there is no answer.
+// awaitContinue waits for the server to say that it wants the body. If it does, or says nothing, there is no answer.
 func (pc *persistConn) awaitContinue(request *http.Request) (*http.Response, error) {
 	if !pc.readable(time.Now().Add(announcedWait)) {
 		return nil, nil
@@ -184,7 +184,7 @@ func (pc *persistConn) finalResponse(request *http.Request) (*http.Response, err
 	}
 }
 
-// readResponse reads one answer, which may be an interim one. Once it has begun it must come to its end in time.
+// readResponse reads one answer, which may be an interim one. An answer that has begun must end in time.
 func (pc *persistConn) readResponse(request *http.Request) (*http.Response, error) {
 	pc.limit.N = longestHead
 	if _, err := pc.reader.Peek(1); err != nil {
@@ -209,13 +209,13 @@ func (pc *persistConn) readResponse(request *http.Request) (*http.Response, erro
 	return response, nil
 }
 
-// Cut tells an error of the connection from one of what came by it.
+// Cut tells whether an error is of the connection, and not of what came over it.
 func Cut(err error) bool {
 	_, ok := errors.AsType[net.Error](err)
 	return ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// appendHead adds all of a request that comes before its body.
+// appendHead adds everything of a request that comes before its body.
 func (pc *persistConn) appendHead(b []byte, request *http.Request) []byte {
 	b = append(append(b, request.Method...), ' ')
 	if pc.via != nil {
@@ -230,14 +230,14 @@ func (pc *persistConn) appendHead(b []byte, request *http.Request) []byte {
 		b = append(strconv.AppendInt(append(b, "Content-Length: "...), request.ContentLength, 10), "\r\n"...)
 	}
 	if request.Method == http.MethodGet && request.Header.Get("Accept-Encoding") == "" {
-		b = append(b, "Accept-Encoding: identity\r\n"...) // else proxies may choose one; unsigned, since some change it
+		b = append(b, "Accept-Encoding: identity\r\n"...) // else a proxy may choose one; not signed: some change it
 	}
 	headers := bytes.NewBuffer(b)
 	_ = request.Header.WriteSubset(headers, ours)
 	return append(headers.Bytes(), "\r\n"...)
 }
 
-// ours are headers that a request has from elsewhere.
+// ours are the headers that a request gets elsewhere.
 var ours = map[string]bool{"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true}
 
 // Body is the body of an answer; at its end the connection is free again.
@@ -245,22 +245,22 @@ type Body struct {
 	io.Reader
 	size     int64
 	conn     *persistConn
-	most     time.Duration // that it may take, if it is read at once
+	most     time.Duration // how long it may take, if it is read at once
 	end      func(whole bool)
-	released bool // the connection is free again, or another's
+	released bool // the connection is free again, or serves another request
 }
 
-// Hurry bounds the time in which all of it must come.
+// Hurry bounds the time in which the whole body must come.
 func (r *Body) Hurry() {
 	if !r.released {
 		r.conn.deadline = time.Now().Add(r.most)
 	}
 }
 
-// Arrived tells whether all of it has come with the headers.
+// Arrived tells whether the whole body has come with the headers.
 func (r *Body) Arrived() bool { return r.size >= 0 && int64(r.conn.reader.Buffered()) >= r.size }
 
-// Ready waits for some of it to come, or for its end.
+// Ready waits for bytes of the body, or for its end.
 func (r *Body) Ready(wait time.Duration) bool {
 	if r.conn.reader.Buffered() > 0 {
 		return true
@@ -269,13 +269,13 @@ func (r *Body) Ready(wait time.Duration) bool {
 	return err != nil || ready != 0
 }
 
-// Size is how many bytes it has, -1 where that was not told.
+// Size is the length of the body in bytes, or -1 if the server did not tell it.
 func (r *Body) Size() int64 { return r.size }
 
-// Plain tells whether its bytes go from the system to who reads them with nothing in between.
+// Plain tells whether the bytes go from the system to their reader with nothing in between.
 func (r *Body) Plain() bool { return r.conn.plain }
 
-// Detach lets it be read on another thread than the one it came on, by who may keep that.
+// Detach lets the body be read on another thread than the one that it came on, by somebody who may keep that thread.
 func (r *Body) Detach() { r.conn.thread = task.Thread{} }
 
 // Read implements io.Reader.
@@ -293,7 +293,7 @@ func (r *Body) Close() error {
 	return nil
 }
 
-// do makes one request on a connection. release gets it back, and whether it can serve another.
+// do makes one request on a connection. release gets the connection back, and whether it can serve another request.
 func (pc *persistConn) do(
 	ctx context.Context, request *http.Request, body [][]byte, patience time.Duration, release func(pc *persistConn, free bool),
 ) (*http.Response, error) {

@@ -1,12 +1,12 @@
 // Package httpconn is an HTTP/1.1 client of one server.
 //
-// The goroutine that makes a request writes it and reads the answer, by system calls that block: nothing is handed to
-// another goroutine, nor to Go's poller. Client keeps connections (pool.go), a persistConn makes one request at a time
+// The goroutine that makes a request writes it and reads the answer, with system calls that block. Nothing is handed to
+// another goroutine or to Go's poller. Client keeps connections (pool.go). A persistConn makes one request at a time
 // (exchange.go), over a conn that ends when no byte moves for a while (conn.go).
 //
-// Nothing is written but to sockets, and no permission is needed but to connect. A request that fails leaves none: its
-// connection is closed, and what the system had still to send of it is dropped, also where a forked child holds a copy
-// of the socket.
+// The package writes only to sockets, and needs no permission but to connect. A request that fails leaves no bytes: its
+// connection is closed, and what the system had still to send of it is dropped, even if a forked child holds a copy of
+// the socket.
 package httpconn
 
 import (
@@ -30,7 +30,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
-// Client makes requests of one server over connections that it keeps.
+// Client makes requests to one server, over connections that it keeps.
 type Client struct {
 	host    *url.URL
 	proxy   *url.URL // nil: none
@@ -39,7 +39,7 @@ type Client struct {
 	stall   time.Duration
 	keep    time.Duration  // how long an idle connection is kept
 	most    int            // idle connections
-	literal netip.AddrPort // of what is connected to, if that needs no lookup
+	literal netip.AddrPort // the address to connect to, if it needs no lookup
 
 	mu     sync.Mutex
 	idle   []*persistConn // the newest last
@@ -47,7 +47,7 @@ type Client struct {
 	closed bool
 }
 
-// Config says what a client connects to, and for how long it waits.
+// Config says what a client connects to, and how long it waits.
 type Config struct {
 	Host    *url.URL
 	Proxy   *url.URL // nil: none
@@ -57,7 +57,7 @@ type Config struct {
 	Idle    int           // connections that are kept open
 }
 
-// New makes a client. It connects when there is something to ask.
+// New makes a client. It connects when there is a request.
 func New(c Config) *Client {
 	t := &Client{
 		host: c.Host, proxy: c.Proxy, secure: c.TLS, connect: c.Connect, stall: c.Stall,
@@ -73,13 +73,13 @@ func New(c Config) *Client {
 type Request struct {
 	Head     *http.Request
 	Body     [][]byte
-	Patience time.Duration // for how long nothing may move while the server works on it, where that is longer than usual
-	Repeated func()        // is told of each time that it is sent again
+	Patience time.Duration // how long nothing may move while the server works on it, if longer than usual
+	Repeated func()        // is called each time that the request is sent again
 }
 
-// Do makes a request. A connection that the server has closed while it was idle is followed by another.
+// Do makes a request. If the server has closed the idle connection that it uses, it goes on with another one.
 //
-// The answer's body is a *Body. Until it was read to its end, or closed, its connection serves nobody else.
+// The answer's body is a *Body. Its connection serves no other request until the body was read to its end, or closed.
 func (t *Client) Do(ctx context.Context, asked Request) (*http.Response, error) {
 	request := asked.Head
 	for {
@@ -121,7 +121,7 @@ func (t *Client) getConn(ctx context.Context) (*persistConn, error) {
 		t.idle[last] = nil
 		t.idle = t.idle[:last]
 		t.mu.Unlock()
-		if time.Since(pc.since) < t.keep && !pc.readable(time.Now()) { // also nothing that nobody has asked for
+		if time.Since(pc.since) < t.keep && !pc.readable(time.Now()) { // and it has sent nothing that nobody asked for
 			return pc, nil
 		}
 		_ = pc.stream.Close()
@@ -146,7 +146,7 @@ func (t *Client) release(pc *persistConn, free bool) {
 	}
 }
 
-// expire closes what was idle for long.
+// expire closes connections that were idle for long.
 func (t *Client) expire() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -165,7 +165,7 @@ func (t *Client) expire() {
 	}
 }
 
-// Close ends what is idle, and what becomes so.
+// Close closes idle connections, and those that become idle later.
 func (t *Client) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -179,7 +179,7 @@ func (t *Client) Close() {
 	}
 }
 
-// to is what is connected to.
+// to is the URL to connect to.
 func (t *Client) to() *url.URL {
 	if t.proxy != nil {
 		return t.proxy
@@ -231,7 +231,7 @@ func (t *Client) reach(ctx context.Context) (*conn, error) {
 
 func socks(proxy *url.URL) bool { return strings.HasPrefix(proxy.Scheme, "socks5") }
 
-// handshake does what comes before the first request: what the proxy wants, and TLS.
+// handshake does what comes before the first request: what the proxy requires, and TLS.
 func (t *Client) handshake(ctx context.Context, c *conn) (stream net.Conn, err error) {
 	stream = c
 	if t.proxy != nil {
@@ -245,7 +245,7 @@ func (t *Client) handshake(ctx context.Context, c *conn) (stream net.Conn, err e
 	return stream, nil
 }
 
-// through makes a connection to the proxy one to the server, unless each request says where it goes.
+// through makes a connection to the proxy into one to the server, unless each request names the server.
 func (t *Client) through(ctx context.Context, c *conn) (stream net.Conn, err error) {
 	if socks(t.proxy) {
 		dialer, err := proxy.FromURL(t.proxy, nil)
@@ -274,7 +274,7 @@ func (t *Client) startTLS(stream net.Conn, to *url.URL) (net.Conn, error) {
 	config := t.secure.Clone()
 	config.ServerName = to.Hostname()
 	secured := tls.Client(stream, config)
-	return secured, secured.Handshake() // its last words go with the first request
+	return secured, secured.Handshake() // its last message goes with the first request
 }
 
 // tunnel asks a proxy for a connection to the server.
@@ -283,7 +283,7 @@ func tunnel(stream net.Conn, proxy *url.URL, address string) error {
 	if _, err := io.WriteString(stream, ask); err != nil {
 		return err
 	}
-	answer := bufio.NewReader(&io.LimitedReader{R: stream, N: longestHead}) // nothing comes after it until we speak
+	answer := bufio.NewReader(&io.LimitedReader{R: stream, N: longestHead}) // the proxy sends nothing after it until we do
 	var response *http.Response
 	for range mostInterim + 1 {
 		var err error
@@ -300,12 +300,12 @@ func tunnel(stream net.Conn, proxy *url.URL, address string) error {
 	return nil
 }
 
-// ProxyError is the status with which a proxy has refused a tunnel.
+// ProxyError is the status with which a proxy refused a tunnel.
 type ProxyError int
 
 func (e ProxyError) Error() string { return fmt.Sprintf("the proxy answers %d", int(e)) }
 
-// authorization is the header for a proxy that wants to know who asks.
+// authorization is the header that tells a proxy who asks, or "".
 func authorization(proxy *url.URL) string {
 	if proxy.User == nil {
 		return ""
@@ -315,7 +315,7 @@ func authorization(proxy *url.URL) string {
 	return "Proxy-Authorization: Basic " + word + "\r\n"
 }
 
-// Ports has the schemes of URLs that can be connected to, or through, and the port of each.
+// Ports has the URL schemes that one can connect to, or through, and the port of each.
 var Ports = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
 
 func addressOf(to *url.URL) string {
