@@ -19,7 +19,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// The extended attributes that are kept with an object; user.mime_type is the freedesktop.org name.
+// The extended attributes of an object's file; user.mime_type is the freedesktop.org name.
 const (
 	digestAttribute      = "user.gostorage.sha256"
 	recordAttribute      = "user.gostorage.record"
@@ -27,8 +27,8 @@ const (
 	metadataAttribute    = "user.gostorage.metadata"
 )
 
-// writeAttributes keeps digest, record, content type and metadata with the file, where the file system can. Elsewhere
-// the digest of a listing is unknown, info loses its record, and nothing else is lost.
+// writeAttributes stores digest, record, content type and metadata with the file, if the file system can. Elsewhere
+// listings do not know the digest, info loses its record, and nothing else is lost.
 func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) error {
 	kept, err := set(file, digestAttribute, digestRecord(info))
 	if err != nil {
@@ -64,7 +64,7 @@ func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) e
 	return nil
 }
 
-// tooLarge tells a full disk from one that has no room for as many attributes with a file: ext4 has a block for all.
+// tooLarge tells a full disk from a file that has no room for so many attributes: ext4 has one block for all of them.
 func tooLarge(file *os.File, err error) error {
 	var disk unix.Statfs_t
 	fits := errors.Is(err, unix.ENOSPC) && unix.Fstatfs(int(file.Fd()), &disk) == nil && disk.Bavail > 0
@@ -75,7 +75,7 @@ func tooLarge(file *os.File, err error) error {
 	return err
 }
 
-// set tells whether the file system keeps the attribute.
+// set stores an attribute, and tells whether the file system keeps it.
 func set(file *os.File, name, value string) (bool, error) {
 	err := retry(func() error { return unix.Fsetxattr(int(file.Fd()), name, []byte(value), 0) })
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
@@ -94,8 +94,8 @@ func get(file *os.File, name string) string {
 	return string(value[:n])
 }
 
-// digestRecord is the digest with what tells whether the file was written to since, by somebody else, and a checksum.
-// At 56 bytes ext4 still keeps it in an inode of the usual 256: a longer one would have a block of its own to be written.
+// digestRecord is the digest, what tells whether somebody else has written to the file since, and a checksum. With 56
+// bytes it still fits into an ext4 inode of the usual 256: a longer one would have a block of its own to be written.
 func digestRecord(info *object.Info) string {
 	sum, _ := hex.DecodeString(info.SHA256) // ours
 	record := append([]byte{recordVersion}, sum...)
@@ -115,7 +115,7 @@ func checksum(record []byte) []byte {
 	return sum[:checksumSize]
 }
 
-// readDigest gives the digest kept with the file, and whether the file was not changed since.
+// readDigest gives the digest stored with the file, and whether the file was not changed since.
 func readDigest(file *os.File, info object.Info) (string, bool) {
 	kept := get(file, digestAttribute)
 	if len(kept) != recordSize || kept[0] != recordVersion {
@@ -129,8 +129,8 @@ func readDigest(file *os.File, info object.Info) (string, bool) {
 	return info.SHA256, kept == digestRecord(&info)
 }
 
-// mark gives a file without attributes a time of change, within the last second, whose nanoseconds are random: with the
-// number of the file it tells these bytes from others that have had the name.
+// mark gives a file without attributes a time of change within the last second, with random nanoseconds. Together with
+// the file's number, the time tells these bytes from others that had the same name.
 func mark(file *os.File, info *object.Info) error {
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails: crypto/rand ends the process instead
@@ -157,7 +157,7 @@ func version(stat fs.FileInfo) string {
 	return fmt.Sprintf("%d-%d.%09d", system.Ino, system.Mtim.Sec, system.Mtim.Nsec)
 }
 
-// settled is the age from which a file is not taken for one that may still be changed within the same tick of the clock.
+// settled is the age from which a file counts as one that cannot change again within the same tick of the clock.
 const settled = 2 * time.Second
 
 // describe tells what is known of an opened file.

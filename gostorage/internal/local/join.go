@@ -13,8 +13,8 @@ import (
 // copyAtOnce is how many bytes the system copies before the context is looked at.
 const copyAtOnce = 16 << 20
 
-// Join implements object.Joiner: the system copies the files, or shares their blocks where it can. A single part with
-// nothing to be told of it besides becomes a second name of its file.
+// Join implements object.Joiner: the system copies the files, or shares their blocks where it can. If there is one
+// part, and nothing else to store with the object, the object is a second name of the part's file.
 func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error) {
 	from, ok := join.From.(*Store)
 	if !ok {
@@ -67,7 +67,7 @@ func (s *Store) commit(
 	return s.publish(ctx, at, file, info, join.Options)
 }
 
-// sameForm tells whether the attributes of a part could be those of the object.
+// sameForm tells whether the attributes of a part would be right for the object.
 func sameForm(join *object.Join) bool {
 	part, options := join.Parts[0], join.Options
 	return part.SHA256 != "" && part.Version == "" && options.ContentType == "" && len(options.Metadata) == 0
@@ -82,7 +82,7 @@ func (s *Store) link(ctx context.Context, at, there *place, join *object.Join) (
 	}
 	file := &staged{File: opened.File, staging: at.staging, shared: true, can: abilities{links: true}}
 	defer file.discard()
-	// Whoever put the part may have had other options.
+	// The part may have been put with other options.
 	if stat, err := file.Stat(); err != nil || modeOf(stat) != s.config.FileMode {
 		return object.Info{}, object.ErrCannotJoin
 	}
@@ -166,13 +166,13 @@ func about(part object.Info, err error) error {
 	return &named
 }
 
-// Keep implements object.Keeper, where the file system has attributes.
+// Keep implements object.Keeper, if the file system has attributes.
 func (s *Store) Keep(_ context.Context, described object.Info, record string) (bool, error) {
 	at, err := s.here()
 	if err != nil {
 		return false, err
 	}
-	if described.Version != "" { // its digest is not with it either
+	if described.Version != "" { // then its digest is not stored with it either
 		return false, nil
 	}
 	opened, err := at.openAs(described)
@@ -181,5 +181,5 @@ func (s *Store) Keep(_ context.Context, described object.Info, record string) (b
 	}
 	defer func() { _ = opened.Close() }()
 	kept, err := set(opened.File, recordAttribute, record)
-	return kept && err == nil, nil // else beside it
+	return kept && err == nil, nil // else the record is kept beside it
 }

@@ -1,24 +1,25 @@
-// Package local keeps objects as files below one directory, durably: an object is written to a file without a name,
-// synced, and only then linked or renamed to its key, and the directory is synced after it. os.Root confines every path.
+// Package local keeps objects as files below one directory, durably. An object is written to a file without a name and
+// synced. Only then the file is linked or renamed to its key, and the directory is synced after that. os.Root confines
+// every path.
 //
 // # What is written where
 //
-// The object of a key is the file of that path below the root, and nothing else has a name there but the folder
-// .gostorage-staging, which no key can name. Its content type, metadata, SHA-256 and record are extended attributes of the
-// file (attributes.go). In the staging folder lie files that are not finished, where the file system has no files without
-// names, and what a rename goes through.
+// The object of a key is the file of that path below the root. Nothing else has a name there, except the folder
+// .gostorage-staging, which no key can name. Content type, metadata, SHA-256 and record of an object are extended
+// attributes of its file (attributes.go). The staging folder holds unfinished files, where the file system has no files
+// without names, and the names that a rename goes through.
 //
 // # What a failure leaves behind
 //
-// The object of before, or none; never a part of the new one. What is given up is removed at once. A killed process or a
-// power cut leaves at most files in the staging folder, which no other process uses: a sweep removes the old ones. A
-// directory that was made for a key may stay, empty.
+// The object of before, or none; never a part of the new one. A write that is given up is removed at once. A killed
+// process or a power cut leaves at most files in the staging folder that no other process uses: a sweep removes the old
+// ones. A directory that was made for a key may stay, empty.
 //
 // # Permissions
 //
-// The process writes and searches the root, and its files have file_mode, its directories directory_mode, whatever the
-// umask is; an area that can only be read is enough for reading. The staging folder is 0700: all who write to an area are
-// one user.
+// The process writes and searches the root. Its files have file_mode, its directories directory_mode, whatever the
+// umask is. An area that can only be read is enough for reading. The staging folder is 0700: all who write to an area
+// are one user.
 package local
 
 import (
@@ -44,7 +45,7 @@ import (
 // StagingName is the folder of unfinished writes at the root of a store.
 const StagingName = object.Staging
 
-// oldStaging was its name once: what lies there is swept.
+// oldStaging is the folder's earlier name: what lies there is swept.
 const oldStaging = `.gostorage\staging`
 
 // Config says where and how a Store keeps its files.
@@ -71,20 +72,20 @@ var (
 	_ object.Keeper = (*Store)(nil)
 )
 
-// place is the opened root: it goes on existing for those who use it when the directory was made anew.
+// place is the opened root. When the directory is made anew, the old place stays for those who use it.
 type place struct {
 	root     *os.Root
 	top      *os.File
-	staging  *os.File // nil where there is none: it can be read from then
+	staging  *os.File // nil if there is none: then the place can be read only
 	unstaged error    // why there is none
-	mode     uint32   // of new files: theirs, and what it takes to give them attributes
+	mode     uint32   // of new files: file_mode, and what it takes to give them attributes
 	durable  bool
 
 	trying sync.Mutex
 	can    atomic.Pointer[abilities] // nil: nothing was tried yet
 }
 
-// Open makes a Store; directories are made and opened at the first operation.
+// Open makes a Store. Its directories are made and opened at the first operation.
 func Open(config Config) *Store { return &Store{config: config} }
 
 // Close implements object.Store.
@@ -107,10 +108,10 @@ func (p *place) close() {
 	_ = p.root.Close()
 }
 
-// here gives the opened root, to read from. A directory that was removed under us is made again.
+// here gives the opened root, to read from. A directory that was removed meanwhile is made again.
 func (s *Store) here() (*place, error) { return s.opened(false) }
 
-// toWrite gives the opened root with its staging folder, which is tried anew where there was none.
+// toWrite gives the opened root with its staging folder. If there was none, it tries again to make one.
 func (s *Store) toWrite() (*place, error) { return s.opened(true) }
 
 func (s *Store) opened(writes bool) (*place, error) {
@@ -142,14 +143,14 @@ func (s *Store) opened(writes bool) (*place, error) {
 		next.close()
 		return nil, errClosed
 	}
-	// The old place is not closed: others may be at work in it. Its finalizers do that.
+	// The old place is not closed: others may be at work in it. Its finalizers close it.
 	s.at = next
 	return next, nil
 }
 
 var errClosed = object.Errorf(object.Closed, "the adapter was closed")
 
-// known gives the root that was opened before, or nil if it cannot be used any more.
+// known gives the root that was opened before, or nil if it can no longer be used.
 func (s *Store) known(writes bool) (*place, error) {
 	s.mu.Lock()
 	at, closed := s.at, s.closed
@@ -168,7 +169,7 @@ func linked(directory *os.File) bool {
 	return directory != nil && unix.Fstat(int(directory.Fd()), &stat) == nil && stat.Nlink > 0
 }
 
-// enter opens the root, or what has been opened of it, and its staging folder.
+// enter opens the root, unless it is open to read, and its staging folder.
 func (s *Store) enter(readable *place) (at *place, err error) {
 	if readable != nil {
 		at = &place{root: readable.root, top: readable.top, mode: readable.mode, durable: readable.durable}
@@ -191,7 +192,7 @@ func (s *Store) enterRoot() (*place, error) {
 	if err := s.make(s.config.Root); err != nil {
 		return nil, s.unusable(err)
 	}
-	root, err := os.OpenRoot(s.config.Root + "/.") // which only a directory has: a FIFO would be waited for
+	root, err := os.OpenRoot(s.config.Root + "/.") // only a directory has that path: opening a FIFO would wait
 	if err != nil {
 		return nil, s.unusable(err)
 	}
@@ -203,12 +204,12 @@ func (s *Store) enterRoot() (*place, error) {
 	return &place{root: root, top: top, mode: s.config.FileMode&0o777 | 0o600, durable: s.config.Durable}, nil
 }
 
-// makeStaging makes the folder of unfinished writes. One that earlier versions had goes when it is empty.
+// makeStaging makes the folder of unfinished writes. It removes that of earlier versions if it is empty.
 func (p *place) makeStaging() error {
 	_ = unix.Unlinkat(int(p.top.Fd()), oldStaging, unix.AT_REMOVEDIR)
 	err := p.root.Mkdir(StagingName, 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		return nil // whatever it is shows when it is opened
+		return nil // if it is no directory, opening it tells
 	}
 	if err != nil {
 		return err
@@ -216,7 +217,7 @@ func (p *place) makeStaging() error {
 	return chmod(unix.Fchmodat(int(p.top.Fd()), StagingName, 0o700, 0)) // what the umask took away
 }
 
-// folder opens a folder at the top, through no symbolic link. It waits for nothing else: what is there is ENOTDIR then.
+// folder opens a folder at the top, through no symbolic link. It never waits: what is no folder gives ENOTDIR.
 func (p *place) folder(name string) (*os.File, error) {
 	fd, err := retried(func() (int, error) {
 		return unix.Openat(int(p.top.Fd()), name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -236,7 +237,7 @@ func (p *place) kind(name string) string {
 	return kind(stat.Mode)
 }
 
-// kind names what is no directory; that is "" for one.
+// kind names a file that is no directory; it is "" for a directory.
 func kind(mode uint32) string {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -269,7 +270,7 @@ func (p *place) folds() bool {
 	return false
 }
 
-// make makes a directory with the mode that is wanted of it, and those that it lies in.
+// make makes a directory with directory_mode, and the directories that it lies in.
 func (s *Store) make(name string) error {
 	err := os.Mkdir(name, fs.FileMode(s.config.DirectoryMode&0o777))
 	if errors.Is(err, fs.ErrNotExist) && path.Dir(name) != name {
@@ -279,7 +280,7 @@ func (s *Store) make(name string) error {
 		err = os.Mkdir(name, fs.FileMode(s.config.DirectoryMode&0o777))
 	}
 	if errors.Is(err, fs.ErrExist) {
-		return nil // whatever it is shows when it is opened
+		return nil // if it is no directory, opening it tells
 	}
 	if err != nil {
 		return err
@@ -301,7 +302,7 @@ func (s *Store) make(name string) error {
 // area names the directory as its owner knows it.
 func (s *Store) area() string { return cmp.Or(s.config.Area, "the directory") }
 
-// unusable says of a directory that cannot be entered why that is.
+// unusable tells why a directory cannot be entered.
 func (s *Store) unusable(err error) error {
 	var stat unix.Stat_t
 	instead := ""
@@ -313,7 +314,7 @@ func (s *Store) unusable(err error) error {
 	return unusable(s.area(), instead, err)
 }
 
-// unusable is told what is there instead of a directory, or "".
+// unusable makes that error. instead is what is there instead of a directory, or "".
 func unusable(name, instead string, err error) error {
 	why, code := "", object.IO
 	errno, _ := errors.AsType[unix.Errno](err)
@@ -365,7 +366,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 	return s.publish(ctx, at, file, info, opts)
 }
 
-// seal makes the file all that the object will be, before it has a name.
+// seal makes the file complete, before it has a name.
 func (s *Store) seal(file *staged, info *object.Info, opts object.PutOptions) error {
 	stat, err := file.Stat()
 	if err != nil {
@@ -375,7 +376,7 @@ func (s *Store) seal(file *staged, info *object.Info, opts object.PutOptions) er
 	if err := writeAttributes(file.File, info, opts); err != nil { // while we may still write to it
 		return err
 	}
-	if modeOf(stat) != s.config.FileMode { // by the umask, or while we had to write to it
+	if modeOf(stat) != s.config.FileMode { // because of the umask, or because we had to write to it
 		if err := chmod(unix.Fchmod(int(file.Fd()), s.config.FileMode)); err != nil {
 			return err
 		}
@@ -402,7 +403,7 @@ func (s *Store) publish(
 			}
 			return there, err
 		case errors.Is(err, fs.ErrNotExist) && attempt < 100:
-			continue // a delete took an emptied folder away before the file was in it
+			continue // a delete removed an empty folder before the file was in it
 		case slices.ContainsFunc(unnameable, func(errno unix.Errno) bool { return errors.Is(err, errno) }):
 			return object.Info{}, object.Errorf(object.InvalidKey, "the file system has no file of this name (%s)", s.area())
 		default:
@@ -411,10 +412,10 @@ func (s *Store) publish(
 	}
 }
 
-// unnameable are the errors of a file system for names that it cannot have.
+// unnameable are the errors of a file system for names that it does not allow.
 var unnameable = []unix.Errno{unix.EINVAL, unix.EILSEQ, unix.ENAMETOOLONG, unix.ENOENT}
 
-// tryPublish tells false when the key is taken and must not be overwritten.
+// tryPublish gives false if the key is taken and must not be overwritten.
 func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) (bool, error) {
 	directory, err := s.directory(at, path.Dir(key))
 	if err != nil {
@@ -456,7 +457,7 @@ func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error
 	return object.Same(there, put)
 }
 
-// inTheWay tells whether something that is no object has the name.
+// inTheWay tells whether something that is not an object has the name.
 func (s *Store) inTheWay(key string) bool {
 	at, err := s.here()
 	if err != nil {
@@ -466,7 +467,7 @@ func (s *Store) inTheWay(key string) bool {
 	return err == nil && !stat.Mode().IsRegular()
 }
 
-// directory opens a folder of the store, which is to be left, and makes it if need be.
+// directory opens a folder of the store, and makes it if need be. The caller must leave it.
 func (s *Store) directory(at *place, name string) (*os.File, error) {
 	if name == "." {
 		return at.top, nil
@@ -518,7 +519,7 @@ func (s *Store) Get(_ context.Context, key string, _ object.Range) (object.Reade
 }
 
 func (p *place) open(key string) (*reader, error) {
-	// O_NONBLOCK: a FIFO that somebody put there must not hold us up.
+	// O_NONBLOCK: a FIFO that somebody put there must not block us.
 	file, err := p.root.OpenFile(key, unix.O_NONBLOCK, 0)
 	if err != nil {
 		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) { // a socket, a device
@@ -546,12 +547,13 @@ func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
 	return reader.Info(), reader.Close()
 }
 
-// Delete implements object.Store. Folders that it empties go too, so that their name is free for an object.
+// Delete implements object.Store. It also removes the folders that it empties, so that their name is free for an
+// object.
 func (s *Store) Delete(_ context.Context, key string) error {
 	return s.deleteFrom(path.Dir(key), key)
 }
 
-// DeleteMany implements object.Store. A folder is synced once for all that is deleted from it in a row.
+// DeleteMany implements object.Store. It syncs a folder once for all that it deletes from it in a row.
 func (s *Store) DeleteMany(ctx context.Context, keys []string) (failed error) {
 	for len(keys) > 0 {
 		if ctx.Err() != nil {
@@ -610,7 +612,7 @@ func (s *Store) deleteFrom(folder string, keys ...string) error {
 		err = unix.Unlinkat(int(parent.Fd()), path.Base(folder), unix.AT_REMOVEDIR)
 		_ = parent.Close()
 		if err != nil {
-			break // it holds something else, or another took it away
+			break // it holds something else, or somebody else removed it
 		}
 	}
 	return nil
@@ -676,7 +678,7 @@ func (s *Store) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What is tried below is in the staging folder, and says nothing of the directory itself.
+	// The tests below use the staging folder, and tell nothing about the directory itself.
 	if err := unix.Faccessat(int(at.top.Fd()), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 		return s.unusable(err)
 	}
@@ -705,7 +707,7 @@ type reader struct {
 
 func (r *reader) Info() object.Info { return r.info }
 
-// Unchanged implements object.Mutable. Other names that the file gets, or loses, change nothing.
+// Unchanged implements object.Mutable. Names that the file gets or loses change nothing.
 func (r *reader) Unchanged() bool {
 	stat, err := r.Stat()
 	return err == nil && stat.Size() == r.info.Size && stat.ModTime().Equal(r.info.Modified)
@@ -729,7 +731,7 @@ func (r *reader) Close() error {
 	return r.File.Close()
 }
 
-// classifying tells the file's errors from those of the source.
+// classifying tells errors of the file from those of the source.
 type classifying struct{ w io.Writer }
 
 func (c classifying) Write(p []byte) (int, error) {

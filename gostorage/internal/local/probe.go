@@ -14,7 +14,7 @@ import (
 
 var _ object.Prober = (*Store)(nil)
 
-// Probe implements object.Prober. It works in the staging folder, where no key can name what it makes.
+// Probe implements object.Prober. It works in the staging folder, where no key can name its files.
 func (s *Store) Probe(ctx context.Context, _ string) ([]object.Finding, error) {
 	var at *place
 	found := []object.Finding{object.Examine(object.Reach, true, func() (found object.Finding) {

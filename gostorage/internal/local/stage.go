@@ -16,8 +16,8 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// staged is a file on its way to a key. Where the file system can, it has no name until then, and a killed process
-// leaves nothing; elsewhere it has one in the staging folder.
+// staged is a file on its way to a key. If the file system can, it has no name until then, and a killed process leaves
+// nothing. Otherwise it has a name in the staging folder.
 type staged struct {
 	*os.File
 	staging *os.File
@@ -26,11 +26,11 @@ type staged struct {
 	shared  bool // another key names it too
 	durable bool
 	written int64
-	started int64 // how far the disk was told to begin with
+	started int64 // how far the disk was told to begin writing
 }
 
-// writeBehind is how many bytes are handed to the disk at once while more are coming, so that the fsync at the end
-// finds most of its work done.
+// writeBehind is how many bytes are handed to the disk at once while more are coming. The fsync at the end then finds
+// most of its work done.
 const writeBehind = 8 << 20
 
 // Write implements io.Writer.
@@ -43,7 +43,7 @@ func (f *staged) Write(p []byte) (int, error) {
 func (f *staged) wrote(n int64) {
 	f.written += n
 	if f.durable && f.written-f.started >= writeBehind {
-		// A hint: where it fails, the fsync does all the work.
+		// This is a hint: if it fails, the fsync does all the work.
 		_ = unix.SyncFileRange(int(f.Fd()), f.started, f.written-f.started, unix.SYNC_FILE_RANGE_WRITE)
 		f.started = f.written
 	}
@@ -51,7 +51,7 @@ func (f *staged) wrote(n int64) {
 
 // abilities are what the file system of a place can do.
 type abilities struct {
-	nameless  bool // files without a name, which can be given one by their path in /proc
+	nameless  bool // files without a name, which can get one by their path in /proc
 	links     bool // hard links
 	noReplace bool // renames that replace nothing
 }
@@ -59,7 +59,7 @@ type abilities struct {
 // exclusive tells whether a file can be given a name that must be free.
 func (a abilities) exclusive() bool { return a.links || a.noReplace }
 
-// notExclusive is what is to be said of a file system that cannot do so.
+// notExclusive is the message for a file system that cannot do this.
 const notExclusive = "the file system has neither hard links nor renames that replace nothing, so that overwrite=False" +
 	" cannot be kept: use another one"
 
@@ -132,14 +132,14 @@ func (p *place) try() (can abilities, err error) {
 	return can, nil
 }
 
-// lacks tells that a file system does not know what it was asked for.
+// lacks tells whether a file system does not know what it was asked for.
 func lacks(err error) bool {
 	return slices.ContainsFunc(unknown, func(errno unix.Errno) bool { return errors.Is(err, errno) })
 }
 
 var unknown = []unix.Errno{unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL, unix.EPERM, unix.EISDIR, unix.EMLINK}
 
-// chmod passes over that a file system has no modes.
+// chmod ignores the error of a file system that has no modes.
 func chmod(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return nil
@@ -204,7 +204,8 @@ func isRandomName(name string) bool {
 	return err == nil && len(random) == 16
 }
 
-// linkTo gives the file a name that must be free: ErrExist otherwise, and errNotExclusive where that cannot be had.
+// linkTo gives the file a name that must be free: ErrExist if it is not, errNotExclusive if the file system cannot do
+// it.
 func (f *staged) linkTo(directory *os.File, name string) error {
 	switch {
 	case f.name == "":
@@ -223,7 +224,7 @@ func (f *staged) linkTo(directory *os.File, name string) error {
 	return err
 }
 
-// renameTo gives the file a name, in place of whatever file has it.
+// renameTo gives the file a name, and replaces any file that has it.
 func (f *staged) renameTo(directory *os.File, name string) error {
 	if f.name == "" {
 		through := randomName()
@@ -233,7 +234,7 @@ func (f *staged) renameTo(directory *os.File, name string) error {
 		f.name = through
 	}
 	err := retry(func() error { return unix.Renameat(int(f.staging.Fd()), f.name, int(directory.Fd()), name) })
-	if err == nil && !f.shared { // a name of the same file is not replaced: both stay
+	if err == nil && !f.shared { // a rename to a name of the same file replaces nothing: both stay
 		f.name = ""
 	}
 	return err
@@ -257,7 +258,7 @@ func (f *staged) discard() {
 	_ = f.Close() // fsync has told of every error that matters
 }
 
-// retry is retried for a call that gives nothing else.
+// retry is retried for a call that gives only an error.
 func retry(call func() error) error {
 	_, err := retried(func() (int, error) { return 0, call() })
 	return err

@@ -36,8 +36,8 @@ var errStopped = errors.New("stopped")
 // lostAndFound is what mkfs puts at the top of a file system, for root alone.
 const lostAndFound = "lost+found/"
 
-// visit gives the files below a folder, "" or a name with a slash at its end, that come after a text. What cannot be
-// looked at comes with its error, and the rest after it.
+// visit gives the files below a folder that come after a text. The folder is "", or a name with a slash at its end.
+// What cannot be looked at comes with its error, and the rest after it.
 func (p *place) visit(ctx context.Context, folder, after string, yield func(object.Info, error) bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -97,7 +97,7 @@ func (p *place) visit(ctx context.Context, folder, after string, yield func(obje
 	return nil
 }
 
-// pass goes on if that is wanted.
+// pass gives errStopped if the visit must not go on.
 func pass(on bool) error {
 	if !on {
 		return errStopped
@@ -105,7 +105,7 @@ func pass(on bool) error {
 	return nil
 }
 
-// look describes a file; nil is for what is none, or is not there any more.
+// look describes a file. It gives nil if the name is not that of a file, or is not there any more.
 func look(directory *os.File, name string) (*unix.Stat_t, error) {
 	var stat unix.Stat_t
 	err := unix.Fstatat(int(directory.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
@@ -120,7 +120,8 @@ func look(directory *os.File, name string) (*unix.Stat_t, error) {
 
 func modified(stat *unix.Stat_t) time.Time { return time.Unix(stat.Mtim.Unix()) }
 
-// arrived is when the last of a write came. What has another name too was written for that one, and linked here later.
+// arrived is when the last byte of a write came. A file with another name was written for that name, and linked here
+// later.
 func arrived(stat *unix.Stat_t) time.Time {
 	if linked := time.Unix(stat.Ctim.Unix()); stat.Nlink > 1 && linked.After(modified(stat)) {
 		return linked
@@ -181,7 +182,7 @@ func (p *place) stagedIn(folder, after string, yield func(object.Unfinished, err
 	return nil
 }
 
-// folder opens the one that a write lies in, which is to be closed.
+// folder opens the folder that a write lies in. The caller closes it.
 func (s *Store) folder(write object.Unfinished) (*os.File, error) {
 	at, err := s.here()
 	if err != nil {
@@ -231,7 +232,7 @@ func (s *Store) Abandon(_ context.Context, write object.Unfinished) error {
 	return nil
 }
 
-// Now implements object.Sweeper: the file system's time, which is that of another machine where it is that machine's.
+// Now implements object.Sweeper. It is the file system's time: that of another machine if the file system is there.
 func (s *Store) Now() time.Time {
 	at, err := s.toWrite()
 	if err != nil {
