@@ -1,5 +1,5 @@
-// Package memory keeps objects in the memory of the process, for tests and throw-away data. A Store's objects go with
-// it.
+// Package memory keeps objects in the memory of the process, for tests and throw-away data. The objects end with their
+// Store.
 package memory
 
 import (

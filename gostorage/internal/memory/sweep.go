@@ -20,7 +20,7 @@ func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, e
 	}
 }
 
-// Unfinished implements object.Sweeper. What is not finished is in no store yet.
+// Unfinished implements object.Sweeper. A write is in no store before it is finished.
 func (s *Store) Unfinished(context.Context, string) iter.Seq2[object.Unfinished, error] {
 	return func(func(object.Unfinished, error) bool) {}
 }
