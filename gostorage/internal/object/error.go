@@ -32,7 +32,7 @@ const (
 	Internal    Code = "internal"
 )
 
-// Error is the one error type that leaves this side. Message never holds a secret or a path of the server.
+// Error is the only error type that leaves the Go side. Its Message never holds a secret or a path of the server.
 type Error struct {
 	Code      Code
 	Op, Key   string
@@ -40,7 +40,7 @@ type Error struct {
 	RequestID string
 	Retryable bool
 	Message   string
-	Said      string // the store's own word for it; it stays on this side
+	Said      string // the store's own word for it; it stays on the Go side
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -56,7 +56,7 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Retryablef is Errorf of what may succeed when it is tried again.
+// Retryablef is Errorf for what may succeed when it is tried again.
 func Retryablef(code Code, format string, args ...any) *Error {
 	failed := Errorf(code, format, args...)
 	failed.Retryable = true
@@ -69,14 +69,14 @@ func Retryable(err error) bool {
 	return ok && known.Retryable
 }
 
-// Rescue, deferred in a goroutine, turns its panic into an error: nobody else can, and Python would end with it.
+// Rescue, deferred in a goroutine, turns its panic into an error. Nobody else can, and the panic would end Python.
 func Rescue(err *error) {
 	if r := recover(); r != nil {
 		*err = Panicked(r)
 	}
 }
 
-// Panicked is the error for a panic; the stack stays on this side, since it holds paths.
+// Panicked is the error for a panic. The stack stays on the Go side, since it holds paths.
 func Panicked(r any) error {
 	return Errorf(Internal, "a defect of the storage extension: panic: %v", r)
 }
@@ -89,7 +89,7 @@ func CodeOf(err error) Code {
 	return asError(err).Code
 }
 
-// Wire gives err the one form in which errors cross to Python, read there by storage.exceptions.from_wire.
+// Wire gives err the one form in which errors cross to Python. storage.exceptions.from_wire reads it there.
 func Wire(op, key string, err error) error {
 	e := *asError(err)
 	if e.Op == "" {

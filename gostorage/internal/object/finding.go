@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// Finding is what a probe found out about the place of a store. Names are public (storage_doctor --json): add, never
-// rename.
+// Finding is one thing that a probe found out about the place of a store. Names are public (storage_doctor --json):
+// add, never rename.
 type Finding struct {
 	Name     string   `json:"name"`
-	OK       *bool    `json:"ok"`       // nil: it cannot be told
-	Required bool     `json:"required"` // by the promises of an adapter: without it something does not work
-	Seconds  float64  `json:"seconds"`  // that it took to find out
+	OK       *bool    `json:"ok"`       // nil: not known
+	Required bool     `json:"required"` // an adapter's promises need it: without it something does not work
+	Seconds  float64  `json:"seconds"`  // how long it took to find out
 	Value    *float64 `json:"value"`    // a figure, where the finding has one
 	Detail   string   `json:"detail"`
 	Advice   string   `json:"advice"`
 }
 
-// Reach is the finding whether a store can be written at all, which all others depend on.
+// Reach is the finding whether a store can be written at all. All others depend on it.
 const Reach = "reach"
 
 // Prober is a Store that can examine its place.
 type Prober interface {
-	// Probe tries what the place can do. It writes below the folder prefix (it ends with a slash) and leaves nothing
-	// there. One of the findings is Reach; there are few others when that is not so. It fails only with ctx.
+	// Probe tries what the place can do. It writes below the folder prefix, which ends with a slash, and leaves nothing
+	// there. One of the findings is Reach; if Reach is not OK, there are few others. Probe fails only if ctx ends.
 	Probe(ctx context.Context, prefix string) ([]Finding, error)
 }
 

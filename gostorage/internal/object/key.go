@@ -13,13 +13,13 @@ const (
 	MaxSegmentBytes  = 255
 )
 
-// Staging is the folder of unfinished writes at the root of an area on a disk. No segment of a key is its name on any
-// adapter, nor one that some file system takes for it: they fold ASCII case, and drop dots and blanks at the end.
+// Staging is the folder of unfinished writes at the root of an area on a disk. On no adapter is it a segment of a key,
+// nor is a name that some file system takes for it: they fold ASCII case, and drop dots and blanks at the end.
 const Staging = ".gostorage-staging"
 
-// CheckKey is the only definition of a legal key: relative, valid UTF-8 within the limits, of segments that are not
-// empty, ".", ".." or ours, with no backslash and no control character (Unicode category Cc). Names that merely look
-// alike are different names. storage.arguments.check_key gives the same verdict.
+// CheckKey is the only definition of a legal key. It is relative, and valid UTF-8 within the limits. Its segments are
+// not empty, ".", ".." or ours. It has no backslash and no control character (Unicode category Cc). Names that only
+// look alike are different names. storage.arguments.check_key gives the same verdict.
 func CheckKey(key string) error {
 	switch {
 	case key == "":
@@ -51,7 +51,7 @@ func CheckKey(key string) error {
 
 func isStaging(segment string) bool {
 	name := strings.TrimRight(segment, ". ")
-	return len(name) == len(Staging) && strings.EqualFold(name, Staging) // of one length: no letter but of ASCII
+	return len(name) == len(Staging) && strings.EqualFold(name, Staging) // of equal length: so only letters of ASCII match
 }
 
 func invalidKey(why string) error { return Errorf(InvalidKey, "not a legal key: %s", why) }

@@ -1,6 +1,6 @@
-// Package object says what a Store is: a flat space of keys, each naming whole, immutable bytes.
+// Package object says what a Store is: a flat space of keys, each of which names whole, immutable bytes.
 //
-// The temp parts and the final objects of an adapter are two Stores, so that neither can name what the other holds.
+// The temp parts and the final objects of an adapter are two Stores, so that neither can name an object of the other.
 package object
 
 import (
@@ -11,27 +11,27 @@ import (
 	"time"
 )
 
-// Info is what a Store knows of an object. SHA256 is lower-case hex, or empty where the store cannot know it;
-// CRC64NVME is that of the whole object as S3 writes it (big-endian, in base64), or empty.
+// Info is what a Store knows of an object. SHA256 is lower-case hex, or empty if the store cannot know it. CRC64NVME is
+// that of the whole object as S3 writes it (big-endian, in base64), or empty.
 type Info struct {
 	Key       string `json:"key"`
 	Size      int64  `json:"size"`
 	SHA256    string `json:"sha256"`
 	CRC64NVME string `json:"-"`
 
-	// Stored is the digest that was stored with the object, where it may have been written to since: SHA256 is not known
-	// then, and whoever reads all of it finds out.
+	// Stored is the digest that was stored with the object, if somebody may have written to it since. Then SHA256 is
+	// not known, and whoever reads the whole object finds out.
 	Stored string `json:"-"`
-	// ETag changes when the bytes do: for reads and copies that must not see others.
+	// ETag changes when the bytes do. Reads and copies that must not see other bytes use it.
 	ETag string `json:"-"`
-	// Version was never given to other bytes, not even by someone who wants that; empty where there is none.
+	// Version was never given to other bytes, not even by somebody who wants that; empty if there is none.
 	Version string `json:"-"`
-	// Record is what the Source wanted to be kept with its bytes, where it was kept.
+	// Record is what the Source wanted to store with its bytes, if it was stored.
 	Record   string    `json:"-"`
 	Modified time.Time `json:"-"`
 }
 
-// Same tells whether these are the bytes that were described before. A digest tells more than a tag, which may change
+// Same tells whether these are the bytes that were described before. A digest tells more than an ETag, which may change
 // with the object's time.
 func (i Info) Same(described Info) bool {
 	if i.Size != described.Size {
@@ -50,33 +50,34 @@ type PutOptions struct {
 	Metadata    map[string]string
 }
 
-// Source gives the bytes of one object, once, forwards. A Store reads it in one of three ways, and does not mix them: Read,
-// WriteTo, or Next.
+// Source gives the bytes of one object, once, forwards. A Store reads it in one of three ways, and does not mix them:
+// Read, WriteTo, or Next.
 //
-// The end is reported only when the bytes are what the caller expects. After any other error than io.EOF nothing of them
-// may become visible.
+// The end is reported only if the bytes are what the caller expects. After any error but io.EOF, no byte may become
+// visible.
 type Source interface {
 	io.Reader
 	io.WriterTo
 
-	// Sum gives the size in bytes and the SHA-256 in hex of all of it.
+	// Sum gives the size in bytes and the SHA-256 in hex of all bytes.
 	// Before: the end was reported.
 	Sum() (size int64, sha256 string)
 
-	// Record gives what is to be kept with the object where that is possible, or "".
+	// Record gives what is to be stored with the object if that is possible, or "".
 	// Before: the end was reported.
 	Record() string
 
-	// Expected gives what the caller said of the bytes: size -1 and no digest where it said nothing. It holds at any time.
+	// Expected gives what the caller said of the bytes: size -1 and no digest if it said nothing. It may be called at
+	// any time.
 	Expected() (size int64, sha256 string)
 
-	// Next lends the next bytes, without a copy, to a Store that keeps them for a while. It waits until worth bytes have
-	// come, or the end.
-	// After: the block is the Store's until it releases it. At the end the error is io.EOF.
+	// Next lends the next bytes, without a copy, to a Store that keeps them for a while. It waits until worth bytes
+	// have come, or the end.
+	// After: the block belongs to the Store until the Store releases it. At the end the error is io.EOF.
 	Next(ctx context.Context, worth int64) (Block, error)
 
-	// Reserve says how many bytes the Store needs at once to go on at all, how many it could use if there is memory for
-	// them, and which checksum of each block it will ask for, or nil. It may be called again, when that changes.
+	// Reserve says how many bytes the Store needs at once to go on at all, how many it could use if there is memory,
+	// and which checksum of each block it will ask for, or nil. It may be called again when that changes.
 	Reserve(need, most int64, checksum Checksum)
 }
 
@@ -85,37 +86,37 @@ type Checksum func(h hash.Hash, p []byte) uint64
 
 // Block is memory on loan. All blocks of a Source but the last are of one size.
 type Block interface {
-	// Bytes are the block's. They do not change, and are not written to.
+	// Bytes are the bytes of the block. They do not change, and must not be written to.
 	Bytes() []byte
-	// Checksum is that of the bytes, if it was computed when they came: see Source.Reserve.
+	// Checksum is the checksum of the bytes, if it was computed when they came: see Source.Reserve.
 	Checksum() (sum uint64, ok bool)
 	// Release gives the memory back. After: nobody reads it. It is called once.
 	Release()
 }
 
-// BlockSize in bytes: large enough that a write costs little, small enough to stay in a core's cache between the copy,
-// the hash and the write.
+// BlockSize in bytes is large enough that a write costs little, and small enough to stay in a core's cache between the
+// copy, the hash and the write.
 const BlockSize = 256 << 10
 
-// MaxSize in bytes is the most that an object has: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html.
-// A number from a store that is larger is none.
+// MaxSize in bytes is the largest object: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html. A larger
+// number from a store is not a size.
 const MaxSize = 5 << 40
 
-// Range is what the caller means to read: Length -1 is to the end.
+// Range is what the caller wants to read. Length -1 means to the end.
 type Range struct{ Start, Length int64 }
 
 // Whole is all of an object.
 var Whole = Range{Length: -1}
 
-// ErrNotYet is the error of a ReadAt that has no more bytes now and is not at the end: ask again. It keeps callers that
-// see to signals from waiting long for a slow store.
+// ErrNotYet is the error of a ReadAt that has no more bytes now and is not at the end: ask again. With it, callers that
+// look for signals do not wait long for a slow store.
 var ErrNotYet = Errorf(Internal, "no more bytes yet")
 
-// Reader reads one object as it was when it was opened, whatever becomes of the key. Its methods may be called by several
-// threads.
+// Reader reads one object as it was when it was opened, whatever becomes of the key. Several threads may call its
+// methods.
 type Reader interface {
-	// ReadAt gives what is there of the bytes from an offset on. Fewer than were asked for come with io.EOF at the end of the
-	// object, else with ErrNotYet: ask again for the rest.
+	// ReadAt gives the bytes from an offset on that are there. If they are fewer than asked for, the error is io.EOF at
+	// the end of the object, else ErrNotYet: ask again for the rest.
 	io.ReaderAt
 	// Close frees what the Reader holds. After: reads fail with Closed. It may be called again.
 	io.Closer
@@ -123,27 +124,28 @@ type Reader interface {
 	Info() Info
 }
 
-// Mutable is a Reader of bytes to which somebody else can write where they are.
+// Mutable is a Reader of bytes that somebody else can overwrite in place.
 type Mutable interface {
-	// Unchanged tells whether nobody has, since it was opened.
+	// Unchanged tells whether nobody has done so since the Reader was opened.
 	Unchanged() bool
 }
 
-// Store is one flat key space. Its methods may be called by several goroutines.
+// Store is one flat key space. Several goroutines may call its methods.
 //
-// Before each: keys have passed CheckKey, and Close was not called. After each that fails: the error is an *Error, or the
-// cause of ctx, and nothing is held for it any more.
+// Before each call: keys have passed CheckKey, and Close was not called. After each call that fails: the error is an
+// *Error, or the cause of ctx, and the Store holds nothing for the call any more.
 type Store interface {
 	// Put stores all of src at key.
-	// After success: the key has these bytes and no others, and Info tells their SHA-256. With Overwrite false the
-	// key had no object, or one of the same bytes: of several writers with other bytes just one succeeds, and the rest get
-	// Exists.
-	// After an error: the key is as it was. Where the store did not tell what became of the last request, and a look does
+	// After success: the key has these bytes and no others, and Info tells their SHA-256. With Overwrite false, the key
+	// had no object, or one of the same bytes. Of several writers with different bytes just one succeeds, and the
+	// others get Exists.
+	// After an error: the key is as it was. If the store did not tell what became of the last request, and a look does
 	// not show it either, the object may be there: the error is Unavailable or Timeout then.
 	Put(ctx context.Context, key string, src Source, opts PutOptions) (Info, error)
 
-	// Get opens the object; the range is a hint, and any other may be read too.
-	// After success: the caller closes the Reader, which outlives ctx. A missing key is NotFound here, never at the first read.
+	// Get opens the object. The range is a hint: any other may be read, too.
+	// After success: the caller closes the Reader, which outlives ctx. A missing key is NotFound here, never at the
+	// first read.
 	Get(ctx context.Context, key string, hint Range) (Reader, error)
 
 	// Stat describes the object without reading it. A missing key is NotFound.
@@ -154,8 +156,8 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 
 	// DeleteMany removes the objects; missing keys are no errors.
-	// After an error: it is about one of them, which its Key names, and the others are gone; or it is about the store, and
-	// any of them may be there.
+	// After an error: it is about one object, which its Key names, and the others are gone; or it is about the store,
+	// and any of the objects may be there.
 	DeleteMany(ctx context.Context, keys []string) error
 
 	// List gives all objects below a folder, ordered by key, each once.
@@ -167,18 +169,18 @@ type Store interface {
 	// Check writes, syncs and removes a probe that no key can name.
 	Check(ctx context.Context) error
 
-	// Close frees what the Store holds open; objects stay. Calls that are under way end with Closed. It is called once.
+	// Close frees what the Store holds open; objects stay. Running calls end with Closed. It is called once.
 	Close() error
 }
 
-// Yielding is a Store of which Put with all bytes there, Get, Stat and Delete keep their thread for nothing that takes
-// long, if it is not their own: they wait and work by package task.
+// Yielding is a Store whose short operations keep a thread that is not their own for nothing that takes long: they wait
+// and work with package task. Short are Get, Stat, Delete, and a Put whose bytes are all there.
 type Yielding interface {
 	Store
 	Yields()
 }
 
-// Same settles a put that found an object already there: an identical one is success, so that a retry is safe.
+// Same settles a put that found an object at its key: an identical object is success, so that a retry is safe.
 func Same(there, put Info) (Info, error) {
 	if there.Size == put.Size && there.SHA256 == put.SHA256 {
 		return there, nil
@@ -194,7 +196,7 @@ func DeleteEach(ctx context.Context, s Store, keys []string) (failed error) {
 		}
 		err := s.Delete(ctx, key)
 		if known, ok := errors.AsType[*Error](err); ok && known.Retryable {
-			return err // of the store, and not of this object
+			return err // about the store, and not about this object
 		}
 		if failed == nil {
 			failed = err
