@@ -11,7 +11,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// writeWait bounds a wait for room in a pipe, after which the context is looked at.
+// writeWait bounds a wait for room in a pipe, after which the context is checked.
 const writeWait = 100 * time.Millisecond
 
 // Assembly makes one object of parts, in the order given.
@@ -21,7 +21,7 @@ type Assembly struct {
 	Parts       []Wanted
 	Expect      digest.Expect
 	Options     object.PutOptions
-	// Commit is called when all bytes are in place and nothing is visible yet. It may wait; an error undoes it all.
+	// Commit is called when all bytes are in place and nothing is visible yet. It may wait; an error undoes everything.
 	Commit func(context.Context) error
 
 	copied, streamed, read atomic.Int64
@@ -31,7 +31,8 @@ type Assembly struct {
 // Done tells how many bytes are in place.
 func (a *Assembly) Done() int64 { return a.there.Load() + a.copied.Load() + a.streamed.Load() }
 
-// Figures of an assembly, in bytes: Copied without passing this process, and Read by it, for the digest or to be sent on.
+// Figures of an assembly, in bytes. Copied did not pass this process. Read was read by it, for the digest or to send it
+// on.
 type Figures struct {
 	Copied int64 `json:"copied"`
 	Read   int64 `json:"read"`
@@ -40,7 +41,7 @@ type Figures struct {
 // Figures so far.
 func (a *Assembly) Figures() Figures { return Figures{a.copied.Load(), a.read.Load()} }
 
-// Run carries it out. Nothing is copied before all parts are known to be what is expected.
+// Run carries out the assembly. It copies nothing before it knows that all parts are what is expected.
 func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 	all, err := describe(ctx, a.Temp, a.Parts)
 	if err != nil {
@@ -75,8 +76,8 @@ func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 	return a.stream(ctx, all, expect)
 }
 
-// look settles at once, where that can be told, what would end with an object that is there already: an assembly that is
-// tried again after its answer was lost copies nothing.
+// look compares the assembly with an object that is there already, and settles it at once if it can: an assembly that
+// is tried again after its answer was lost copies nothing.
 func (a *Assembly) look(ctx context.Context, known knowledge, size int64) (there object.Info, done bool, err error) {
 	there, err = a.Final.Stat(ctx, a.Key)
 	switch {
@@ -89,10 +90,10 @@ func (a *Assembly) look(ctx context.Context, known knowledge, size int64) (there
 	return there, true, a.Commit(ctx)
 }
 
-// knowledge is what need not be read for the digest of the whole.
+// knowledge is what is known for the digest of the whole, without reading.
 type knowledge struct {
 	run     digest.Record
-	covered int    // parts that the run is of
+	covered int    // number of parts in the run
 	sum     string // the digest of the whole, or ""
 }
 
@@ -146,7 +147,7 @@ func (a *Assembly) join(
 	})
 }
 
-// summing computes the digest of the whole, beside the copying: of the parts that no record covers, all bytes are read.
+// summing computes the digest of the whole while parts are copied. It reads the parts that no record covers.
 type summing struct {
 	sum  string
 	err  error
@@ -196,7 +197,7 @@ func (s *summing) wait(ctx context.Context) (string, error) {
 // end waits until nothing is read any more.
 func (s *summing) end() { <-s.done }
 
-// stream puts the object as any other, from the bytes of the parts.
+// stream puts the object like any other, from the bytes of the parts.
 func (a *Assembly) stream(ctx context.Context, all []object.Info, expect digest.Expect) (object.Info, error) {
 	a.copied.Store(0)
 	a.streamed.Store(0)

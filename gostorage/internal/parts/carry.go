@@ -13,17 +13,17 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// lookWait bounds the search for the run that a part continues: its bytes wait meanwhile.
+// lookWait bounds the search for the run that a part continues: the bytes of the part wait meanwhile.
 const lookWait = 2 * time.Second
 
-// Runs remembers the records of the latest parts that this process has put: the next one is likely to come to it too.
+// Runs remembers the records of the latest parts that this process has put: the next part is likely to come here, too.
 type Runs struct {
 	mu     sync.Mutex
 	byKey  map[string]digest.Record
 	latest []string // keys, oldest first
 }
 
-// mostRuns bounds what is remembered: some 250 bytes each.
+// mostRuns bounds the records that are remembered: some 250 bytes each.
 const mostRuns = 256
 
 func (r *Runs) get(key string) (digest.Record, bool) {
@@ -58,7 +58,7 @@ func (r *Runs) forget(key string) {
 	}
 }
 
-// Put stores a part and, while parts come in order, carries the digest of the whole on over it.
+// Put stores a part. While parts come in order, it continues the digest of the whole over the part.
 func Put(
 	ctx context.Context, to object.Store, runs *Runs, key string, src *digest.Pipe, opts object.PutOptions,
 ) (object.Info, error) {
@@ -74,14 +74,14 @@ func Put(
 		runs.forget(key)
 	}
 	if info.Record == "" && (record != "" || info.Version != "") {
-		// The part is there whatever becomes of this: without it, it has to be read again.
+		// The part is stored whatever becomes of the note. Without the note, it has to be read again.
 		_ = writeNote(ctx, to, key, note{info.Version, info.Size, info.SHA256, record})
 	}
 	return info, nil
 }
 
-// before gives the record of the run that a part continues, or nil. It may be out of date: what is carried on from it is
-// then of no use, and does no harm.
+// before gives the record of the run that a part continues, or nil. It may be out of date: then what continues it is of
+// no use, and does no harm.
 func before(ctx context.Context, in object.Store, runs *Runs, key string) *digest.Record {
 	folder, name := path.Split(key)
 	number, err := strconv.Atoi(name)

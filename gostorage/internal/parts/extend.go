@@ -12,11 +12,11 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// keepEvery is how often the way that was made is noted: a crash loses no more of it.
+// keepEvery is how often progress is noted: a crash loses no more than that.
 const keepEvery = 5 * time.Second
 
-// Extend carries the digest of the whole on over the parts of a session that are there without a gap, and tells how many
-// it covers. It reads at least one part, if one is to be read, and begins none after so much time.
+// Extend continues the digest of the whole over the parts of a session that are there without a gap, and tells how many
+// it covers. If a part is to be read, it reads at least one; after the time most it begins no other.
 func Extend(ctx context.Context, in object.Store, runs *Runs, folder string, most time.Duration) (int, error) {
 	began := time.Now()
 	all, err := inOrder(ctx, in, folder)
@@ -64,7 +64,7 @@ func Extend(ctx context.Context, in object.Store, runs *Runs, folder string, mos
 	return covered, note()
 }
 
-// inOrder describes the parts 1, 2, 3 … of a session as far as there is no gap.
+// inOrder describes the parts 1, 2, 3 … of a session, up to the first gap.
 func inOrder(ctx context.Context, in object.Store, folder string) ([]object.Info, error) {
 	listed, err := in.List(ctx, folder)
 	if err != nil {
@@ -82,7 +82,7 @@ func inOrder(ctx context.Context, in object.Store, folder string) ([]object.Info
 	return describeListed(ctx, in, wanted, byKey(listed))
 }
 
-// readPart reads a part, which must be as it was described, into a hash, and gives its own digest.
+// readPart reads a part, which must be as it was described, into a hash. It gives the part's own digest.
 func readPart(ctx context.Context, in object.Store, part object.Info, whole io.Writer) (string, error) {
 	opened, err := openAs(ctx, in, part, "")
 	if err != nil {
@@ -108,8 +108,8 @@ func readPart(ctx context.Context, in object.Store, part object.Info, whole io.W
 	return digest.Sum(own), err
 }
 
-// openAs opens a part that must be as it was described. It is read as one with the digest that is known, else with the
-// one expected, or "".
+// openAs opens a part that must be as it was described. Reading verifies the digest that is known, else the one
+// expected, which may be "".
 func openAs(ctx context.Context, in object.Store, part object.Info, expected string) (*digest.Reader, error) {
 	opened, err := in.Get(ctx, part.Key, object.Whole)
 	if err != nil {
@@ -122,7 +122,7 @@ func openAs(ctx context.Context, in object.Store, part object.Info, expected str
 	return digest.NewReader(opened, cmp.Or(part.SHA256, expected)), nil
 }
 
-// each gives all bytes of an opened part, in pieces. If somebody wrote to it meanwhile, they are not what was described.
+// each gives all bytes of an opened part, in pieces. If somebody wrote to it meanwhile, it is not what was described.
 func each(ctx context.Context, opened *digest.Reader, block []byte, give func([]byte) error) error {
 	if err := eachPiece(ctx, opened, block, give); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// suffix is what the name of a sidecar has after that of its part. The name of a part is a number.
+// suffix comes after the name of a part in the name of its sidecar. The name of a part is a number.
 const suffix = ".digest"
 
 func sidecar(key string) string { return key + suffix }
@@ -20,7 +20,7 @@ func sidecar(key string) string { return key + suffix }
 // isSidecar tells a sidecar from a part.
 func isSidecar(key string) bool { return strings.HasSuffix(key, suffix) }
 
-// note is what a sidecar says of a part of which the store could not be told more when it was put.
+// note is what a sidecar says of a part: what could not be stored with the part itself when it was put.
 type note struct {
 	version string
 	size    int64
@@ -28,7 +28,7 @@ type note struct {
 	record  string
 }
 
-// about adds what the note knows to a part, if it is one of these very bytes.
+// about adds what the note knows to a part, if the note is about these very bytes.
 func (n note) about(part *object.Info) {
 	same := part.SHA256 == n.sha256
 	if part.SHA256 == "" {
@@ -41,7 +41,7 @@ func (n note) about(part *object.Info) {
 	part.Record = strings.TrimSpace(part.Record + "\n" + n.record)
 }
 
-// records are those that are kept with a part: one with itself and one beside it, of which either may be out of date.
+// records are the records of a part: one in the part itself and one beside it. Either may be out of date.
 func records(part object.Info) []digest.Record {
 	var found []digest.Record
 	for text := range strings.Lines(part.Record) {
@@ -54,7 +54,7 @@ func records(part object.Info) []digest.Record {
 
 const noteVersion = "v1 part"
 
-// text is what lies in the sidecar.
+// text is the content of the sidecar.
 func (n note) text() string {
 	return digest.Seal(fmt.Sprintf("%s %q %d %q %q", noteVersion, n.version, n.size, n.sha256, n.record))
 }
@@ -68,7 +68,7 @@ func parseNote(text string) (n note, ok bool) {
 	return n, count == 4 && err == nil && len(n.sha256) == 64
 }
 
-// readNote gives what the sidecar of a part says; nothing if there is none, or none that can be believed.
+// readNote gives what the sidecar of a part says, or nothing if there is none, or none that can be believed.
 func readNote(ctx context.Context, from object.Store, key string) (note, error) {
 	opened, err := from.Get(ctx, sidecar(key), object.Whole)
 	if object.CodeOf(err) == object.NotFound {
@@ -109,7 +109,7 @@ func writeNote(ctx context.Context, to object.Store, key string, n note) error {
 	return err
 }
 
-// keep notes the record of a run with the part at its end: with the part itself where the store can, else beside it.
+// keep stores the record of a run with the part at its end: in the part itself if the store can, else beside it.
 func keep(ctx context.Context, in object.Store, part object.Info, record digest.Record) error {
 	if keeper, ok := in.(object.Keeper); ok {
 		if kept, err := keeper.Keep(ctx, part, record.String()); kept || err != nil {
@@ -119,12 +119,12 @@ func keep(ctx context.Context, in object.Store, part object.Info, record digest.
 	return writeNote(ctx, in, part.Key, note{part.Version, part.Size, part.SHA256, record.String()})
 }
 
-// Delete removes a part and what lies beside it.
+// Delete removes a part and its sidecar.
 func Delete(ctx context.Context, from object.Store, key string) error {
 	return from.DeleteMany(ctx, []string{sidecar(key), key})
 }
 
-// DeleteAll removes all that lies in a folder, and tells how many parts that were.
+// DeleteAll removes all that lies in a folder, and tells how many of these were parts.
 func DeleteAll(ctx context.Context, from object.Store, folder string) (int, error) {
 	found, err := from.List(ctx, folder)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// openAhead is how many parts are opened before they are read: small ones cost a round trip, not their bytes.
+// openAhead is how many parts are opened before they are read: a small part costs a round trip, not its bytes.
 const openAhead = 8
 
 // openPart is a part that was opened as it was described.
@@ -24,8 +24,8 @@ func (p *openPart) each(ctx context.Context, give func([]byte) error) error {
 	return each(ctx, p.reader, p.block, give)
 }
 
-// opened gives the parts one after the other, each until the next, with what kept it from being opened. What they are
-// wanted to be is verified where the store could not tell.
+// opened gives the parts one after the other, or the error that kept a part from being opened. Each is open until the
+// next. What is expected of a part is verified if the store could not tell.
 func opened(ctx context.Context, in object.Store, all []object.Info, wanted []Wanted) iter.Seq2[*openPart, error] {
 	type result struct {
 		reader *digest.Reader

@@ -1,5 +1,5 @@
-// Package parts is about the temp parts of a session: what is known of them, the digest of the whole that they carry from
-// one to the next, and how they become one object.
+// Package parts is about the temp parts of a session: what is known of them, the digest of the whole that continues
+// from one to the next, and how they become one object.
 package parts
 
 import (
@@ -13,10 +13,10 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// atOnce is how many requests about parts are under way at a time.
+// atOnce is how many requests about parts run at a time.
 const atOnce = 16
 
-// Wanted is a part with what the caller expects of it: Size -1 and SHA256 "" where nothing.
+// Wanted is a part with what the caller expects of it: Size -1 and SHA256 "" if it expects nothing.
 type Wanted struct {
 	Key    string
 	Expect digest.Expect
@@ -30,7 +30,8 @@ func (w Wanted) fits(info object.Info) bool {
 
 var errChanged = object.Errorf(object.Mismatch, "the object has changed: it has another size or SHA-256 than expected")
 
-// Open opens an object that must be what the caller expects, as far as the store knows. What it reads is verified.
+// Open opens an object that must be what the caller expects, as far as the store knows. Its bytes are verified when
+// read.
 func Open(ctx context.Context, from object.Store, want Wanted, hint object.Range) (*digest.Reader, error) {
 	opened, err := from.Get(ctx, want.Key, hint)
 	if err != nil {
@@ -43,7 +44,7 @@ func Open(ctx context.Context, from object.Store, want Wanted, hint object.Range
 	return digest.NewReader(opened, want.Expect.SHA256), nil
 }
 
-// describe tells what is there now of each part, its sidecar read.
+// describe tells what is there now of each part, with what its sidecar says.
 func describe(ctx context.Context, from object.Store, wanted []Wanted) ([]object.Info, error) {
 	known, err := list(ctx, from, wanted)
 	if err != nil {
@@ -52,7 +53,7 @@ func describe(ctx context.Context, from object.Store, wanted []Wanted) ([]object
 	return describeListed(ctx, from, wanted, known)
 }
 
-// describeListed is describe with what is known by a listing.
+// describeListed is describe with the result of a listing.
 func describeListed(
 	ctx context.Context, from object.Store, wanted []Wanted, known map[string]object.Info,
 ) ([]object.Info, error) {
@@ -87,7 +88,7 @@ func describeListed(
 	return found, nil
 }
 
-// list gives all that lies in the folders of the parts: a request for a thousand of them, not one each.
+// list gives all that lies in the folders of the parts: one request for a thousand of them, not one each.
 func list(ctx context.Context, from object.Store, wanted []Wanted) (map[string]object.Info, error) {
 	known := map[string]object.Info{}
 	seen := map[string]bool{}
@@ -97,7 +98,7 @@ func list(ctx context.Context, from object.Store, wanted []Wanted) (map[string]o
 			continue
 		}
 		seen[folder] = true
-		if folder == "." { // not where parts lie
+		if folder == "." { // parts do not lie here
 			info, err := from.Stat(ctx, want.Key)
 			if err != nil && object.CodeOf(err) != object.NotFound {
 				return nil, err
@@ -125,7 +126,7 @@ func byKey(listed []object.Info) map[string]object.Info {
 	return known
 }
 
-// stat describes a part; what its sidecar says is taken in if it is about these bytes.
+// stat describes a part. It adds what the sidecar says if that is about these bytes.
 func stat(ctx context.Context, from object.Store, key string, noted bool) (object.Info, error) {
 	info, err := from.Stat(ctx, key)
 	if err == nil && noted {
@@ -142,7 +143,8 @@ func addNote(ctx context.Context, from object.Store, part *object.Info) error {
 	return err
 }
 
-// longest gives the record of the longest run of parts at the beginning that has one, and how many they are.
+// longest gives the record of the longest run of parts from the first one on that has a record, and the number of
+// parts.
 func longest(all []object.Info) (digest.Record, int) {
 	best, covered := digest.Start(), 0
 	var chain digest.Chain

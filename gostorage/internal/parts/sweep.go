@@ -15,26 +15,27 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Sweep is a step of a sweep: as much of a store as goes at once.
+// Sweep is a step of a sweep: as much of a store as one call does.
 type Sweep struct {
 	After     string  `json:"after"`      // the place to begin at: "", or the last of another step
-	Until     string  `json:"until"`      // the place to end at, if not before
+	Until     string  `json:"until"`      // the place to end at, unless the step ends before
 	OlderThan float64 `json:"older_than"` // seconds
-	// Parts says that the store holds the parts of sessions, which go with them; else unfinished writes only are swept.
+	// Parts says that the store holds the parts of sessions, which go with their session; else only unfinished writes
+	// go.
 	Parts bool `json:"parts"`
-	// Sessions are those that may go; nil is for all.
+	// Sessions are the sessions that may go; nil is for all.
 	Sessions *[]string `json:"sessions"`
 	DryRun   bool      `json:"dry_run"`
 
 	unseen string
-	failed error // of what cannot be looked at; it stays, and nothing else does
+	failed error // about something that cannot be looked at: it stays, but nothing else does
 }
 
 // Surveyed is what a sweep would remove, in order, and the place where it would go on, or "".
 type Surveyed struct {
 	Sessions []Session `json:"sessions"`
 	Others   int       `json:"others"` // unfinished writes of no session
-	Failed   bool      `json:"failed"` // something cannot be looked at: the error comes when the rest is removed
+	Failed   bool      `json:"failed"` // something cannot be looked at: the error comes after the rest is removed
 	Last     string    `json:"last"`
 	Unseen   string    `json:"unseen"` // what the store does not let a sweep look at, and why, or ""
 }
@@ -45,14 +46,14 @@ type Session struct {
 	Last string `json:"last"` // the place behind it
 }
 
-// Swept counts what has been removed: sessions are those with parts, Size is in bytes.
+// Swept counts what was removed. Sessions are those with parts; Size is in bytes.
 type Swept struct {
 	Sessions int    `json:"sessions"`
 	Parts    int    `json:"parts"`
 	Uploads  int    `json:"uploads"`
 	Size     int64  `json:"size"`
 	Last     string `json:"last"`
-	Unseen   string `json:"unseen"` // as Surveyed has it
+	Unseen   string `json:"unseen"` // as in Surveyed
 }
 
 const (
@@ -62,7 +63,7 @@ const (
 	mostInFolder = 30_000
 )
 
-// litter is what goes together: a session, or an unfinished write of none.
+// litter is what goes together: a session, or an unfinished write that belongs to none.
 type litter struct {
 	session string // or ""
 	last    string // the place behind it
@@ -74,7 +75,7 @@ type litter struct {
 	writes  []*object.Unfinished
 }
 
-// seen takes in when something of it was modified; what does not tell may be young.
+// seen notes when something of it was modified. Without a time, it may be young.
 func (l *litter) seen(modified time.Time) {
 	if modified.IsZero() {
 		modified = someday
@@ -87,7 +88,7 @@ func (l *litter) seen(modified time.Time) {
 // someday is later than any limit of a sweep.
 var someday = time.Unix(math.MaxInt32, 0)
 
-// Survey tells what would be removed, so that somebody can be asked about it.
+// Survey tells what Run would remove, so that somebody can be asked about it.
 func (s *Sweep) Survey(ctx context.Context, in object.Store) (Surveyed, error) {
 	found, last, err := s.litter(ctx, in)
 	old := Surveyed{Sessions: []Session{}, Failed: s.failed != nil, Last: last, Unseen: s.unseen}
@@ -101,7 +102,7 @@ func (s *Sweep) Survey(ctx context.Context, in object.Store) (Surveyed, error) {
 	return old, err
 }
 
-// Run removes what is old. What cannot be looked at, or removed, keeps nothing else from being so.
+// Run removes what is old. Something that cannot be looked at, or removed, does not keep the rest from being removed.
 func (s *Sweep) Run(ctx context.Context, in object.Store) (Swept, error) {
 	found, last, err := s.litter(ctx, in)
 	if err != nil {
@@ -146,7 +147,7 @@ func removeAll(ctx context.Context, in object.Store, all []*litter) error {
 	return failed
 }
 
-// eachWrite does something with every write, some at a time, and gives the first error.
+// eachWrite calls do for every write, some at a time, and gives the first error.
 func eachWrite(
 	ctx context.Context, writes []*object.Unfinished, do func(context.Context, *object.Unfinished) error,
 ) error {
@@ -164,10 +165,9 @@ func eachWrite(
 	return group.Wait()
 }
 
-// litter gives what is old, from After on to the end of a folder, and the place where that is, or "" for the end of
-// all.
+// litter gives what is old, from After to the end of a folder. last is the place of that end, or "" at the end of all.
 //
-// Unfinished writes are listed before the objects: one that ends in between shows as a young object.
+// It lists unfinished writes before objects: a write that ends in between shows as a young object.
 func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, last string, err error) {
 	writes, last, err := take(
 		s, in.Unfinished(ctx, s.After), func(one object.Unfinished) string { return one.Key }, s.Until, math.MaxInt,
@@ -196,7 +196,7 @@ func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, las
 	return slices.DeleteFunc(all, young), last, nil
 }
 
-// sees notes what the store does not let us look at; all other errors stay.
+// sees notes what the store does not let us look at, and gives all other errors back.
 func (s *Sweep) sees(err error) error {
 	if unseen, ok := errors.AsType[*object.Unseen](err); ok {
 		s.unseen = unseen.Error()
@@ -205,8 +205,8 @@ func (s *Sweep) sees(err error) error {
 	return err
 }
 
-// behind is the place behind all keys of a key's folder: a slash is followed by 0. Where there are no sessions, it is the
-// key itself.
+// behind is the place behind all keys of a key's folder: 0 is the character after a slash. If there are no sessions, it
+// is the key itself.
 func (s *Sweep) behind(key string) string {
 	if folder, _, below := strings.Cut(key, "/"); below && s.Parts {
 		return folder + "0"
@@ -214,12 +214,12 @@ func (s *Sweep) behind(key string) string {
 	return key
 }
 
-// take takes from a walk what lies before a place ("": all), or enough of it, and gives the place up to which it did. Of
-// a folder it takes no more than one too many. What cannot be looked at is taken too: it may be young.
+// take takes from a walk what lies before the place until ("": all), or enough of it, and gives the place that it came
+// to. From a folder it takes at most one more than most. It also takes what cannot be looked at: that may be young.
 func take[T any](
 	s *Sweep, walk iter.Seq2[T, error], keyOf func(T) string, until string, most int,
 ) (taken []T, last string, err error) {
-	begun := 0 // of the folder
+	begun := 0 // where the folder begins in taken
 	for one, err := range walk {
 		key := keyOf(one)
 		if err != nil && key == "" {
@@ -246,7 +246,7 @@ func take[T any](
 	return taken, until, nil
 }
 
-// sort puts together what belongs together. Objects that are not ours make their session younger, and nothing else.
+// sort groups what belongs together. Objects that are not ours make their session younger, and do nothing else.
 func (s *Sweep) sort(objects []object.Info, writes []object.Unfinished, last string) []*litter {
 	var all []*litter
 	sessions := map[string]*litter{}
@@ -299,8 +299,8 @@ func ours(key string) (part, beside bool) {
 	return !isSidecar(key), isSidecar(key)
 }
 
-// inspect looks when the last of each unfinished write arrived. One that has ended in between has made something young;
-// one that cannot be looked at stays.
+// inspect finds out when the last byte of each unfinished write arrived. A write that has ended meanwhile has made
+// something young. A write that cannot be looked at stays.
 func (s *Sweep) inspect(ctx context.Context, in object.Store, all []*litter, limit time.Time) error {
 	var writes []*object.Unfinished
 	for _, one := range all {
