@@ -25,8 +25,8 @@ SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- gostorage p
 GO = $(shell tests/tools/go-env build/go)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GO_PACKAGES := ./gostorage/... ./tests/...
-# Three for each processor: most tests wait for servers, disks and timeouts.
-JOBS ?= $(shell echo $$((3 * $$(nproc))))
+# Two for each processor: many tests wait for servers, disks and timeouts. Three are no faster.
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := -m pytest --durations=8
 PARALLEL := -n $(JOBS) --dist worksteal --maxfail 5
 # What has little time to answer mostly waits: two at once have enough of it, four have not.
@@ -113,10 +113,10 @@ strace:
 .PHONY: test-go
 test-go: tools ## Go tests, with the race detector where there is a C compiler
 	@if command -v gcc >/dev/null || command -v cc >/dev/null || command -v clang >/dev/null; then \
-	  echo "==> go test -race"; CGO_ENABLED=1 $(GO) test -race $(GO_PACKAGES); \
+	  echo "==> go test -race"; CGO_ENABLED=1 $(GO) test -race -parallel 8 $(GO_PACKAGES); \
 	else \
 	  printf '\n!!! NOT RUN: go test -race. It needs a C compiler, and there is none here.\n\n'; \
-	  echo "==> go test"; $(GO) test $(GO_PACKAGES); \
+	  echo "==> go test"; $(GO) test -parallel 8 $(GO_PACKAGES); \
 	fi
 
 .PHONY: test-python

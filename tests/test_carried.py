@@ -407,7 +407,7 @@ def test_on_a_disk(machine, tmp_path, pytestconfig):
     if pytestconfig.getoption("--quick"):
         run(machine(Local(tmp_path / "disk")), 200, 15)
     else:
-        run(machine(Local(tmp_path / "disk")), 2000 if FULL else 400, 15, ON_DISK)
+        run(machine(Local(tmp_path / "disk")), 2000 if FULL else 250, 15, ON_DISK)
 
 
 @pytest.mark.timeout(600)

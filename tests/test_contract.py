@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from conftest import BYTES, CONTRACT, not_on
+from conftest import BYTES, CONTRACT, FULL, not_on
 from django.core.files.base import ContentFile, File
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.test import RequestFactory
@@ -699,18 +699,20 @@ TEN_THOUSAND = 10_000
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["local", "s3-versitygw"], indirect=True)
 def test_ten_thousand_parts(adapter):
-    whole = BYTES[: 7 * TEN_THOUSAND]
+    """In a bucket three pages of a listing, else: each part is a request of its own."""
+    number = TEN_THOUSAND if FULL or adapter.backend == "local" else 2_500
+    whole = BYTES[: 7 * number]
 
     def put(n):
         return adapter.put_temp_part("s", n + 1, whole[7 * n : 7 * n + 7])
 
     with ThreadPoolExecutor(16) as pool:
-        parts = list(pool.map(put, range(TEN_THOUSAND)))
+        parts = list(pool.map(put, range(number)))
     assert assembled(adapter, parts, whole) <= 2 * len(whole)
     if adapter.backend == "local":
-        assert adapter.extend_digest("s") == TEN_THOUSAND
+        assert adapter.extend_digest("s") == number
         assert assembled(adapter, parts, whole) == 0
-    assert adapter.delete_temp_parts("s") == TEN_THOUSAND
+    assert adapter.delete_temp_parts("s") == number
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ class Command(BaseCommand):
             "--max-seconds",
             type=_seconds,
             metavar="SECONDS",
-            help="stop soon after so many; the next call with this option goes on from there",
+            help="stop soon after this many seconds; the next call with this option goes on from there",
         )
         parser.add_argument("--json", action="store_true", help="the report as JSON")
 
