@@ -1,9 +1,9 @@
-// Package prefetch fetches a range of an object in the background, some blocks ahead of its reader, and asks for the rest
-// when a connection is cut.
+// Package prefetch fetches a range of an object in the background, some blocks ahead of its reader. If a connection is
+// cut, it asks for the rest.
 //
-// Bytes that come in the clear it leaves to the reader, who takes them from the connection without a copy in between;
-// meanwhile more of them come into the system's own buffer, or into memory that the reader lends for them. It fetches
-// those ahead when the reader is away for a while, or asks for what does not come by itself.
+// Unencrypted bytes are left to the reader, who takes them from the connection without a copy in between. Meanwhile
+// more of them come into the system's own buffer, or into memory that the reader lends. They are fetched ahead only
+// when the reader is away for a while, or asks for bytes that do not come by themselves.
 package prefetch
 
 import (
@@ -26,19 +26,19 @@ const (
 	ahead = 8
 	// readWait is how long a read waits for the first byte.
 	readWait = 100 * time.Millisecond
-	// mostCuts is how often a range may be cut, and once more for each leastGain bytes that have come: an object is not
-	// read by a request for each of its bytes.
+	// mostCuts is how often a range may be cut; each leastGain bytes that have come allow one more cut. So an object is
+	// not read by a request for each of its bytes.
 	mostCuts  = 16
 	leastGain = 64 << 10
-	// AwayAfter is how long nobody must have read before bytes that come in the clear are fetched ahead.
+	// AwayAfter is how long nobody must have read before unencrypted bytes are fetched ahead.
 	AwayAfter = 250 * time.Millisecond
 )
 
-// Source is the object that a range is of.
+// Source is the object that a range belongs to.
 type Source struct {
 	Open     func(ctx context.Context, from, until int64) (io.ReadCloser, error) // asks for these bytes of it, and no others
 	Size     int64                                                               // in bytes
-	Attempts int                                                                 // in a row that may fail without a byte
+	Attempts int                                                                 // how many in a row may fail without a byte
 }
 
 // Prefetcher fetches one range. Its methods are called by one reader at a time.
@@ -54,25 +54,25 @@ type Prefetcher struct {
 	done   chan struct{}
 	cut    chan struct{} // closed once a body was cut
 	asked  chan struct{} // the reader waits
-	lent   chan room     // what is not being filled yet
-	here   atomic.Int64  // when it has read last, by the clock
-	direct bool          // it may take bytes itself
-	left   bool          // whether the first body was left to it
+	lent   chan room     // memory that is not being filled yet
+	here   atomic.Int64  // when the reader has read last, by the clock
+	direct bool          // the reader may take bytes itself
+	left   bool          // whether the first body was left to the reader
 
-	turn   sync.Mutex     // held by who takes bytes from the body
+	turn   sync.Mutex     // held by whoever takes bytes from the body
 	next   int64          // the next byte to be fetched
 	body   *httpconn.Body // what the reader may take bytes from, or nil
-	broken error          // what came of that
+	broken error          // the error that came of it
 
 	at       int64 // the next byte to be read
 	current  chunk
-	borrowed *buffers.Block // what was lent and is not given back: it is in lent, being filled, in filled or current
+	borrowed *buffers.Block // lent memory that is not given back: it is in lent, being filled, in filled or current
 	err      error
 }
 
-// Start begins to fetch [from, until) from a body, or from one that it opens if that is nil. What fits in a block is fetched
-// before Start returns, as long as ctx lasts: its connection is free again before the caller has read a byte. The rest
-// goes on while fetch lasts, which cancel ends; after an error both the body and fetch are ended.
+// Start begins to fetch [from, until) from a body, or from one that it opens if body is nil. A range that fits in a
+// block is fetched before Start returns, as long as ctx lasts: its connection is free again before the caller has read
+// a byte. The rest goes on while fetch lasts, which cancel ends. After an error, both the body and fetch are ended.
 func Start(
 	ctx, fetch context.Context, cancel context.CancelCauseFunc, source Source, body io.ReadCloser, from, until int64,
 ) (*Prefetcher, error) {
@@ -138,14 +138,14 @@ type chunk struct {
 	err   error
 }
 
-// room is a block for the bytes from an offset on. Memory of the reader is filled with no others: for those before them
-// he may be using it himself.
+// room is a block for the bytes from an offset on. The reader's memory is filled with no others: the reader itself may
+// be using it for the bytes before them.
 type room struct {
 	block *buffers.Block
 	from  int64
 }
 
-// anywhere is where a block of our own is filled from.
+// anywhere is the offset of a block of our own, which takes any bytes.
 const anywhere = -1
 
 // Reaches tells whether an offset is here or so near that reading on is cheaper than another request.
@@ -153,8 +153,8 @@ func (s *Prefetcher) Reaches(offset int64) bool {
 	return offset >= s.at && offset < s.until && offset-s.at <= ahead*object.BlockSize
 }
 
-// Read gives bytes from an offset that it reaches. It waits for the first byte alone, and not for long: 0 without an error
-// is for none in time.
+// Read gives bytes from an offset that it reaches. It waits only for the first byte, and not for long: 0 without an
+// error means that none came in time.
 func (s *Prefetcher) Read(p []byte, offset int64) (int, error) {
 	total, begun := 0, clock()
 	s.here.Store(begun)
@@ -208,7 +208,7 @@ func (s *Prefetcher) Read(p []byte, offset int64) (int, error) {
 	return total, nil
 }
 
-// advance makes the next chunk the current one, and tells whether there is one in time.
+// advance makes the next chunk the current one, and tells whether there was one in time.
 func (s *Prefetcher) advance(wait time.Duration) bool {
 	select {
 	case s.current = <-s.filled:
@@ -242,7 +242,7 @@ func (s *Prefetcher) consume(n int) {
 	}
 }
 
-// Lend has memory filled with what follows, unless that comes in another way.
+// Lend has memory filled with the bytes that follow, unless they come in another way.
 func (s *Prefetcher) Lend(memory []byte, loan *buffers.Loan) {
 	if s.borrowed != nil || s.at == s.until || !s.turn.TryLock() {
 		return
@@ -273,7 +273,7 @@ func (s *Prefetcher) giveBack() {
 	s.borrowed = nil
 }
 
-// ask has bytes fetched although the reader is here.
+// ask has bytes fetched although the reader is not away.
 func (s *Prefetcher) ask() {
 	select {
 	case s.asked <- struct{}{}:
@@ -281,8 +281,8 @@ func (s *Prefetcher) ask() {
 	}
 }
 
-// adopt lets the reader take bytes from a body, if it is in the clear and in one piece, so that what can be read can be
-// had at once; nil ends that.
+// adopt lets the reader take bytes from a body, if it is unencrypted and in one piece: then bytes that can be read are
+// there at once. A nil body ends that.
 func (s *Prefetcher) adopt(body io.Reader) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -292,10 +292,10 @@ func (s *Prefetcher) adopt(body io.Reader) {
 	}
 }
 
-// leaves tells who has the turn whether bytes are left to the reader.
+// leaves tells the holder of the turn whether bytes are left to the reader.
 func (s *Prefetcher) leaves() bool { return s.body != nil && s.broken == nil }
 
-// take reads from the body what has come, if nobody else does. It waits for the first byte only.
+// take reads the bytes that have come from the body, if nobody else does. It waits for the first byte only.
 func (s *Prefetcher) take(p []byte, wait time.Duration) (n int) {
 	if s.borrowed != nil && !s.reclaim() || !s.turn.TryLock() {
 		return 0
@@ -339,7 +339,7 @@ func (s *Prefetcher) Close() {
 	}
 }
 
-// run fetches all of the range. A connection that is cut is followed by a request for the rest.
+// run fetches all of the range. If a connection is cut, it requests the rest.
 func (s *Prefetcher) run(body io.ReadCloser) {
 	defer close(s.done)
 	defer s.cancel(nil)
@@ -407,7 +407,7 @@ func (s *Prefetcher) fetch(body io.Reader) (err error) {
 	return nil
 }
 
-// leaveToReader waits until the reader is away, or asks, or lends memory: that it gives.
+// leaveToReader waits until the reader is away, or asks, or lends memory. It gives the lent memory.
 func (s *Prefetcher) leaveToReader() room {
 	ours := room{from: anywhere}
 	for {
@@ -433,7 +433,7 @@ func (s *Prefetcher) leaveToReader() room {
 	}
 }
 
-// fill fills one block, and tells whether there are more to come.
+// fill fills one block, and tells whether there are more bytes to come.
 func (s *Prefetcher) fill(into room, body io.Reader) (more bool, err error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -449,7 +449,7 @@ func (s *Prefetcher) fill(into room, body io.Reader) (more bool, err error) {
 	}
 	more = s.next+int64(n) < s.until
 	if !more {
-		// Past the end of the body, so that its connection can be used again.
+		// Read past the end of the body, so that its connection can be used again.
 		if err = s.end(body); err != nil {
 			n = 0 // what has come is not what was announced
 		}
@@ -463,7 +463,7 @@ func (s *Prefetcher) fill(into room, body io.Reader) (more bool, err error) {
 	return more && err == nil, err
 }
 
-// end reads the end of a body. Behind that of an object nothing may come.
+// end reads the end of a body. Nothing may come after the last byte of an object.
 func (s *Prefetcher) end(body io.Reader) error {
 	var extra [1]byte
 	came, ok := body.(*httpconn.Body)
@@ -476,7 +476,7 @@ func (s *Prefetcher) end(body io.Reader) error {
 	return nil
 }
 
-// block gives one that came back, a new one while there is budget, or waits.
+// block gives a block that came back, or a new one while there is budget; else it waits for one.
 func (s *Prefetcher) block() (*buffers.Block, error) {
 	select {
 	case free := <-s.free:
