@@ -12,21 +12,21 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
-// The ways in which an object is created: a store may know conditions by one and not by the other.
+// The ways to create an object: a store may know conditions in one way and not in the other.
 const (
 	byPut = iota
 	byUpload
 )
 
-// conditionalLook is the value of the option "conditional_writes" for who accepts a look that is not atomic.
+// conditionalLook is the value of the option "conditional_writes" that accepts a look, which is not atomic.
 const conditionalLook = "look"
 
 func (s *Store) looks() bool { return s.config.ConditionalWrites == conditionalLook }
 
-// createOnly tells whether the store itself must replace nothing.
+// createOnly tells whether the store itself must refuse to replace an object.
 func (s *Store) createOnly(opts object.PutOptions) bool { return !opts.Overwrite && !s.looks() }
 
-// looksFirst settles, where that is the option, a put that must replace nothing by a look at what is there.
+// looksFirst settles a put that must replace nothing by a look at what is there, if that is the option.
 func (s *Store) looksFirst(ctx context.Context, put object.Info, opts object.PutOptions) (object.Info, bool, error) {
 	if opts.Overwrite || !s.looks() {
 		return object.Info{}, false, nil
@@ -41,14 +41,14 @@ func (s *Store) looksFirst(ctx context.Context, put object.Info, opts object.Put
 	return there, true, err
 }
 
-// createsOnly makes sure, once for a client, that its server refuses to replace what is there when it is told so.
+// createsOnly makes sure, once for a client, that its server refuses to replace an object when it is told to.
 func (s *Store) createsOnly(ctx context.Context, opts object.PutOptions, way int) error {
 	if !s.createOnly(opts) {
 		return nil
 	}
 	known := s.bucket.Traits.Creates[way].Load()
 	if known == nil {
-		// Aside, for a call that is cancelled is left at once, and what was tried is cleared away even so.
+		// Aside: a call that is cancelled is left at once, and the objects of the test are removed even so.
 		refuses, err := task.Aside(ctx, func(ctx context.Context) (bool, error) { return s.refusesToReplace(ctx, way) }, nil)
 		if err != nil {
 			return err
@@ -63,7 +63,7 @@ func (s *Store) createsOnly(ctx context.Context, opts object.PutOptions, way int
 	return nil
 }
 
-// refusesToReplace tries it, on an object of its own. A store without the condition does not refuse either.
+// refusesToReplace tries it on an object of its own. A store that does not know the condition does not refuse, either.
 func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 	probe := ".gostorage-probe-" + rand.Text()
 	defer func() {
@@ -85,7 +85,7 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 	switch code := object.CodeOf(err); {
 	case err == nil:
 		_, _, err := s.look(ctx, probe)
-		if object.CodeOf(err) == object.NotFound { // nothing was there to be replaced: it shows nothing
+		if object.CodeOf(err) == object.NotFound { // nothing was there to be replaced: this shows nothing
 			err = object.Retryablef(object.Unavailable,
 				"whether this store knows If-None-Match did not show: the object that it was tried on is gone; try again")
 		}
@@ -99,7 +99,7 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 	}
 }
 
-// completeOver ends an upload at a key where an object is, and must not replace it.
+// completeOver completes an upload at the key of an object, which it must not replace.
 func (s *Store) completeOver(ctx context.Context, key string) error {
 	upload, _, err := s.bucket.CreateUpload(ctx, s3api.Create{Key: key, Probe: true})
 	if err != nil {
@@ -117,7 +117,7 @@ func (s *Store) completeOver(ctx context.Context, key string) error {
 	return err
 }
 
-// What an upload that only tries something is made of.
+// The content of an upload that only tests something.
 var (
 	probeBytes = []byte("probe of django-gostorage")
 	probeHash  = sha256.Sum256(probeBytes)

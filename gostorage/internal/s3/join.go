@@ -20,8 +20,8 @@ import (
 const (
 	// atATime is how many copies, and how many reads, a join has under way.
 	atATime = 16
-	// mostCopied bounds, in bytes, a copy that is the commit too: who interrupts it cannot tell what becomes of it, and so
-	// it must not last. It is what a server copies in a second.
+	// mostCopied bounds, in bytes, a copy that is the commit, too. Whoever interrupts it cannot tell what becomes of
+	// it, so it must not last. It is what a server copies in a second.
 	mostCopied = joinRate
 )
 
@@ -33,14 +33,14 @@ type joining struct {
 	pieces []piece
 	sum    string
 	upload *upload
-	reads  chan struct{} // holds one for each read under way
-	beside chan struct{} // holds one while there is a part in memory beside the budget
+	reads  chan struct{} // holds one for each running read
+	beside chan struct{} // holds one while a part is in memory beside the budget
 }
 
 var _ object.Joiner = (*Store)(nil)
 
 // Join implements object.Joiner. The server copies what is large enough to be a part of an upload; the rest is read and
-// sent. What a server can do shows in the first part that it is asked to copy.
+// sent. The first part that a server is asked to copy shows what it can do.
 func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error) {
 	from, ok := join.From.(*Store)
 	if !ok || !from.bucket.SameStore(s.bucket) || s.copiesNot.Load() {
@@ -81,7 +81,7 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 	}
 }
 
-// putWhole stores in one request what is all read.
+// putWhole stores, in one request, an object that is all read.
 func (j *joining) putWhole(ctx context.Context, only piece) (object.Info, error) {
 	body, err := j.read(ctx, only)
 	if err != nil {
@@ -94,8 +94,8 @@ func (j *joining) putWhole(ctx context.Context, only piece) (object.Info, error)
 	return j.store.putWhole(ctx, body, object.Info{Key: j.Key, Size: j.Size, SHA256: j.sum}, j.Options)
 }
 
-// copyWhole stores in one request what is all copied. A server that does not know of copies would take that for a put of
-// nothing: this one has shown that it does.
+// copyWhole stores, in one request, an object that is all copied. A server that does not know copies would take that
+// for a put of no bytes: this one has shown that it knows them.
 func (j *joining) copyWhole(ctx context.Context, only piece) (object.Info, error) {
 	s, source := j.store, j.Parts[only.spans[0].source]
 	info := object.Info{Key: j.Key, Size: j.Size, SHA256: j.sum, Version: rand.Text()}
@@ -121,7 +121,7 @@ func (j *joining) copyWhole(ctx context.Context, only piece) (object.Info, error
 	}
 }
 
-// commit is for what one request stores: all is in place when it is sent.
+// commit is for an object that one request stores: all is in place when the request is sent.
 func (j *joining) commit(ctx context.Context, copied, streamed int64) error {
 	j.Done(copied, streamed)
 	return j.Commit(ctx)
@@ -130,7 +130,7 @@ func (j *joining) commit(ctx context.Context, copied, streamed int64) error {
 // errOnlyPlain is the error of a server that does not copy into an upload with checksums.
 var errOnlyPlain = errors.New("no copies into an upload with checksums")
 
-// inParts joins by an upload.
+// inParts joins by a multipart upload.
 func (j *joining) inParts(ctx context.Context) (object.Info, error) {
 	algorithm := j.store.checksum()
 	if known := j.store.copies.Load(); known != nil {
@@ -158,7 +158,7 @@ func (j *joining) tryParts(ctx context.Context, algorithm string) (info object.I
 		return up.end(ctx, info, j.Options, err)
 	}
 	info, err = up.end(ctx, object.Info{Size: j.Size, SHA256: j.sum}, j.Options, nil)
-	if s3api.RefusedWith(err, http.StatusBadRequest) { // these parts, that is; a put makes others
+	if s3api.RefusedWith(err, http.StatusBadRequest) { // it refuses these parts; a put makes others
 		if !equal(j.pieces) {
 			s.equalOnly.Store(true)
 		}
@@ -205,7 +205,7 @@ func (j *joining) prove(ctx context.Context, first int) error {
 	return err
 }
 
-// each does something for all of these, some at a time, until there is an error.
+// each calls do for all elements, some at a time, until there is an error.
 func each[T any](ctx context.Context, all []T, some int, do func(context.Context, T) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(some)
@@ -221,7 +221,7 @@ func each[T any](ctx context.Context, all []T, some int, do func(context.Context
 	return group.Wait()
 }
 
-// copyPart has the server copy one part of the upload.
+// copyPart lets the server copy one part of the upload.
 func (j *joining) copyPart(ctx context.Context, i int) error {
 	s, up, piece := j.store, j.upload, j.pieces[i]
 	span := piece.spans[0]
@@ -243,27 +243,27 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 			}
 		}
 		if part.Sums.Algorithm == s3api.SHA256 && part.Sums.Checksum == "" {
-			return object.ErrCannotJoin // such an upload cannot end without that of each part
+			return object.ErrCannotJoin // such an upload cannot end without the checksum of each part
 		}
 		j.Done(piece.size, 0)
 		return nil
-	case err == nil, s3api.RefusedWith(err, cannotCopy...): // without a result it has taken that for a part without bytes
+	case err == nil, s3api.RefusedWith(err, cannotCopy...): // without a result it took that for a part without bytes
 		s.copiesNot.Store(true)
 		return object.ErrCannotJoin
 	case s3api.RefusedWith(err, http.StatusBadRequest):
 		return object.ErrCannotJoin
 	default:
 		if ctx.Err() != nil || !s3api.Refused(err) {
-			up.cut.Store(true) // it may be at work on that still
+			up.cut.Store(true) // it may still be at work on that
 		}
 		return blame(source, err)
 	}
 }
 
-// proveRange makes sure, once, that the server has copied no more of a source than it was asked for: its answer has no size.
+// proveRange makes sure, once, that the server copies no more of a source than asked for: its answer has no size.
 func (j *joining) proveRange(ctx context.Context, number int32, size int64) error {
 	s := j.store
-	// From the first part on: MinIO knows no marker but the number of a part that is there.
+	// Listed from the first part on: MinIO knows no marker but the number of a part that is there.
 	for part, err := range s.bucket.Parts(ctx, j.upload.at) {
 		switch {
 		case err != nil && err != s3api.ErrEndless && !s3api.Refused(err) && !s3api.RefusedWith(err, cannotCopy...):
@@ -273,11 +273,11 @@ func (j *joining) proveRange(ctx context.Context, number int32, size int64) erro
 			return nil
 		}
 	}
-	s.rangesNot.Store(true) // or nobody can tell
+	s.rangesNot.Store(true) // it copied too much, or nobody can tell
 	return object.ErrCannotJoin
 }
 
-// cannotCopy are the answers of a server that does not know how to.
+// cannotCopy are the answers of a server that does not know copies.
 var cannotCopy = []int{http.StatusNotImplemented, http.StatusMethodNotAllowed}
 
 // sendPart reads one part of the upload and sends it.
@@ -325,7 +325,7 @@ type place struct {
 	start int64
 }
 
-// from gives the room in one block for what follows the first bytes of the span.
+// from gives the room, in one block, for what follows the first done bytes of the span.
 func (p place) from(done int64) []byte {
 	at := p.start + done
 	room := p.part.blocks[at/object.BlockSize].Bytes()[at%object.BlockSize:]
@@ -348,8 +348,8 @@ func (j *joining) readSpan(ctx context.Context, into place) error {
 	return blame(source, err)
 }
 
-// fetch reads a span, to where room says for what follows so many bytes of it, and gives its checksum. All of a part is
-// compared with its digest.
+// fetch reads a span and gives its checksum. The bytes after the first done bytes go to where room says. A whole part
+// is compared with its digest.
 func (j *joining) fetch(
 	ctx context.Context, source object.Info, from span, room func(done int64) []byte,
 ) (sum uint64, err error) {
@@ -359,7 +359,7 @@ func (j *joining) fetch(
 	}
 	defer func() { _ = opened.Close() }()
 	if now := opened.Info(); now.Size != source.Size || !s3api.SameETag(now.ETag, source.ETag) && source.ETag != "" {
-		return 0, errChanged // a server may not know of conditions
+		return 0, errChanged // a server may not know conditions
 	}
 	if from.length == source.Size {
 		opened = digest.NewReader(opened, source.SHA256)
@@ -379,8 +379,8 @@ func (j *joining) fetch(
 	return sum, nil
 }
 
-// fetchAgain compares a span with another copy of it. Nothing else tells whether its bytes have changed on the way, over a
-// connection that does not: the server will get a checksum of what came.
+// fetchAgain compares a span with another copy of it. The connection does not tell whether its bytes have changed on
+// the way, nor does anything else: the server will get a checksum of what came.
 func (j *joining) fetchAgain(ctx context.Context, source object.Info, from span, sum uint64) error {
 	block, err := buffers.Shared.Get()
 	if err != nil {
@@ -410,14 +410,14 @@ func blame(part object.Info, err error) error {
 	}
 	about := *known
 	about.Key = part.Key
-	if about.Code == object.Exists { // it is not what the condition says
+	if about.Code == object.Exists { // it is not what the condition names
 		about.Code, about.Message = errChanged.Code, errChanged.Message
 	}
 	return &about
 }
 
-// room gives memory for so many bytes: of the budget, or, for one part at a time, beside it, so that no join has to wait
-// for other transfers.
+// room gives memory for size bytes. It is of the budget or, for one part at a time, beside the budget, so that no join
+// has to wait for other transfers.
 func (j *joining) room(ctx context.Context, size int64) (*part, error) {
 	if budgeted := borrow(size, buffers.Shared.TryGet, nil); budgeted != nil {
 		return budgeted, nil
@@ -438,7 +438,7 @@ func (j *joining) room(ctx context.Context, size int64) (*part, error) {
 	return found, nil
 }
 
-// borrow makes a part of blocks, which calls after when they are given back. With one block too few it is nil.
+// borrow makes a part of blocks, and calls after when they are given back. With one block too few, it gives nil.
 func borrow(size int64, take func() *buffers.Block, after func()) *part {
 	p := &part{size: size, after: after}
 	for left := size; left > 0; left -= object.BlockSize {
@@ -452,7 +452,7 @@ func borrow(size int64, take func() *buffers.Block, after func()) *part {
 	return p
 }
 
-// lent is memory of the pool as a block of a part.
+// lent is memory of the pool, as a block of a part.
 type lent struct {
 	block *buffers.Block
 	size  int64
@@ -467,7 +467,7 @@ func (l *lent) Checksum() (uint64, bool) { return 0, false }
 // Release implements object.Block.
 func (l *lent) Release() { buffers.Shared.Put(l.block) }
 
-// joinSums gives the upload the checksum of the whole. There is none where the server has not told that of a part.
+// joinSums gives the upload the checksum of the whole. There is none if the server has not told that of each part.
 func (j *joining) joinSums() {
 	up := j.upload
 	if up.sums.crc == nil {

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// mostUnordered bounds what is held of a listing that comes in no order, some 200 bytes each; and the unfinished uploads.
+	// mostUnordered bounds the held objects of an unordered listing, some 200 bytes each; and the unfinished uploads.
 	mostUnordered = 1_000_000
-	// mostBelow bounds what is held of the objects below a folder. A session has 10,000 parts, and what is kept beside them.
+	// mostBelow bounds the held objects below a folder. A session has 10,000 parts, and what is kept beside them.
 	mostBelow = 100_000
 )
 
@@ -24,8 +24,8 @@ func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) 
 	return (&listing{store: s, prefix: prefix}).all(ctx, nil)
 }
 
-// Walk implements object.Sweeper. A page is given once the next one has come and goes on behind it: some stores list in no
-// order, and then all of it is held and sorted.
+// Walk implements object.Sweeper. A page is given once the next one has come and goes on behind it. Some stores list in
+// no order: then the whole listing is held and sorted.
 func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
 		s.bucket.Ref()
@@ -81,7 +81,7 @@ func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, e
 
 func byKey(a, b object.Info) int { return strings.Compare(a.Key, b.Key) }
 
-// ordered tells whether a page is in order, and behind the last key of those before.
+// ordered tells whether a page is in order, and behind the last key of the pages before it.
 func ordered(last string, page []object.Info) bool {
 	return slices.IsSortedFunc(page, byKey) && (len(page) == 0 || last < page[0].Key)
 }
@@ -96,7 +96,7 @@ type listing struct {
 	ended         bool
 }
 
-// all gives those of some pages, and of all that follow, in the order of their keys and each once.
+// all gives the objects of some pages, and of all pages that follow, in the order of their keys and each once.
 func (l *listing) all(ctx context.Context, found []object.Info) ([]object.Info, error) {
 	for !l.ended {
 		page, again, err := l.next(ctx)
@@ -116,7 +116,7 @@ func (l *listing) all(ctx context.Context, found []object.Info) ([]object.Info, 
 	return merged(found), nil
 }
 
-// merged makes one of what has the same key and stands together.
+// merged makes one of neighbours that have the same key.
 func merged(found []object.Info) []object.Info {
 	kept := found[:0]
 	for _, one := range found {
@@ -129,8 +129,8 @@ func merged(found []object.Info) []object.Info {
 	return kept
 }
 
-// younger is what is told later of a key that a listing has twice, unless the other is of a later time. One without a time
-// may be young.
+// younger is the later entry of a key that a listing has twice, unless the earlier entry has a later time. An entry
+// without a time may be young.
 func younger(before, after object.Info) object.Info {
 	if before.Modified.IsZero() || !after.Modified.IsZero() && before.Modified.After(after.Modified) {
 		return before
@@ -138,8 +138,8 @@ func younger(before, after object.Info) object.Info {
 	return after
 }
 
-// next gives the next page: objects of ours that no page before has named, and those that one has. A listing that does not
-// go on is an error, as is an entry that does not say of what it is.
+// next gives the next page: our objects that no earlier page has named, and again those that one has. A listing that
+// does not go on is an error, as is an entry that does not say what it is of.
 func (l *listing) next(ctx context.Context) (page, again []object.Info, err error) {
 	after := l.after
 	if l.store.bucket.Traits.Unordered.Load() {
@@ -175,7 +175,7 @@ func (l *listing) next(ctx context.Context) (page, again []object.Info, err erro
 	return page, again, l.goOn(told, last, fresh)
 }
 
-// remember keeps what a page has named: of a listing in order the last page that has named something is enough.
+// remember keeps what a page has named. For an ordered listing, the last page that named something is enough.
 func (l *listing) remember(known map[string]bool) {
 	if l.store.bucket.Traits.Unordered.Load() || l.prefix != "" {
 		for key := range known {
@@ -188,7 +188,7 @@ func (l *listing) remember(known map[string]bool) {
 	}
 }
 
-// goOn notes where the next page begins: behind the token, or, if there is none, behind the last key.
+// goOn notes where the next page begins: behind the token or, without a token, behind the last key.
 func (l *listing) goOn(page *s3api.Page, last string, fresh bool) error {
 	if l.fruitless++; fresh {
 		l.fruitless = 0

@@ -6,7 +6,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// part is a run of the source's bytes that one request carries: blocks that are given back when it is done.
+// part is a run of the source's bytes that one request carries. Its blocks are given back when the request is done.
 type part struct {
 	blocks []object.Block
 	size   int64
@@ -18,7 +18,7 @@ func collect(ctx context.Context, src object.Source, size int64, see func(object
 	return collectAfter(ctx, nil, src, size, see)
 }
 
-// collectAfter is collect with a block that was taken before, or nil.
+// collectAfter is collect that begins with a block taken before, or nil.
 func collectAfter(
 	ctx context.Context, block object.Block, src object.Source, size int64, see func(object.Block),
 ) (_ *part, ended bool, err error) {
@@ -55,7 +55,7 @@ func (p *part) release() {
 	}
 }
 
-// bytes are those of the part.
+// bytes are the bytes of the part.
 func (p *part) bytes() [][]byte {
 	pieces := make([][]byte, len(p.blocks))
 	for i, block := range p.blocks {

@@ -14,19 +14,19 @@ type span struct {
 	start, length int64
 }
 
-// piece is one part of an upload that joins sources: the one span that the server copies, or spans that are read here
-// and sent.
+// piece is one part of an upload that joins sources: one span that the server copies, or spans that are read here and
+// sent.
 type piece struct {
 	spans  []span
 	size   int64
 	copied bool
 }
 
-// plan cuts sources of these sizes into the parts of an upload. There is always one, be it empty; there may be more than
-// an upload can have.
+// plan cuts sources of these sizes into the parts of an upload. There is always one part, even if it is empty; there
+// may be more than an upload can have.
 //
-// What is too small to be a part is read, together with what follows until it is large enough; of a large source that
-// follows no more than what is missing, if the rest is large enough. All else is copied.
+// A source that is too small to be a part is read, together with what follows until it is large enough. Of a large
+// source that follows, only the missing bytes are read, if its rest is large enough. Everything else is copied.
 func plan(sizes []int64) []piece {
 	var c cutter
 	last := len(sizes) - 1
@@ -44,18 +44,18 @@ func plan(sizes []int64) []piece {
 
 type cutter struct {
 	pieces []piece
-	open   piece // what is read, and not yet large enough
+	open   piece // spans that are read, and not yet large enough
 }
 
 func (c *cutter) add(source int, size int64, last bool) {
-	read := int64(0) // of the source, to complete what is open
+	read := int64(0) // bytes of the source that complete what is open
 	if c.open.size > 0 {
 		read = leastPart - c.open.size
 	}
 	rest := size - read
 	fits := rest >= leastPart
 	if last {
-		// S3 copies ranges of sources only that are larger than the least part.
+		// S3 copies ranges only of sources that are larger than the least part.
 		fits = fits || rest > 0 && (read == 0 || size > leastPart)
 	}
 	if !fits {

@@ -15,10 +15,10 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
-// afterSeek bounds the first request after a jump, in bytes; each that is read on from is four times as long.
+// afterSeek bounds the first request after a jump, in bytes. Each request that reads on from there is four times as long.
 const afterSeek = 1 << 20
 
-// reader reads one object by requests for ranges of it, all of one ETag.
+// reader reads one object with requests for ranges of it, all of one ETag.
 type reader struct {
 	store      *Store
 	info       object.Info
@@ -36,7 +36,7 @@ func (s *Store) Get(ctx context.Context, key string, hint object.Range) (object.
 	return s.open(ctx, object.Info{Key: key}, hint)
 }
 
-// open opens an object; if its ETag is known, only as long as that is its own. An object that was replaced is a Mismatch.
+// open opens an object. If its ETag is known, the object must still have it: one that was replaced is a Mismatch.
 func (s *Store) open(ctx context.Context, known object.Info, hint object.Range) (object.Reader, error) {
 	s.bucket.Ref()
 	r := &reader{store: s, info: object.Info{Key: known.Key}, etag: known.ETag}
@@ -71,7 +71,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*prefetch.Prefetc
 	if err != nil {
 		cancel(nil)
 		if known, ok := errors.AsType[*object.Error](err); ok && known.Status == http.StatusRequestedRangeNotSatisfiable {
-			return nil, r.stat(ctx) // it begins after the end, where there is nothing to read
+			return nil, r.stat(ctx) // the range begins after the end, where there is nothing to read
 		}
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -88,7 +88,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*prefetch.Prefetc
 	return prefetch.Start(ctx, fetch, cancel, r.source(), out.Body, from, r.limit)
 }
 
-// first makes the first request, and another where its answer leaves open what the object is. It notes that.
+// first makes the first request, and another if the answer leaves open what the object is. It notes what it learns.
 func (r *reader) first(ctx context.Context, from, until int64) (*s3api.Object, error) {
 	out, err := r.get(ctx, from, until)
 	switch asked := from > 0 || until >= 0; {
@@ -110,7 +110,7 @@ func (r *reader) first(ctx context.Context, from, until int64) (*s3api.Object, e
 	return out, nil
 }
 
-// learn notes what the object is, and asks for what the answer leaves open or what may be a proxy's doing.
+// learn notes what the object is. It asks again for what the answer leaves open, or what a proxy may have done.
 func (r *reader) learn(ctx context.Context, out *s3api.Object, from, until int64) error {
 	size, asked := out.Size, from > 0 || until >= 0
 	r.etag, r.coded = out.ETag, out.Encoding
@@ -182,12 +182,12 @@ func (r *reader) get(ctx context.Context, from, until int64) (*s3api.Object, err
 	return out, err
 }
 
-// source is the object that was opened, for requests that go on where others ended.
+// source is the opened object, for requests that go on where others ended.
 func (r *reader) source() prefetch.Source {
 	return prefetch.Source{Open: r.openPart, Size: r.info.Size, Attempts: r.store.config.MaxAttempts}
 }
 
-// openPart asks for a part. Of an object that was replaced meanwhile it would be another one.
+// openPart asks for a part. If the object was replaced meanwhile, that would be a part of another one.
 func (r *reader) openPart(ctx context.Context, from, until int64) (io.ReadCloser, error) {
 	out, err := r.get(ctx, from, until)
 	if err != nil {
@@ -210,7 +210,7 @@ func (r *reader) openPart(ctx context.Context, from, until int64) (io.ReadCloser
 // ReadAt implements object.Reader. It gives what is there, and waits for the first byte only.
 func (r *reader) ReadAt(p []byte, offset int64) (int, error) { return r.ReadAhead(p, offset, nil, nil) }
 
-// Borrows implements digest.Borrower: of what is fetched ahead anyway, only the copy would be spared.
+// Borrows implements digest.Borrower. For bytes that are fetched ahead anyway, lent memory would only spare the copy.
 func (r *reader) Borrows() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

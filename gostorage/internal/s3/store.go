@@ -1,21 +1,22 @@
 // Package s3 keeps objects in a bucket of an S3-compatible store.
 //
-// What fits in one part is stored by one PutObject, signed with the SHA-256 that is computed anyway. What does not fit is a
-// multipart upload, whose parts the store verifies by their checksums. The body is read once, and no byte is copied between
-// the pump and the socket.
+// An object that fits in one part is stored by one PutObject, signed with the SHA-256 that is computed anyway. A larger
+// one is a multipart upload, whose parts the store verifies by their checksums. The body is read once, and no byte is
+// copied between the pump and the socket.
 //
 // # What is written where
 //
-// Every key begins with the prefix of the area. Beside the bytes an object has the content type and the metadata of the
-// caller, and ours: gostorage-sha256 (the SHA-256, where it was known before the request), gostorage-upload (a random word,
-// by which an upload knows its own object after a lost answer) and gostorage-record (what a temp part carries). What looks
-// whether a store refuses to replace, check_health and the doctor write objects named .gostorage-probe-… and delete them.
+// Every key begins with the prefix of the area. Beside its bytes, an object has the content type and the metadata of the
+// caller, and metadata of ours: gostorage-sha256 (the SHA-256, if it was known before the request), gostorage-upload (a
+// random word, by which an upload knows its own object after a lost answer) and gostorage-record (what a temp part
+// carries). The test whether a store refuses to replace, check_health and the doctor write objects named .gostorage-probe-…
+// and delete them.
 //
 // # What a failure leaves behind
 //
-// The object of before, or none; never a part of the new one. An upload that fails or is cancelled is aborted, for at most
-// five seconds. If that cannot reach the store, or the process is killed, an unfinished upload is left: a sweep ends it, or
-// a lifecycle rule. A commit whose answer is lost is settled by a look at the key.
+// The object of before, or none; never a part of the new one. An upload that fails or is cancelled is aborted, for at
+// most five seconds. If the abort cannot reach the store, or the process is killed, an unfinished upload is left: a
+// sweep or a lifecycle rule ends it. A commit whose answer is lost is settled by a look at the key.
 //
 // # Permissions
 //
@@ -48,7 +49,7 @@ const (
 	recordMetadata = "gostorage-record"
 )
 
-// undoTime bounds what goes on after a transfer has failed.
+// undoTime bounds the work that goes on after a transfer has failed.
 const undoTime = 5 * time.Second
 
 // Config says where objects are and how they are stored. Fields are the adapter's options; sizes are in bytes.
@@ -58,7 +59,7 @@ type Config struct {
 	Concurrency       int    `json:"concurrency"`
 	EqualParts        bool   `json:"equal_parts"`
 	Checksum          string `json:"checksum"`
-	ConditionalWrites string `json:"conditional_writes"` // "required", or "look": before a put, which is not atomic
+	ConditionalWrites string `json:"conditional_writes"` // "required", or "look": a look before a put, which is not atomic
 }
 
 // Store is an object.Store below a prefix of a bucket.
@@ -70,11 +71,11 @@ type Store struct {
 	// plainOnly is set once the server has refused checksums that "auto" tried.
 	plainOnly atomic.Bool
 
-	// What joins have found of the server.
-	copies       atomic.Pointer[string] // the checksum of an upload that it has copied into, nil before it has
+	// What joins have found out about the server.
+	copies       atomic.Pointer[string] // the checksum of an upload that it has copied into; nil before it has
 	copiesNot    atomic.Bool            // it cannot copy into uploads
 	copiesRanges atomic.Bool            // it copies ranges of sources, as the size of a part has shown
-	rangesNot    atomic.Bool            // it does not, or does not tell the sizes of parts
+	rangesNot    atomic.Bool            // it copies no ranges, or does not tell the sizes of parts
 	equalOnly    atomic.Bool            // it refuses parts of different sizes
 }
 
@@ -145,13 +146,13 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 	return s.putParts(ctx, key, first, next, sums, src, opts)
 }
 
-// reserve says how much memory an upload in parts of a size works in.
+// reserve says how much memory an upload with parts of this size works in.
 func (s *Store) reserve(src object.Source, part int64, sum *checksum.CRC) {
 	var beside object.Checksum
 	if sum != nil {
 		beside = sum.Beside
 	}
-	// One block more than a part: whether a part is the last shows in the next block.
+	// One block more than a part: the next block shows whether a part is the last.
 	src.Reserve(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), beside)
 }
 
@@ -196,8 +197,8 @@ func (s *Store) putWhole(
 	}
 }
 
-// settle decides by a look what a commit has come to that did not simply succeed: it may have been carried out though
-// its answer was lost, or another writer was first. It is not settled when the same commit may be tried again.
+// settle looks what became of a commit that did not simply succeed: it may have been carried out though its answer was
+// lost, or another writer was first. It is not settled if the same commit may be tried again.
 func (s *Store) settle(
 	ctx context.Context, failed error, attempts int, put object.Info, upload string, opts object.PutOptions,
 ) (object.Info, bool, error) {
@@ -230,12 +231,12 @@ func (s *Store) settle(
 	return info, true, err
 }
 
-// sameDescription tells whether an object has the description that a put gives it: the same bytes with another were there before.
+// sameDescription tells whether an object has a put's description: its bytes may have been there before, with another.
 func sameDescription(told *s3api.Object, opts object.PutOptions) bool {
 	return s3api.Description{ContentType: opts.ContentType, Metadata: opts.Metadata}.Describes(told)
 }
 
-// same is object.Same, also where the server knows no SHA-256 of what is there.
+// same is object.Same, even if the server knows no SHA-256 of what is there.
 func (s *Store) same(ctx context.Context, there, put object.Info) (_ object.Info, err error) {
 	if there.SHA256 == "" && there.Size == put.Size {
 		if there, err = s.digest(ctx, put.Key); err != nil {
@@ -245,7 +246,7 @@ func (s *Store) same(ctx context.Context, there, put object.Info) (_ object.Info
 	return object.Same(there, put)
 }
 
-// digest reads an object of which the server knows no SHA-256.
+// digest reads an object whose SHA-256 the server does not know.
 func (s *Store) digest(ctx context.Context, key string) (object.Info, error) {
 	opened, err := s.Get(ctx, key, object.Whole)
 	if err != nil {
@@ -267,7 +268,7 @@ func (s *Store) Stat(ctx context.Context, key string) (object.Info, error) {
 	return info, err
 }
 
-// look asks for an object, and gives all that is told of it too.
+// look asks for an object, and also gives all that the answer tells of it.
 func (s *Store) look(ctx context.Context, key string) (object.Info, *s3api.Object, error) {
 	told, err := s.bucket.HeadObject(ctx, key, false)
 	if err != nil {
@@ -284,7 +285,7 @@ func known(info *object.Info, told *s3api.Object) {
 	info.Version, info.Record = told.Metadata[uploadMetadata], told.Metadata[recordMetadata]
 }
 
-// knownDigest is the SHA-256 that was stored with an object, if it is one.
+// knownDigest is the SHA-256 that was stored with an object, or "" if the text is none.
 func knownDigest(metadata map[string]string) string {
 	sum := metadata[digestMetadata]
 	if len(sum) != 64 || strings.Trim(sum, "0123456789abcdef") != "" {
@@ -309,8 +310,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// missing tells whether the store says that there is no such object. It has to say so by an error of S3: the answer to HEAD
-// has none, and a web server answers 404 to whatever it does not know.
+// missing tells whether the store says that there is no such object. It must say so by an error of S3: the answer to
+// HEAD has none, and a web server answers 404 to everything that it does not know.
 func (s *Store) missing(ctx context.Context, key string) bool {
 	first, err := s.bucket.GetObject(ctx, s3api.Get{Key: key, Until: 1})
 	if err == nil {
@@ -336,7 +337,7 @@ func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
 	return kept
 }
 
-// deleteBatch makes one request. kept is why an object of it was not deleted while others were.
+// deleteBatch makes one request. kept is the error of an object that was not deleted while others were.
 func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err error) {
 	keys := make([]string, 0, len(batch))
 	for _, key := range batch {
@@ -356,7 +357,7 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err erro
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range keys { // what the answer leaves out is asked for again
+	for _, key := range keys { // keys that the answer leaves out are deleted one by one
 		if !told[key] {
 			if err := s.Delete(ctx, key); err != nil && kept == nil {
 				return nil, err

@@ -14,15 +14,15 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
-// The values of the option "checksum" besides the algorithms of s3api. signed is what auto falls back to where a server
-// refuses checksums: the hash of each part is in its signature.
+// The values of the option "checksum" besides the algorithms of s3api. auto falls back to signed if a server refuses
+// checksums: then the hash of each part is in its signature.
 const (
 	checksumAuto   = "auto"
 	checksumOff    = "off"
 	checksumSigned = "signed"
 )
 
-// summer computes the checksums of the parts of one object, and that of all of it where they have one.
+// summer computes the checksums of the parts of one object, and that of the whole object if there is one.
 type summer struct {
 	algorithm string
 	crc       *checksum.CRC // of crc32 and crc64nvme
@@ -32,8 +32,8 @@ type summer struct {
 	digest    hash.Hash // per part, of other algorithms or for the signature
 }
 
-// summer computes what goes with the parts of an object by an algorithm. Over plain http to another machine the payload is
-// signed besides, unless the option names a checksum: a relay that changes bytes can mend any other checksum.
+// summer computes what goes with the parts of an object by an algorithm. Over plain http to another machine, the payload is
+// also signed, unless the option names a checksum: a relay that changes bytes can correct any other checksum.
 func (s *Store) summer(algorithm string) *summer {
 	made := newSummer(algorithm)
 	if s.signs() && made.digest == nil {
@@ -42,7 +42,7 @@ func (s *Store) summer(algorithm string) *summer {
 	return made
 }
 
-// signs tells whether the signature is over the payload where a checksum would do.
+// signs tells whether the signature covers the payload although a checksum would do.
 func (s *Store) signs() bool {
 	return s.bucket.Exposed() && (s.config.Checksum == checksumAuto || s.config.Checksum == checksumOff)
 }
@@ -75,7 +75,7 @@ func (s *summer) add(block object.Block) {
 	}
 }
 
-// cut gives the sums of the part that was taken since the last one.
+// cut gives the sums of the part that was taken since the last cut.
 func (s *summer) cut() s3api.Sums {
 	part := s3api.Sums{Algorithm: s.algorithm, Hash: s3api.UnsignedPayload}
 	if s.digest != nil {
@@ -91,7 +91,7 @@ func (s *summer) cut() s3api.Sums {
 	return part
 }
 
-// complete gives the sum of all that was taken, if it has one.
+// complete gives the sum of all that was taken, if the algorithm has one.
 func (s *summer) complete() s3api.Sums {
 	if s.crc == nil {
 		return s3api.Sums{}
@@ -99,8 +99,8 @@ func (s *summer) complete() s3api.Sums {
 	return s3api.Sums{Algorithm: s.algorithm, Checksum: s.crc.Text(s.whole)}
 }
 
-// maybeUnsupported tells that a server may not know the checksums that "auto" has sent: without them the request may
-// succeed. One that finds fault with the parts or has found other bytes is believed.
+// maybeUnsupported tells whether a server may not know the checksums that "auto" has sent: without them the request may
+// succeed. A server that finds fault with the parts, or has found other bytes, is believed.
 func (s *Store) maybeUnsupported(err error) bool {
 	failed, ok := errors.AsType[*object.Error](err)
 	return ok && s.config.Checksum == checksumAuto && slices.Contains(stumbling, failed.Status) &&

@@ -13,10 +13,10 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
-// Unfinished implements object.Sweeper: the multipart uploads below the prefix.
+// Unfinished implements object.Sweeper. It lists the multipart uploads below the prefix.
 //
-// MinIO lists uploads of a whole key or of the whole bucket, and answers that there are none below a folder. So where a
-// folder seems to have none, the bucket is asked, from the place on where that folder would begin.
+// MinIO lists the uploads of a whole key or of the whole bucket, and answers that there are none below a folder. So if
+// a folder seems to have none, the bucket is asked, from the place on where that folder would begin.
 func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.Unfinished, error] {
 	return func(yield func(object.Unfinished, error) bool) {
 		s.bucket.Ref()
@@ -30,7 +30,7 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 		if known == nil && err == nil && len(found) == 0 {
 			prefix = ""
 			if found, next, err = s.uploads(ctx, prefix, marker); object.CodeOf(err) == object.Permission {
-				return // a policy for the prefix only: a server that has those lists by it
+				return // a policy for the prefix only: a server that has such policies lists by prefix
 			}
 		}
 		if len(found) > 0 {
@@ -60,9 +60,9 @@ func (s *Store) Unfinished(ctx context.Context, after string) iter.Seq2[object.U
 	}
 }
 
-// uploads gives those of ours on one page of a listing, in the order of their keys, and the marker of the next page.
+// uploads gives our uploads on one page of a listing, in the order of their keys, and the marker of the next page.
 //
-// All uploads of a key are on one page, so that the key is marker enough: versitygw refuses that of an upload.
+// All uploads of a key are on one page, so the key is marker enough: versitygw refuses the marker of an upload.
 func (s *Store) uploads(ctx context.Context, prefix, marker string) (found []object.Unfinished, next string, err error) {
 	from := marker
 	if from == prefix {
@@ -123,7 +123,7 @@ func (s *Store) Inspect(ctx context.Context, upload *object.Unfinished) error {
 	return nil
 }
 
-// unlooked tells a store that cannot, or does not let us, list something: a sweep goes on without.
+// unlooked gives Unseen for a store that cannot list something, or does not let us: a sweep goes on without.
 func unlooked(what string, err error) error {
 	failed, ok := errors.AsType[*object.Error](err)
 	if !ok || !slices.Contains([]int{http.StatusNotImplemented, http.StatusMethodNotAllowed, http.StatusForbidden}, failed.Status) {
@@ -148,10 +148,10 @@ func gone(err error) bool {
 	return ok && failed.Status == http.StatusNotFound && failed.Code != object.Bucket
 }
 
-// sameClock is how far two clocks may seem apart that agree: the server tells the time to the second.
+// sameClock is how far apart two clocks that agree may seem: the server tells the time to the second.
 const sameClock = 2 * time.Second
 
-// Now implements object.Sweeper: by the server's clock or ours, whichever is behind, since one of them may be wrong and
+// Now implements object.Sweeper. It is the server's clock or ours, whichever is behind: one of them may be wrong, and
 // what is young must not seem old.
 func (s *Store) Now() time.Time {
 	ahead := s.bucket.Ahead()

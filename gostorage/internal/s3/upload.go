@@ -18,27 +18,27 @@ import (
 const (
 	// growAfter is the part after which an object of unknown size gets larger parts.
 	growAfter = mostParts / 2
-	// mostGrown bounds them: every part in flight grows, and the budget is shared.
+	// mostGrown bounds these parts: every part in flight grows, and the budget is shared.
 	mostGrown = buffers.DefaultBudget / 4
 )
 
-// joinRate in bytes a second is what a server copies and joins parts at, at least, before it answers. (S3 itself begins
-// to answer at once.)
+// joinRate, in bytes a second, is the least rate at which a server copies and joins parts before it answers. (S3 itself
+// begins to answer at once.)
 const joinRate = 16 << 20
 
-// patience is for an answer that comes when the server has written so many bytes.
+// patience is the time for an answer that comes when the server has written size bytes.
 func (s *Store) patience(size int64) time.Duration {
 	return s3api.Seconds(s.config.ReadTimeout + float64(size)/joinRate)
 }
 
 func isEnd(err error) bool { return err == io.EOF }
 
-// blocks rounds a size up to whole blocks.
+// wholeBlocks rounds a size up to whole blocks.
 func wholeBlocks(size int64) int64 {
 	return (size + object.BlockSize - 1) / object.BlockSize * object.BlockSize
 }
 
-// partSize plans an upload of so many bytes, -1 for unknown.
+// partSize plans an upload of size bytes, -1 if unknown.
 func (s *Store) partSize(size int64) (int64, error) {
 	part := wholeBlocks(s.config.PartSize)
 	if size > object.MaxSize {
@@ -59,16 +59,16 @@ type upload struct {
 	store   *Store
 	key     string
 	nonce   string
-	at      s3api.Upload // without an ID it is not begun, or has ended
+	at      s3api.Upload // without an ID it has not begun, or has ended
 	started time.Time    // of the first attempt to create it
-	orphans bool         // whether an attempt may have created one that we know nothing of
+	orphans bool         // an attempt may have created an upload that we know nothing of
 	cut     atomic.Bool
 	plain   atomic.Pointer[error] // why the server gets no checksums any more, or nil
 	sums    *summer
 	parts   []*s3api.Part
 }
 
-// putParts stores an object of which first, and next if there is one, were taken from src already.
+// putParts stores an object. first, and next if there is one, were already taken from src.
 func (s *Store) putParts(
 	ctx context.Context, key string, first *part, next object.Block, sums *summer, src object.Source,
 	opts object.PutOptions,
@@ -90,7 +90,7 @@ func (s *Store) newUpload(key string, sums *summer) *upload {
 	return &upload{store: s, key: key, nonce: rand.Text(), sums: sums}
 }
 
-// end commits the upload if nothing has failed before, and leaves nothing of it but the object.
+// end commits the upload if nothing has failed before. It leaves nothing of the upload but the object.
 func (u *upload) end(ctx context.Context, info object.Info, opts object.PutOptions, err error) (object.Info, error) {
 	if err == nil {
 		info.Key, info.Version = u.key, u.nonce
@@ -100,8 +100,8 @@ func (u *upload) end(ctx context.Context, info object.Info, opts object.PutOptio
 	return info, err
 }
 
-// create begins the upload, of which the blocks were summed already. A server that refuses checksums is not asked for
-// them again.
+// create begins the upload; these blocks were summed already. A server that refuses checksums is not asked for them
+// again.
 func (u *upload) create(ctx context.Context, summed []object.Block, sum string, opts object.PutOptions) error {
 	s := u.store
 	if err := s.createsOnly(ctx, opts, byUpload); err != nil {
@@ -137,7 +137,7 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 	size := current.size
 	fail := func(err error) error {
 		stop(err)
-		_ = group.Wait() // a part that failed is why ctx ended, and so err already
+		_ = group.Wait() // if a part failed, it has ended ctx, and err is its error already
 		return err
 	}
 	defer stop(nil)
@@ -189,7 +189,7 @@ func (u *upload) part(ctx context.Context, p *part, done *s3api.Part) error {
 	return err
 }
 
-// complete joins the parts: the commit.
+// complete joins the parts: this is the commit.
 func (u *upload) complete(ctx context.Context, info object.Info, opts object.PutOptions) (object.Info, error) {
 	if ctx.Err() != nil {
 		return object.Info{}, context.Cause(ctx)
@@ -226,19 +226,19 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 		if err == nil {
 			s.plainOnly.Store(true)
 		} else if s.maybeUnsupported(err) {
-			err = *why // it would not have been better off without
+			err = *why // it was not better without checksums
 		}
 	}
 	if err == nil {
-		u.at.ID = "" // it is no more
+		u.at.ID = "" // it has ended
 		return info, u.judge(ctx, info, told)
 	}
 	there, _, err = s.settle(ctx, err, attempts, info, u.nonce, opts)
 	return there, err
 }
 
-// judge compares the checksum that the server tells of the object with ours, since readers go by it. One that differs is
-// either nonsense, and then not gone by, or of other bytes: reading them decides.
+// judge compares the server's checksum of the object with ours, since readers go by it. If they differ, the server's is
+// nonsense, and then not gone by, or that of other bytes: reading them decides.
 func (u *upload) judge(ctx context.Context, info object.Info, told string) error {
 	s := u.store
 	if u.sums.crc != checksum.CRC64NVME || u.plain.Load() != nil {
@@ -263,7 +263,7 @@ func (u *upload) judge(ctx context.Context, info object.Info, told string) error
 	return err
 }
 
-// undo aborts what there is of the upload. It goes on when the transfer was cancelled, for a short time of its own.
+// undo aborts what there is of the upload. It goes on after the transfer was cancelled, for a short time of its own.
 func (u *upload) undo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
@@ -275,10 +275,10 @@ func (u *upload) undo(ctx context.Context) {
 	}
 }
 
-// mostAborts bounds how often a server is told of the end of an upload. What it does not hear is found by a sweep.
+// mostAborts bounds how often a server is told of the end of an upload. If it does not hear it, a sweep finds the upload.
 const mostAborts = 5
 
-// abort ends an upload. A part that the server was at work on may bring it back: then it is told until it knows of none.
+// abort ends an upload. A part that the server was at work on may bring it back: then it is told until it knows none.
 func (u *upload) abort(ctx context.Context, it s3api.Upload) {
 	for attempt := range mostAborts {
 		err := u.store.bucket.AbortUpload(ctx, it)
@@ -288,8 +288,8 @@ func (u *upload) abort(ctx context.Context, it s3api.Upload) {
 	}
 }
 
-// reap aborts uploads that were created by an attempt whose answer was lost: those of our key and our time that have
-// no part.
+// reap aborts uploads that were created by an attempt whose answer was lost: those with our key, of our time and
+// without a part.
 func (u *upload) reap(ctx context.Context) {
 	path := u.store.bucket.Path(u.key)
 	listed, err := u.store.bucket.ListUploads(ctx, path, "")
