@@ -20,9 +20,9 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Every answer is compared here with what was asked, before anything depends on it: one function for each operation.
+// Every answer is compared here with its request, before anything depends on it: one function for each operation.
 
-// strangeError is why a success is none that an S3 store would tell of: a page of a proxy, a gateway that knows less.
+// strangeError tells why a success does not come from an S3 store: a page of a proxy, a gateway that knows less.
 type strangeError struct{ why string }
 
 func (e *strangeError) Error() string {
@@ -31,7 +31,7 @@ func (e *strangeError) Error() string {
 
 func strange(format string, args ...any) error { return &strangeError{fmt.Sprintf(format, args...)} }
 
-// Unlike is that error in the form that leaves this side.
+// Unlike is that error in the form that leaves this package.
 func Unlike(why string) error { return network(strange("%s", why)) }
 
 const (
@@ -40,7 +40,7 @@ const (
 	longestPage  = 8 << 20
 )
 
-// gather reads the whole body of an answer that is no object, within bounds of size and time, and frees its connection.
+// gather reads the whole body of an answer that is not an object, within bounds of size and time. It frees the connection.
 func gather(response *http.Response) ([]byte, error) {
 	most := longestPage
 	if response.StatusCode/100 != 2 {
@@ -64,7 +64,7 @@ func gather(response *http.Response) ([]byte, error) {
 	return text, nil
 }
 
-// hide takes out of an error what may be an echo of the request's own credentials.
+// hide removes from an error what may be an echo of the request's own credentials.
 func hide(text []byte, response *http.Response) []byte {
 	asked := response.Request.Header
 	secrets := asked["X-Amz-Security-Token"]
@@ -88,8 +88,8 @@ func hide(text []byte, response *http.Response) []byte {
 	return text
 }
 
-// readDocument reads the answer of an operation whose success is an XML document. One with another root is no success; one
-// that is an error is one, whatever its status.
+// readDocument reads the answer of an operation whose success is an XML document. A document with another root is no
+// success. A document that is an error is one, whatever its status.
 func readDocument(response *http.Response, root string) error {
 	if response.StatusCode != http.StatusOK {
 		return strange("status %d", response.StatusCode)
@@ -112,7 +112,7 @@ func readDocument(response *http.Response, root string) error {
 	}
 }
 
-// readRefusal reads an answer that is no success. A page that says 404 does not say that there is no such object.
+// readRefusal reads an answer that is no success. A page with status 404 does not say that there is no such object.
 func readRefusal(response *http.Response) error {
 	text, err := gather(response)
 	if err == nil && response.StatusCode == http.StatusNotFound && len(bytes.TrimSpace(text)) > 0 && rootOf(text) != "Error" {
@@ -136,20 +136,20 @@ func rootOf(text []byte) string {
 	}
 }
 
-// given are what requests must have: an empty one would make another request of it.
+// given tells whether all texts that a request must have are there: an empty one would make it another request.
 func given(texts ...*string) bool {
 	return !slices.ContainsFunc(texts, func(text *string) bool { return aws.ToString(text) == "" })
 }
 
-// strong gives an ETag in the form in which conditions take it: a proxy that may compress weakens it.
+// strong gives an ETag in the form that conditions take: a proxy that may compress weakens it.
 func strong(etag string) string { return strings.TrimPrefix(etag, "W/") }
 
-// SameETag compares what two ETags are about. Some stores leave the quotes out, here and there.
+// SameETag tells whether two ETags mean the same. Some stores leave the quotes out, here and there.
 func SameETag(one, other string) bool { return bare(one) == bare(other) }
 
 func bare(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }
 
-// tag is what every answer has that tells of an object. One without it is no answer of S3, whatever its status.
+// tag gives the ETag that every answer about an object has. An answer without it is not from S3, whatever its status.
 func tag(response *http.Response) (string, error) {
 	if found := strong(response.Header.Get("Etag")); bare(found) != "" {
 		return found, nil
@@ -157,7 +157,7 @@ func tag(response *http.Response) (string, error) {
 	return "", strange("an object without an ETag")
 }
 
-// stored is the answer to a body: an ETag and nothing else.
+// stored is the answer to a request with a body: an ETag and nothing else.
 type stored struct{ etag string }
 
 func readStored[In any](_ context.Context, _ *In, response *http.Response) (*stored, error) {
@@ -203,7 +203,7 @@ func readHeadBucket(_ context.Context, _ *sdk.HeadBucketInput, response *http.Re
 	return &sdk.HeadBucketOutput{BucketRegion: header(response, "X-Amz-Bucket-Region")}, nil
 }
 
-// described is what the headers of an answer tell of an object: the few that we look at, not all that S3 knows.
+// described is what the headers of an answer tell of an object: the few that we use, not all that S3 knows.
 func described(response *http.Response) (*Object, error) {
 	etag, err := tag(response)
 	if err != nil {
@@ -226,7 +226,7 @@ func described(response *http.Response) (*Object, error) {
 	return found, nil
 }
 
-// readHead leaves the size out where the answer does: proxies drop it.
+// readHead leaves the size out if the answer does: proxies drop it.
 func readHead(_ context.Context, _ *sdk.HeadObjectInput, response *http.Response) (*Object, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, strange("status %d", response.StatusCode)
@@ -240,7 +240,7 @@ func readHead(_ context.Context, _ *sdk.HeadObjectInput, response *http.Response
 	return found, nil
 }
 
-// checkSize refuses what can be no object's size.
+// checkSize refuses a size that no object can have.
 func checkSize(size int64) error {
 	if size < 0 || size > object.MaxSize {
 		return strange("an object of %d bytes", size)
@@ -248,8 +248,8 @@ func checkSize(size int64) error {
 	return nil
 }
 
-// readGet takes a part of an object for the range that was asked for only if it says so, and all of it only if nothing
-// says that it is a part.
+// readGet takes an answer for the requested range of an object only if it says so. It takes it for the whole object
+// only if nothing says that it is a part.
 func readGet(_ context.Context, in *sdk.GetObjectInput, response *http.Response) (*Object, error) {
 	found, err := described(response)
 	if err != nil {
@@ -279,7 +279,7 @@ func readGet(_ context.Context, in *sdk.GetObjectInput, response *http.Response)
 	return found, nil
 }
 
-// extent is a run of an object, whose size is -1 where it is not told.
+// extent is a run of an object's bytes. size is that of the object, -1 if it is not told.
 type extent struct{ start, end, size int64 }
 
 // extentOf reads a Content-Range such as "bytes 0-9/10".
@@ -300,7 +300,7 @@ func extentOf(contentRange *string) (extent, bool) {
 	return found, true
 }
 
-// number reads digits, of no more than an object has bytes.
+// number reads digits. The number must not be larger than an object.
 func number(text string) (int64, bool) {
 	if text == "" || strings.Trim(text, "0123456789") != "" {
 		return 0, false
@@ -309,8 +309,8 @@ func number(text string) (int64, bool) {
 	return value, err == nil && value <= object.MaxSize
 }
 
-// checkRange compares the range of an answer with the one that was asked for, such as "bytes=0-9" or "bytes=5-", and with
-// the length of its body, -1 where that is not told.
+// checkRange compares the range of an answer with the requested one, such as "bytes=0-9" or "bytes=5-", and with the
+// length of the body, -1 if it is not told.
 func checkRange(asked string, got extent, length int64) error {
 	first, last, _ := strings.Cut(strings.TrimPrefix(asked, "bytes="), "-")
 	start, _ := number(first)
@@ -345,7 +345,7 @@ func checkComplete(
 	return out, nil
 }
 
-// unlessIgnored is the answer to a copy. Some stores take that for a put of nothing: it has no result then.
+// unlessIgnored is the answer to a copy. Some stores take the copy for a put of no bytes: their answer has no result.
 func unlessIgnored[In, Out any](read reading[In, Out]) reading[In, Out] {
 	return func(ctx context.Context, in *In, response *http.Response) (*Out, error) {
 		if response.StatusCode == http.StatusOK && response.ContentLength == 0 && response.Header.Get("Etag") != "" {
@@ -374,12 +374,12 @@ func checkCopy(_ *sdk.CopyObjectInput, out *sdk.CopyObjectOutput) (*sdk.CopyObje
 	return out, nil
 }
 
-// checkDeleted: what the answer does not name is asked for again.
+// checkDeleted accepts all answers: keys that an answer does not name are asked for again.
 func checkDeleted(_ *sdk.DeleteObjectsInput, out *sdk.DeleteObjectsOutput) (*sdk.DeleteObjectsOutput, error) {
 	return out, nil
 }
 
-// checkUploads: entries without an id are nobody's to end.
+// checkUploads accepts all pages: nobody can end an entry without an id.
 func checkUploads(
 	_ *sdk.ListMultipartUploadsInput, page *sdk.ListMultipartUploadsOutput,
 ) (*sdk.ListMultipartUploadsOutput, error) {
@@ -414,7 +414,7 @@ func checkParts(_ *sdk.ListPartsInput, page *sdk.ListPartsOutput) (*sdk.ListPart
 	return page, nil
 }
 
-// asError makes an error of what stands against calling an answer a success.
+// asError makes an error of the reason why an answer is no success.
 func asError(response *http.Response, err error) error {
 	return &smithyhttp.ResponseError{Response: &smithyhttp.Response{Response: response}, Err: err}
 }

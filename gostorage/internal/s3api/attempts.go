@@ -25,18 +25,19 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
 )
 
-// request is what one operation tells the layers below it, and what they tell of it.
+// request is what one operation tells the layers below it, and what they tell the operation.
 type request struct {
 	hash     string // SHA-256 of the payload, in hex, or a word of Signature Version 4 for it
 	body     [][]byte
-	hasBody  bool          // body is what is sent, be it nothing; else what the SDK makes of the input
+	hasBody  bool          // body is what is sent, even if empty; else the SDK makes the body from the input
 	md5      bool          // the body needs a Content-MD5
-	patience time.Duration // how long the server may work before it answers, where that is longer than usual
+	patience time.Duration // how long the server may work before it answers, if longer than usual
 	began    time.Time
 	attempts int
 }
 
-// attempts makes the requests that the SDK has given their form: it signs and sends them, and again where that helps.
+// attempts makes the requests that the SDK has given their form: it signs and sends them, and sends them again if that
+// helps.
 type attempts struct {
 	transport   *httpconn.Client
 	signer      *v4.Signer
@@ -44,12 +45,12 @@ type attempts struct {
 	region      string
 	endpoint    *url.URL
 	retryer     aws.RetryerV2
-	skew        atomic.Int64 // how far the server's clock is ahead, in nanoseconds, if it minds
+	skew        atomic.Int64 // how far the server's clock is ahead, in nanoseconds, if the server minds
 	ahead       atomic.Int64 // the same, as of its last answer
 	md5         atomic.Bool  // puts without a checksum need a Content-MD5: the bucket locks objects
 }
 
-// send sends a request until its answer is understood, or there is no use in it.
+// send sends a request until its answer is understood, or until sending it again is of no use.
 func (a *attempts) send(
 	ctx context.Context, about *request, prepared *smithyhttp.Request, understand func(context.Context, *http.Response) error,
 ) error {
@@ -78,11 +79,11 @@ func Once(ctx context.Context) context.Context { return context.WithValue(ctx, o
 
 func isOnce(ctx context.Context) bool { return ctx.Value(onceKey{}) != nil }
 
-// agent names us to servers.
+// agent names this client to servers.
 var agent = []string{"django-gostorage"}
 
-// announced in bytes: a body of this size, which the server may refuse for what is there already, is sent once the
-// server says that it wants it. Another one is not worth the time of an answer.
+// announced in bytes: a body of at least this size, which the server may refuse because of what is there already, is
+// sent once the server says that it wants it. A smaller body is not worth the time of an answer.
 const announced = 1 << 20
 
 var expect = []string{"100-continue"}
@@ -121,7 +122,7 @@ func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body 
 		hash = nothing
 	}
 	headers[payloadHeader] = []string{hash}
-	// The one request that S3 always wants a checksum for gets the one that every store knows.
+	// S3 always wants a checksum for one request. It gets the one that every store knows.
 	if about.md5 || a.md5.Load() && prepared.Method == http.MethodPut && headers.Get("X-Amz-Copy-Source") == "" && !summed(headers) {
 		a.addMD5(prepared, body)
 	}
@@ -145,7 +146,7 @@ func (a *attempts) addMD5(prepared *smithyhttp.Request, body [][]byte) {
 	prepared.Header[md5Header] = []string{base64Of(sum.Sum(nil))}
 }
 
-// summed tells whether a request carries a checksum of S3's.
+// summed tells whether a request carries one of S3's checksums.
 func summed(headers http.Header) bool {
 	for name := range headers {
 		if strings.HasPrefix(name, "X-Amz-Checksum-") {
@@ -155,7 +156,7 @@ func summed(headers http.Header) bool {
 	return false
 }
 
-// wantsMD5 tells that a bucket which locks objects has refused a put for the lack of a checksum.
+// wantsMD5 tells whether a bucket that locks objects has refused a put for the lack of a checksum.
 func wantsMD5(err error) bool {
 	refused, ok := errors.AsType[smithy.APIError](err)
 	return ok && strings.Contains(strings.ToLower(refused.ErrorMessage()), "content-md5") &&
@@ -164,7 +165,7 @@ func wantsMD5(err error) bool {
 
 const payloadHeader = "X-Amz-Content-Sha256"
 
-// once makes one attempt: with other credentials too, if the store refuses those that somebody has issued.
+// once makes one attempt. If the store refuses credentials of an issuer, it makes another one with other credentials.
 func (a *attempts) once(
 	ctx context.Context, about *request, request *http.Request, body [][]byte,
 	understand func(context.Context, *http.Response) error,
@@ -224,10 +225,10 @@ func (a *attempts) try(
 	return err
 }
 
-// mostDrift is how far clocks may be apart and be no reason to refuse a request; S3 bears 15 minutes.
+// mostDrift is how far clocks may be apart without being a reason to refuse a request; S3 bears 15 minutes.
 const mostDrift = 5 * time.Minute
 
-// skewedError may be about the clock that a request was signed by.
+// skewedError is an error that may be about the clock that a request was signed by.
 type skewedError struct{ error }
 
 func (e *skewedError) Unwrap() error { return e.error }
@@ -250,5 +251,5 @@ func wait(ctx context.Context, delay time.Duration) error {
 	return err
 }
 
-// Pause waits before a commit, or the like, is tried again after so many attempts.
+// Pause waits before a commit, or the like, is tried again. attempts is how often it was tried.
 func Pause(ctx context.Context, attempts int) error { return wait(ctx, 50*time.Millisecond<<attempts) }

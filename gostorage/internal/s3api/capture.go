@@ -14,8 +14,9 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// operation is one of the SDK's: its form of a request and its understanding of an answer. What the SDK does in between
-// costs more than all the rest of a small request; with one endpoint, one way to sign and one transport attempts do it.
+// operation is an operation of the SDK: its form of a request and its understanding of an answer. What the SDK does in
+// between costs more than the rest of a small request. With one endpoint, one way to sign and one transport, attempts does
+// it instead.
 type operation[In, Out any] struct {
 	by     *attempts
 	sdk    *captured
@@ -23,28 +24,28 @@ type operation[In, Out any] struct {
 	read   reading[In, Out]
 }
 
-// reading judges an answer with a status of success, and gives what it says. An error is why it is no success. The body is
-// closed by it, or goes on in Out.
+// reading judges an answer with a status of success, and gives what it says. An error tells why it is no success. The
+// body is closed by reading, or goes on in Out.
 type reading[In, Out any] func(ctx context.Context, in *In, response *http.Response) (*Out, error)
 
 // captured are the steps of the SDK around the attempts of one operation.
 type captured struct {
-	first func() steps // those whose base and serialize serve all calls; built when there is one
+	first func() steps // the steps whose base and serialize serve all calls; built for the first call
 	idle  chan steps
 	build func() steps
 }
 
-// steps are those of one call.
+// steps are the steps of one call.
 type steps struct {
 	base        context.Context // what the SDK tells its steps
 	serialize   middleware.SerializeMiddleware
 	deserialize *middleware.DeserializeStep // for one answer at a time
 }
 
-// idleSteps are kept for the next calls of an operation.
+// idleSteps is how many steps are kept for the next calls of an operation.
 const idleSteps = 16
 
-// deserialize has the SDK read an answer whose body is in memory: an output of the operation, or the error that it tells of.
+// deserialize lets the SDK read an answer whose body is in memory: an output of the operation, or the error that it tells.
 func (c *captured) deserialize(ctx context.Context, response *http.Response) (any, error) {
 	var used steps
 	select {
@@ -74,8 +75,8 @@ func (t taker) HandleInitialize(
 	return middleware.InitializeOutput{}, middleware.Metadata{}, errTaken
 }
 
-// capture takes the steps of a method of the SDK's client. They are those that it would go through itself: the parity test
-// compares the requests.
+// capture takes the steps of a method of the SDK's client. They are those that the client itself would go through: the
+// parity test compares the requests.
 func capture[In, Raw any](method func(context.Context, *In, ...func(*sdk.Options)) (*Raw, error)) *captured {
 	build := func() steps {
 		var taken steps
@@ -110,7 +111,7 @@ func (j *joined) Value(key any) any {
 	return j.base.Value(key)
 }
 
-// do makes a request, with retries, and gives what its answer says; errors are of the one form that leaves this package.
+// do makes a request, with retries, and gives what its answer says. Errors have the one form that leaves this package.
 func (op operation[In, Out]) do(ctx context.Context, about *request, in *In) (*Out, error) {
 	if !op.filled(in) {
 		return nil, object.Errorf(object.Internal, "a request lacks what it must have")
@@ -137,7 +138,7 @@ func (op operation[In, Out]) do(ctx context.Context, about *request, in *In) (*O
 	return out, nil
 }
 
-// serialized is what comes after the SDK has given a request its form.
+// serialized is what follows once the SDK has given a request its form.
 type serialized func(context.Context, *smithyhttp.Request) error
 
 // HandleSerialize implements middleware.SerializeHandler.
@@ -147,7 +148,7 @@ func (send serialized) HandleSerialize(
 	return out, metadata, send(ctx, in.Request.(*smithyhttp.Request))
 }
 
-// understand gives what an answer says, and takes nothing for a success that has not what it must have.
+// understand gives what an answer says. It takes no answer for a success that lacks what it must have.
 func (op operation[In, Out]) understand(ctx context.Context, in *In, response *http.Response) (*Out, error) {
 	if response.StatusCode/100 != 2 {
 		return nil, op.sdk.refusal(ctx, response)
@@ -163,7 +164,7 @@ func (op operation[In, Out]) understand(ctx context.Context, in *In, response *h
 	return out, nil
 }
 
-// refusal is the error that an answer without success tells of.
+// refusal is the error of an answer that is no success.
 func (c *captured) refusal(ctx context.Context, response *http.Response) error {
 	if err := readRefusal(response); err != nil {
 		return asError(response, err)
@@ -175,7 +176,7 @@ func (c *captured) refusal(ctx context.Context, response *http.Response) error {
 	return err
 }
 
-// document reads a success that is an XML document with this root, by the SDK; check judges what it says.
+// document lets the SDK read a success that is an XML document with this root. check judges what it says.
 func document[In, Raw, Out any](
 	by *captured, root string, check func(*In, *Raw) (*Out, error),
 ) reading[In, Out] {
@@ -191,7 +192,7 @@ func document[In, Raw, Out any](
 	}
 }
 
-// answered stands for the sending of a request that has its answer.
+// answered stands for the sending of a request whose answer is there.
 type answered struct{ response *smithyhttp.Response }
 
 // Handle implements middleware.Handler.

@@ -21,9 +21,9 @@ const UnsignedPayload = "UNSIGNED-PAYLOAD"
 
 // Sums are what the store verifies of a body, or of a whole object.
 type Sums struct {
-	Algorithm string // of Checksum; with another one than those here there is none
+	Algorithm string // of Checksum; with any other than those here there is none
 	Checksum  string // in base64, or ""
-	Hash      string // SHA-256 of the body in hex, which the signature is over, or UnsignedPayload; "" for no body
+	Hash      string // SHA-256 of the body in hex, which the signature covers, or UnsignedPayload; "" for no body
 }
 
 // declared is what the store is told of an algorithm before it gets checksums.
@@ -40,7 +40,7 @@ func declared(algorithm string) (types.ChecksumAlgorithm, types.ChecksumType) {
 	}
 }
 
-// field puts the checksum where a request has that of its algorithm.
+// field puts the checksum into the field that a request has for its algorithm.
 func (s Sums) field(crc32, crc64, sha256 **string) {
 	if s.Checksum == "" {
 		return
@@ -67,7 +67,7 @@ func (s Sums) onCompleted(in *types.CompletedPart) {
 	s.field(&in.ChecksumCRC32, &in.ChecksumCRC64NVME, &in.ChecksumSHA256)
 }
 
-// onComplete: that of a whole object is none of SHA-256, which the store joins of its parts.
+// onComplete puts that of a whole object. It is never a SHA-256: the store joins that of the parts.
 func (s Sums) onComplete(in *sdk.CompleteMultipartUploadInput) {
 	s.field(&in.ChecksumCRC32, &in.ChecksumCRC64NVME, new(*string))
 	if in.ChecksumCRC32 != nil || in.ChecksumCRC64NVME != nil {
@@ -75,8 +75,8 @@ func (s Sums) onComplete(in *sdk.CompleteMultipartUploadInput) {
 	}
 }
 
-// copiedSums are what the store tells of a part that it has copied. Some tell the checksum of the source, which is none of
-// its bytes if that came in parts.
+// copiedSums are what the store tells of a part that it has copied. Some stores tell the checksum of the source: if the
+// source came in parts, that is not a checksum of its bytes.
 func copiedSums(algorithm string, result *types.CopyPartResult) Sums {
 	found := Sums{Algorithm: algorithm}
 	switch algorithm {

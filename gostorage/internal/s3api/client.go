@@ -1,8 +1,8 @@
-// Package s3api makes the requests of S3: typed operations go in, and answers that were compared with what was asked come
+// Package s3api makes the requests of S3. Typed operations go in, and answers that were compared with the requests come
 // out. No other package knows the SDK's operations and its signatures; awsconfig uses the SDK too, to find its settings.
 //
 // A method of Bucket (operations.go) fills the SDK's input. The SDK's own serializer gives the request its form
-// (capture.go). attempts.go signs it, sends it by httpconn, and sends it again where errors.go says that this may help.
+// (capture.go). attempts.go signs it, sends it by httpconn, and sends it again where retries.go says that this may help.
 // answers.go judges the answer before anything depends on it. What leaves in the end is an *object.Error (errors.go).
 //
 // Nothing is written but by these requests, and each method says what its failure may leave in the store.
@@ -38,7 +38,7 @@ type Config struct {
 // Seconds is a time of the configuration.
 func Seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// Bucket is where the objects of an adapter's area are: a prefix of a bucket.
+// Bucket is the place of the objects of an adapter's area: a prefix of a bucket.
 type Bucket struct {
 	config Config
 	client *client
@@ -46,16 +46,16 @@ type Bucket struct {
 	Traits *Traits
 }
 
-// Traits are what a store has shown of itself, so that it is asked once.
+// Traits are what a store has shown of itself, so that it is asked only once.
 type Traits struct {
-	Miscounts atomic.Bool             // it tells checksums that are none of the bytes
+	Miscounts atomic.Bool             // it tells checksums that are not those of the bytes
 	Unordered atomic.Bool             // it lists in no order
-	Folders   atomic.Pointer[bool]    // whether it lists unfinished uploads by a folder; known once there were some
+	Folders   atomic.Pointer[bool]    // whether it lists unfinished uploads by folder; known once there were some
 	Judged    atomic.Bool             // it was asked for the checksum of an object that came in parts
-	Creates   [2]atomic.Pointer[bool] // whether it refuses to replace what is there: by a put, by the end of an upload
+	Creates   [2]atomic.Pointer[bool] // whether it refuses to replace an object: by a put, by the end of an upload
 }
 
-// Open makes a Bucket, which is released by Unref. It reads files and the environment, never the network.
+// Open makes a Bucket, which Unref releases. It reads files and the environment, never the network.
 func Open(config Config) (*Bucket, error) {
 	shared, err := share(config.Options)
 	if err != nil {
@@ -68,24 +68,24 @@ func Open(config Config) (*Bucket, error) {
 // Ref keeps the connections open until Unref: an operation goes on after its store was closed.
 func (b *Bucket) Ref() { b.client.ref() }
 
-// Unref lets go of what Open or Ref hold.
+// Unref releases what Open or Ref hold.
 func (b *Bucket) Unref() { b.client.unref() }
 
-// SameStore tells whether two buckets are one, but for their prefixes.
+// SameStore tells whether two buckets are the same, apart from their prefixes.
 func (b *Bucket) SameStore(other *Bucket) bool { return b.client == other.client }
 
-// Path is the key in the bucket of a key of ours.
+// Path is the key in the bucket for one of our keys.
 func (b *Bucket) Path(key string) string { return b.config.Prefix + key }
 
 func (b *Bucket) path(key string) *string { return aws.String(b.Path(key)) }
 
-// Exposed tells whether what is sent passes other machines in the clear.
+// Exposed tells whether requests pass other machines unencrypted.
 func (b *Bucket) Exposed() bool { return b.client.resolved.Exposed }
 
 // Secure tells whether connections are encrypted.
 func (b *Bucket) Secure() bool { return b.client.endpoint.Scheme == "https" }
 
-// Region is the one that requests are signed for.
+// Region is the region that requests are signed for.
 func (b *Bucket) Region() string { return b.client.region }
 
 // Where says in words where requests go.
@@ -97,12 +97,12 @@ func (b *Bucket) Where() string {
 	return fmt.Sprintf("%s://%s, region %s, %s style", b.client.endpoint.Scheme, b.client.endpoint.Host, b.client.region, style)
 }
 
-// Ahead is how far the store's clock was ahead of ours at its last answer, less up to a second: it tells no fractions. It is
-// 0 before there was an answer, and where the store does not tell.
+// Ahead is how far the store's clock was ahead of ours at its last answer, less up to a second: the store tells no
+// fractions. It is 0 before the first answer, and if the store does not tell its time.
 func (b *Bucket) Ahead() time.Duration { return time.Duration(b.client.ahead.Load()) }
 
-// client is the captured SDK with its connections, shared by all buckets of one configuration. It goes when the last
-// of them and the last operation have let go of it.
+// client is the captured SDK with its connections, shared by all buckets of one configuration. It ends when the last
+// bucket and the last operation have released it.
 type client struct {
 	operations
 	*attempts

@@ -11,14 +11,14 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Identity is whom requests are signed for.
+// Identity tells for whom requests are signed.
 type Identity struct {
 	AccessKey string
 	Source    string    // of the credentials, in a word of the SDK
 	Expires   time.Time // or zero
 }
 
-// Credentials finds those of the next request.
+// Credentials finds the credentials of the next request.
 func (b *Bucket) Credentials(ctx context.Context) (Identity, error) {
 	found, err := b.client.credentials.Retrieve(ctx)
 	if err != nil {
@@ -32,7 +32,7 @@ func (b *Bucket) Credentials(ctx context.Context) (Identity, error) {
 	return identity, nil
 }
 
-// staleError is that of a store which refuses credentials that somebody has issued, and may issue others for.
+// staleError is the error of a store that refuses credentials from an issuer, who may issue others.
 type staleError struct {
 	error
 	refused aws.Credentials
@@ -40,10 +40,10 @@ type staleError struct {
 
 func (e *staleError) Unwrap() error { return e.error }
 
-// ended are the codes for credentials whose time is over, before they say so themselves.
+// ended are the codes for credentials that have ended before the time that they tell themselves.
 var ended = map[string]bool{"ExpiredToken": true, "ExpiredTokenException": true, "TokenRefreshRequired": true}
 
-// stale tells whether an answer may be about credentials that are not valid any more. One to HEAD has no code.
+// stale tells whether an answer may be about credentials that are no longer valid. An answer to HEAD has no code.
 func stale(response *http.Response, err error) bool {
 	if response.Request.Method == http.MethodHead {
 		return response.StatusCode == http.StatusBadRequest

@@ -28,8 +28,8 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// codes are those of S3 and of its relatives: their kind, which the status decides for others, and what to do where users
-// lose hours.
+// codes are the error codes of S3 and of its relatives, with their kind and with a hint where users lose hours. For
+// codes without a kind, the status decides.
 var codes = map[string]struct {
 	kind object.Code
 	hint string
@@ -79,7 +79,7 @@ var codes = map[string]struct {
 	"EntityTooLarge":                 {hint: "the object is larger than the server takes in one request: set a smaller part_size"},
 }
 
-// classify gives an error of the SDK, of the server or of the network the one form that leaves this side.
+// classify gives an error of the SDK, of the server or of the network the one form that leaves this package.
 func classify(err error) error {
 	if err == nil {
 		return nil
@@ -87,7 +87,7 @@ func classify(err error) error {
 	if known, ok := errors.AsType[*object.Error](err); ok {
 		return known
 	}
-	if missing, ok := errors.AsType[*awsconfig.CredentialsError](err); ok { // what their issuer answers is not the store's
+	if missing, ok := errors.AsType[*awsconfig.CredentialsError](err); ok { // the answer of the issuer is not the store's
 		return missing.Told()
 	}
 	if _, ok := errors.AsType[*strangeError](err); ok {
@@ -125,7 +125,7 @@ func classify(err error) error {
 	return failed
 }
 
-// answer is the error for a code of S3, or for a status if it has none that we know.
+// answer is the error for a code of S3, or for a status if the code is not known.
 func answer(code string, status int) *object.Error {
 	failed := &object.Error{Code: kind(code, status)}
 	switch failed.Code {
@@ -165,7 +165,7 @@ func kind(code string, status int) object.Code {
 	}
 }
 
-// expectedRegion finds it in "the region 'a' is wrong; expecting 'b'", with either quotes.
+// expectedRegion finds the region in "the region 'a' is wrong; expecting 'b'", with either quotes.
 var expectedRegion = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
 
 func describe(code, said string, status int, response *smithyhttp.Response) string {
@@ -207,7 +207,7 @@ func describe(code, said string, status int, response *smithyhttp.Response) stri
 	return text
 }
 
-// redirected says where an answer sends us that is no answer of a store.
+// redirected says where an answer that does not come from a store sends us.
 func redirected(response *smithyhttp.Response, location string) string {
 	to, err := url.Parse(location)
 	if err != nil || location == "" || to.Host == "" {
@@ -219,10 +219,10 @@ func redirected(response *smithyhttp.Response, location string) string {
 	return fmt.Sprintf("it sends to %q: set endpoint_url to where the store is", Printable(to.Host))
 }
 
-// longestTold in characters is how much of what a server says goes into a message.
+// longestTold, in characters, bounds how much of a server's text goes into a message.
 const longestTold = 200
 
-// Printable makes what a server says safe for a message or a log: cut, and with nothing in it that is not to be seen.
+// Printable makes a server's text safe for a message or a log: it is cut, and invisible characters are escaped.
 func Printable(text string) string {
 	var safe strings.Builder
 	for i, r := range []rune(text[:min(len(text), 4*longestTold)]) {
@@ -283,7 +283,7 @@ func network(err error) error {
 	return fail(object.Internal, "unexpected error of type %T", err)
 }
 
-// BodyError gives an error of the reading of a body its form; one that has it is left as it is.
+// BodyError gives an error in reading a body its form. An error that has that form is left as it is.
 func BodyError(err error) error {
 	if _, known := errors.AsType[*object.Error](err); known {
 		return err
@@ -329,13 +329,13 @@ func certificate(err error) bool {
 	return unknown || name || invalid || refused
 }
 
-// Refused tells that the server has seen a request and will have nothing of it.
+// Refused tells whether the server has seen a request and rejects it.
 func Refused(err error) bool {
 	failed, ok := errors.AsType[*object.Error](err)
 	return ok && failed.Status >= 300 && failed.Status < 500
 }
 
-// RefusedWith tells that the server has refused a request with one of these statuses, and without any kind of its own.
+// RefusedWith tells whether the server has refused a request with one of these statuses, and with no other kind of error.
 func RefusedWith(err error, statuses ...int) bool {
 	failed, ok := errors.AsType[*object.Error](err)
 	return ok && failed.Code == object.Refused && slices.Contains(statuses, failed.Status)

@@ -23,10 +23,10 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// The requests that are made of a bucket. Each method makes one, with retries, and gives an answer that answers.go has
-// compared with what was asked. Keys are below the bucket's prefix; errors are *object.Error.
+// The requests to a bucket. Each method makes one, with retries, and gives an answer that answers.go has compared with
+// the request. Keys are below the bucket's prefix; errors are *object.Error.
 
-// operations are those of the SDK that we use.
+// operations are the operations of the SDK that we use.
 type operations struct {
 	putObject      operation[sdk.PutObjectInput, stored]
 	getObject      operation[sdk.GetObjectInput, Object]
@@ -129,8 +129,8 @@ type Put struct {
 	Probe       bool // it is deleted at once: no storage class, which may bill it for months
 }
 
-// PutObject stores an object. It tells its ETag, and how often the request was sent: after more than once, and an error,
-// the object may be there.
+// PutObject stores an object. It gives the ETag, and how often the request was sent: if it was sent more than once and
+// failed, the object may be there.
 func (b *Bucket) PutObject(ctx context.Context, put Put) (etag string, attempts int, err error) {
 	in := &sdk.PutObjectInput{
 		Bucket: &b.config.Bucket, Key: b.path(put.Key),
@@ -153,13 +153,13 @@ func (b *Bucket) PutObject(ctx context.Context, put Put) (etag string, attempts 
 // Object is what an answer tells of an object.
 type Object struct {
 	ETag      string
-	Size      int64 // of all of it in bytes, or -1 where that is not told
+	Size      int64 // of the whole object in bytes, or -1 if not told
 	Modified  time.Time
 	Encoding  string // its Content-Encoding
-	Type      string // its Content-Type, to HEAD alone
+	Type      string // its Content-Type, only from HEAD
 	Metadata  map[string]string
-	CRC64NVME string // in base64; "" where it is not told, or not of all of it
-	Version   string // of a bucket that keeps them, to HEAD alone
+	CRC64NVME string // in base64; "" if not told, or not of the whole object
+	Version   string // in a bucket that keeps versions, only from HEAD
 
 	Body   io.ReadCloser // of a get
 	Length int64         // of the body, or -1
@@ -168,16 +168,16 @@ type Object struct {
 	End    int64
 }
 
-// ToEnd is the Until of a Get for all that follows, as a range, which tells the size of the whole.
+// ToEnd is the Until of a Get that asks for all that follows by a range: the answer then tells the size of the whole.
 const ToEnd = object.MaxSize
 
 // Get asks for the bytes from From to before Until.
 type Get struct {
 	Key      string
 	From     int64
-	Until    int64  // -1: what follows From, or all by no range
+	Until    int64  // -1: all that follows From; if From is 0, without a range
 	IfMatch  string // an ETag; another object is refused with object.Exists
-	Checksum bool   // whether the store is to tell it
+	Checksum bool   // whether the store shall tell it
 }
 
 // GetObject gives an object whose Body the caller closes.
@@ -195,7 +195,7 @@ func (b *Bucket) GetObject(ctx context.Context, get Get) (*Object, error) {
 	return b.client.getObject.do(ctx, &request{}, in)
 }
 
-// HeadObject describes an object; its Size is known. Where a proxy has dropped it, a range of a byte tells it.
+// HeadObject describes an object; its Size is known. If a proxy has dropped the size, a range of one byte tells it.
 func (b *Bucket) HeadObject(ctx context.Context, key string, checksum bool) (*Object, error) {
 	in := &sdk.HeadObjectInput{Bucket: &b.config.Bucket, Key: b.path(key)}
 	if checksum {
@@ -205,7 +205,7 @@ func (b *Bucket) HeadObject(ctx context.Context, key string, checksum bool) (*Ob
 	if err != nil || out.Size >= 0 {
 		return out, err
 	}
-	// An answer of one byte that is no range is all of an object, or a range that does not say so: then all is asked for.
+	// An answer of one byte without a range is the whole object, or a range that does not say so: then all is asked for.
 	for _, until := range []int64{1, -1} {
 		first, err := b.GetObject(ctx, Get{Key: key, Until: until})
 		if RefusedWith(err, http.StatusRequestedRangeNotSatisfiable) {
@@ -232,7 +232,7 @@ func (b *Bucket) HeadObject(ctx context.Context, key string, checksum bool) (*Ob
 	return nil, Unlike("an object without a size")
 }
 
-// DeleteObject deletes an object; one that is not there is no error with most stores, and NotFound with some.
+// DeleteObject deletes an object. A missing object is no error with most stores, and NotFound with some.
 func (b *Bucket) DeleteObject(ctx context.Context, key string) error {
 	in := &sdk.DeleteObjectInput{Bucket: &b.config.Bucket, Key: b.path(key)}
 	_, err := b.client.deleteObject.do(ctx, &request{}, in)
@@ -248,8 +248,8 @@ func (b *Bucket) InXML(key string) bool { return !strings.ContainsAny(*b.path(ke
 // noXML are the characters of legal keys that XML has no form for.
 const noXML = "\ufffe\uffff"
 
-// DeleteObjects deletes objects by one request. told are the keys that the answer names, as deleted or not; failed is the
-// first error that it tells of one. What it does not name may be there.
+// DeleteObjects deletes objects by one request. told has the keys that the answer names, as deleted or not. failed is
+// the first error that the answer has for an object. An object that the answer does not name may be there.
 func (b *Bucket) DeleteObjects(ctx context.Context, keys []string) (told map[string]bool, failed, err error) {
 	objects := make([]types.ObjectIdentifier, len(keys))
 	for i, key := range keys {
@@ -286,7 +286,7 @@ func (b *Bucket) DeleteObjects(ctx context.Context, keys []string) (told map[str
 	return told, failed, nil
 }
 
-// Copy is an object that the store makes of another one.
+// Copy is an object that the store makes from another one.
 type Copy struct {
 	Key         string
 	From        *Bucket
@@ -297,7 +297,7 @@ type Copy struct {
 	Patience    time.Duration // how long it may work before it answers
 }
 
-// CopyObject has the store copy an object. copied is false where it answered as to a put of nothing: it knows no copies.
+// CopyObject lets the store copy an object. copied is false if it answered as to a put of no bytes: it knows no copies.
 func (b *Bucket) CopyObject(ctx context.Context, c Copy) (copied bool, attempts int, err error) {
 	in := &sdk.CopyObjectInput{
 		Bucket: &b.config.Bucket, Key: b.path(c.Key), CopySource: c.From.source(c.Source), CopySourceIfMatch: optional(c.IfMatch),
@@ -319,12 +319,12 @@ func (b *Bucket) source(key string) *string {
 
 // Page is one page of a listing of objects.
 type Page struct {
-	Objects   []object.Info // below the prefix that was asked for, of any key; those that no checks know of are among them
+	Objects   []object.Info // below the prefix asked for; keys that no checks know of are among them
 	Token     string        // of the next page, or ""
 	Truncated bool          // whether there is one
 }
 
-// ListObjects gives the page behind a token, or the one of keys after After.
+// ListObjects gives the page behind a token, or the page of the keys after after.
 func (b *Bucket) ListObjects(ctx context.Context, prefix, after, token string) (*Page, error) {
 	in := &sdk.ListObjectsV2Input{
 		Bucket: &b.config.Bucket, Prefix: b.path(prefix), EncodingType: types.EncodingTypeUrl, ContinuationToken: optional(token),
@@ -357,7 +357,7 @@ func (b *Bucket) ListObjects(ctx context.Context, prefix, after, token string) (
 	return page, nil
 }
 
-// decoded gives a key of an answer as it is.
+// decoded gives a key of an answer without its encoding.
 func decoded(key *string, encoding types.EncodingType) (string, bool) {
 	if encoding != types.EncodingTypeUrl {
 		return aws.ToString(key), true
@@ -366,7 +366,7 @@ func decoded(key *string, encoding types.EncodingType) (string, bool) {
 	return path, err == nil
 }
 
-// repaired puts the prefix into a path in which the server could not give it: XML has no form for some characters.
+// repaired puts the prefix into a path where the server could not write it: XML has no form for some characters.
 func repaired(prefix, path string) (string, bool) {
 	depth := strings.Count(prefix, "/")
 	pieces := strings.SplitN(path, "/", depth+1)
@@ -376,10 +376,10 @@ func repaired(prefix, path string) (string, bool) {
 	return prefix + pieces[depth], true
 }
 
-// firstYear is before there was S3: a time before it is none.
+// firstYear is before there was S3: an earlier time is not valid.
 const firstYear = 2000
 
-// dated is when something was modified, the zero time where that is not told.
+// dated is when something was modified, or the zero time if that is not told.
 func dated(told *time.Time) time.Time {
 	if told == nil || told.Year() < firstYear {
 		return time.Time{}
@@ -398,7 +398,7 @@ func (b *Bucket) HeadBucket(ctx context.Context) (region string, err error) {
 
 // ---- multipart uploads
 
-// Limits of S3 for the parts of an upload; the last may be smaller than the least. Sizes are in bytes.
+// Limits of S3 for the parts of an upload; the last part may be smaller than the least. Sizes are in bytes.
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 const (
 	MaxParts    = 10_000
@@ -413,8 +413,8 @@ type Upload struct{ Key, ID string }
 type Create struct {
 	Key         string
 	Description Description
-	Algorithm   string // of the checksums that its parts come with, or ""
-	Probe       bool   // as of Put
+	Algorithm   string // of the checksums of its parts, or ""
+	Probe       bool   // as in Put
 }
 
 // CreateUpload begins an upload. After more than one attempt, or an error, there may be an upload that nobody knows of.
@@ -436,7 +436,7 @@ func (b *Bucket) CreateUpload(ctx context.Context, c Create) (_ Upload, attempts
 	return Upload{c.Key, *out.UploadId}, about.attempts, nil
 }
 
-// Part is a part of an upload, as the end of that names it.
+// Part is a part of an upload, as the request names it that completes the upload.
 type Part struct {
 	Number int32
 	ETag   string
@@ -466,8 +466,8 @@ type CopyPart struct {
 	Patience time.Duration // how long the store may work before it answers
 }
 
-// CopyPart has the store copy a part, and notes its ETag and what the store tells of its checksum by the algorithm of
-// part.Sums. copied is false where the store answered as to a part of nothing: it knows no copies.
+// CopyPart lets the store copy a part. It notes the ETag, and what the store tells of the checksum of part.Sums. copied
+// is false if the store answered as to a part of no bytes: it knows no copies.
 func (b *Bucket) CopyPart(ctx context.Context, upload Upload, part *Part, c CopyPart) (copied bool, err error) {
 	in := &sdk.UploadPartCopyInput{
 		Bucket: &b.config.Bucket, Key: b.path(upload.Key), UploadId: &upload.ID, PartNumber: &part.Number,
@@ -488,13 +488,13 @@ func (b *Bucket) CopyPart(ctx context.Context, upload Upload, part *Part, c Copy
 type Complete struct {
 	Upload     Upload
 	Parts      []Part
-	Sums       Sums // of all of the object
+	Sums       Sums // of the whole object
 	CreateOnly bool // refused with object.Exists where an object is there
 	Patience   time.Duration
 }
 
-// CompleteUpload makes an object of the parts. It tells the CRC-64/NVME that the store has of it, in base64, or "", and how
-// often the request was sent: after an error that is no refusal the object may be there.
+// CompleteUpload makes an object of the parts. It gives the CRC-64/NVME that the store has of it, in base64, or "", and
+// how often the request was sent. After an error that is no refusal, the object may be there.
 func (b *Bucket) CompleteUpload(ctx context.Context, c Complete) (crc64nvme string, attempts int, err error) {
 	parts := make([]types.CompletedPart, len(c.Parts))
 	for i := range c.Parts {
@@ -514,7 +514,7 @@ func (b *Bucket) CompleteUpload(ctx context.Context, c Complete) (crc64nvme stri
 	return aws.ToString(out.ChecksumCRC64NVME), about.attempts, nil
 }
 
-// AbortUpload ends an upload without an object. One that is not there is a refusal with 404.
+// AbortUpload ends an upload without an object. An upload that is not there is a refusal with 404.
 func (b *Bucket) AbortUpload(ctx context.Context, upload Upload) error {
 	in := &sdk.AbortMultipartUploadInput{Bucket: &b.config.Bucket, Key: b.path(upload.Key), UploadId: &upload.ID}
 	_, err := b.client.abortUpload.do(ctx, &request{}, in)
@@ -523,11 +523,11 @@ func (b *Bucket) AbortUpload(ctx context.Context, upload Upload) error {
 
 // Uploads is one page of a listing of unfinished uploads.
 type Uploads struct {
-	Found     []object.Unfinished // their keys are of the bucket, with any prefix
+	Found     []object.Unfinished // with keys of the bucket, whatever their prefix
 	Truncated bool                // whether there is another page
 }
 
-// ListUploads gives the page of the uploads of keys after a marker, both of the bucket.
+// ListUploads gives the page of the uploads with keys after a marker. prefix and marker are those of the bucket.
 func (b *Bucket) ListUploads(ctx context.Context, prefix, marker string) (*Uploads, error) {
 	in := &sdk.ListMultipartUploadsInput{
 		Bucket: &b.config.Bucket, Prefix: optional(prefix), KeyMarker: optional(marker), EncodingType: types.EncodingTypeUrl,
@@ -545,7 +545,7 @@ func (b *Bucket) ListUploads(ctx context.Context, prefix, marker string) (*Uploa
 	return &Uploads{found, aws.ToBool(page.IsTruncated)}, nil
 }
 
-// MaxFruitless bounds the pages of a listing in a row that name nothing new: some stores have empty ones.
+// MaxFruitless bounds the pages in a row that name nothing new in a listing: some stores have empty pages.
 const MaxFruitless = 100
 
 // ListedPart is a part that the store has of an upload.
@@ -553,7 +553,7 @@ type ListedPart struct {
 	Number   int32
 	Size     int64
 	Modified time.Time // zero where that is not told
-	Again    bool      // named before
+	Again    bool      // the listing has named it before
 }
 
 // ErrEndless is the error of a listing of parts that does not go on.
@@ -610,7 +610,7 @@ func optional(value string) *string {
 	return &value
 }
 
-// contentType is that of an object: where nobody has said, what is true of any.
+// contentType is the content type of an object. If nobody has told it, it is one that is true of any object.
 func (d Description) contentType() *string {
 	return aws.String(cmp.Or(d.ContentType, "application/octet-stream"))
 }
@@ -623,7 +623,7 @@ func (d Description) metadata() map[string]string {
 	return sent
 }
 
-// Describes tells whether an object has this description: the values of metadata as they are sent or as they are.
+// Describes tells whether an object has this description. Values of metadata may be as they are sent, or as they are.
 func (d Description) Describes(found *Object) bool {
 	for name, value := range d.Metadata {
 		if is := found.Metadata[strings.ToLower(name)]; is != headerValue(value) && is != value {
@@ -633,11 +633,11 @@ func (d Description) Describes(found *Object) bool {
 	return found.Type == *d.contentType()
 }
 
-// wordBytes are those of text in an encoded word of RFC 2047, which has at most 75 characters.
+// wordBytes is how many bytes of text fit in an encoded word of RFC 2047, which has at most 75 characters.
 const wordBytes = 45
 
-// headerValue is a text as a header can have it: what is not printable ASCII, has blanks at its ends or looks encoded, goes
-// in encoded words. S3 itself answers so what is not ASCII.
+// headerValue is a text as a header can have it. Text that is not printable ASCII, has blanks at its ends or looks
+// encoded goes in encoded words. S3 itself answers in this way if a text is not ASCII.
 func headerValue(text string) string {
 	plain := text == strings.Trim(text, " ") && !strings.Contains(text, "=?")
 	for _, character := range text {

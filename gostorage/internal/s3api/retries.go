@@ -14,11 +14,11 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// always is more often than any operation tries.
+// always is more than the attempts that any operation makes.
 const always = 1 << 30
 
 // retries say which failed attempts are followed by another one, and by how many at most, within MaxAttempts and
-// retryBudget. The first that fits counts; what none fits is not tried again.
+// retryBudget. The first entry that fits counts; an error that none fits is not tried again.
 var retries = []struct {
 	fits func(*attempts, error) bool
 	most int
@@ -37,7 +37,7 @@ func is[E error](_ *attempts, err error) bool {
 	return ok
 }
 
-// worthwhile tells whether another attempt may succeed after so many.
+// worthwhile tells whether another attempt may succeed after tried attempts.
 func (a *attempts) worthwhile(err error, tried int) bool {
 	for _, retry := range retries {
 		if retry.fits(a, err) {
@@ -49,7 +49,7 @@ func (a *attempts) worthwhile(err error, tried int) bool {
 
 func (a *attempts) isRetryableToSDK(err error) bool { return a.retryer.IsErrorRetryable(err) }
 
-// hopeless tells errors that no other attempt cures, though the SDK would try.
+// hopeless tells whether no other attempt cures an error, though the SDK would try.
 func hopeless(_ *attempts, err error) bool {
 	if refused, ok := errors.AsType[httpconn.ProxyError](err); ok && refused < http.StatusInternalServerError {
 		return true
@@ -57,13 +57,13 @@ func hopeless(_ *attempts, err error) bool {
 	return certificate(err) || strings.Contains(err.Error(), "HTTP response to HTTPS")
 }
 
-// corruptedBody tells that what we sent was changed on the way: what is in memory is sent again.
+// corruptedBody tells whether what we sent was changed on the way. It is in memory, and is sent again.
 func corruptedBody(_ *attempts, err error) bool {
 	refused, ok := errors.AsType[smithy.APIError](err)
 	return ok && codes[refused.ErrorCode()].kind == object.Mismatch
 }
 
-// brokenSuccess tells that the answer to a success was cut short, or is none of S3.
+// brokenSuccess tells whether the answer of a success was cut short, or is not one of S3.
 func brokenSuccess(_ *attempts, err error) bool {
 	response, ok := errors.AsType[*smithyhttp.ResponseError](err)
 	return ok && response.HTTPStatusCode()/100 == 2
@@ -75,7 +75,7 @@ const (
 	retryBudget = 60 * time.Second
 )
 
-// delay is how long to wait before the next attempt: the SDK's, or what the server asks for.
+// delay is how long to wait before the next attempt: the SDK's delay, or what the server asks for.
 func (a *attempts) delay(tried int, err error) time.Duration {
 	delay, failed := a.retryer.RetryDelay(tried, err)
 	if failed != nil {
