@@ -29,13 +29,13 @@ const (
 
 func failed(err error) object.Finding { return object.No(err.Error(), "") }
 
-// passing tells errors that say nothing of what the server can do.
+// passing tells whether an error says nothing about what the server can do.
 func passing(err error) bool {
 	code := object.CodeOf(err)
 	return code == object.Unavailable || code == object.Timeout || code == object.Cancelled
 }
 
-// credentials tells where they come from. Of the access key it shows the end, of the rest nothing.
+// credentials tells where the credentials come from. It shows the end of the access key, and nothing of the rest.
 func (p *probe) credentials() object.Finding {
 	found, err := p.bucket.Credentials(p.ctx)
 	if err != nil {
@@ -82,7 +82,7 @@ func (p *probe) where() object.Finding {
 
 const (
 	muchSkew = time.Minute
-	mostSkew = 15 * time.Minute // S3 refuses what was signed longer ago
+	mostSkew = 15 * time.Minute // S3 refuses requests that were signed longer ago
 )
 
 // skew is how far the server's clock was ahead at the last answer, to the second: its header cuts off the rest.
@@ -128,7 +128,7 @@ func (p *probe) reach() object.Finding {
 
 const otherStore = "nothing here works without it: use another store, or look for a proxy that changes answers"
 
-// description compares what is told of an object with what it is.
+// description compares what the server tells of an object with what the object is.
 func (p *probe) description() object.Finding {
 	found, err := p.bucket.HeadObject(p.ctx, p.small, false)
 	switch {
@@ -255,7 +255,7 @@ func (p *probe) alteredPart() object.Finding {
 	return unnoticed(err, by)
 }
 
-// wholeChecksum looks whether the server keeps a checksum of all of an upload, which readers verify.
+// wholeChecksum looks whether the server keeps a checksum of a whole upload, which readers verify.
 func (p *probe) wholeChecksum() object.Finding {
 	const advice = "a large object whose SHA-256 was not known before it was stored is not verified when it is read:" +
 		" pass sha256= where you know it"
@@ -276,7 +276,7 @@ func (p *probe) wholeChecksum() object.Finding {
 	if err != nil {
 		return failed(err)
 	}
-	whole := sumsOf(greeting, algorithm) // of its one part, and so of all
+	whole := sumsOf(greeting, algorithm) // of its only part, and so of the whole
 	if err := p.complete(upload, part, whole, false); err != nil {
 		return failed(err)
 	}
@@ -290,7 +290,7 @@ func (p *probe) wholeChecksum() object.Finding {
 	return object.Yes("the server keeps the " + strings.ToUpper(algorithm) + " of an object that came in parts")
 }
 
-// copyPart lets the server copy an object into an upload, and not do so when it is another one by now.
+// copyPart lets the server copy an object into an upload, which it must refuse if the object is another one by now.
 func (p *probe) copyPart() object.Finding {
 	const advice = "assemble moves the bytes of the parts through this machine instead"
 	key, source := p.folder+"copy", p.folder+"source"
@@ -344,7 +344,7 @@ func (p *probe) abort() object.Finding {
 		return failed(err)
 	}
 	left := false
-	for _, err = range p.bucket.Parts(p.once(), upload) { // without a part and an error err stays nil
+	for _, err = range p.bucket.Parts(p.once(), upload) { // with neither a part nor an error, err stays nil
 		left = err == nil
 		break
 	}
@@ -375,7 +375,7 @@ func (p *probe) deleteBatch() object.Finding {
 	return object.Yes("many objects can be deleted by one request")
 }
 
-// versions tells of a bucket that keeps what was deleted.
+// versions looks whether the bucket keeps what was deleted.
 func (p *probe) versions() object.Finding {
 	out, err := p.bucket.HeadObject(p.ctx, p.small, false)
 	if err != nil {

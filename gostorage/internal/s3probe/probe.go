@@ -1,5 +1,5 @@
-// Package s3probe finds out what an S3 store does of what the adapters count on: the questions of the doctor. It writes small
-// objects and uploads below a folder, and takes them away again.
+// Package s3probe finds out what an S3 store can do of what the adapters count on: the questions of the doctor. It
+// writes small objects and uploads below a folder, and removes them again.
 package s3probe
 
 import (
@@ -18,13 +18,13 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
-// cleanTime bounds what goes on after a probe was cancelled.
+// cleanTime bounds the work that goes on after a probe was cancelled.
 const cleanTime = 5 * time.Second
 
-// Options are those of the adapter that decide what is asked.
+// Options are the adapter's options that decide what is asked.
 type Options struct {
 	Checksum string // of the parts of uploads: an algorithm of s3api, "signed" or "off"
-	Auto     bool   // whether it is what uploads try first, and not the choice of somebody
+	Auto     bool   // uploads try this first, and nobody has chosen it
 }
 
 // probe examines the store by requests of its own.
@@ -33,16 +33,16 @@ type probe struct {
 	bucket  *s3api.Bucket
 	options Options
 	folder  string            // of its keys
-	uploads map[string]string // those under way: the key of each, by its id
+	uploads map[string]string // running uploads: the key of each, by its id
 	keys    map[string]bool   // objects that it made
 
-	silent error  // of a server that gave no answer, or nil
+	silent error  // the error of a server that gave no answer, or nil
 	small  string // the key of an object that is there
 	tag    string // its ETag
 	listed bool   // whether the server lists uploads by their folder
 }
 
-// Examine makes the requests, with keys below a prefix. An error is that of a context that has ended: what is found of the
+// Examine makes the requests, with keys below a prefix. Its error is that of a context that has ended: all about the
 // store is in the findings.
 func Examine(ctx context.Context, bucket *s3api.Bucket, options Options, prefix string) ([]object.Finding, error) {
 	p := &probe{
@@ -53,7 +53,7 @@ func Examine(ctx context.Context, bucket *s3api.Bucket, options Options, prefix 
 	return p.examine()
 }
 
-// once is for requests that are not sent again: a refusal is an answer.
+// once is the context of requests that are not sent again: a refusal is an answer.
 func (p *probe) once() context.Context { return s3api.Once(p.ctx) }
 
 func (p *probe) examine() ([]object.Finding, error) {
@@ -100,7 +100,7 @@ func (p *probe) examine() ([]object.Finding, error) {
 	return found, nil
 }
 
-// clean takes away what the probe made, also when it was cancelled.
+// clean removes what the probe made, even if the probe was cancelled.
 func (p *probe) clean() {
 	if len(p.uploads) == 0 && len(p.keys) == 0 {
 		return
