@@ -90,7 +90,7 @@ var anything = digest.Expect{Size: -1}
 
 var errSource = errors.New("the source failed")
 
-// put pumps data into a Store; with failAt >= 0 the source fails after so many bytes.
+// put pumps data into a Store; with failAt >= 0 the source fails after failAt bytes.
 func put(ctx context.Context, s object.Store, key string, data []byte, expect digest.Expect, overwrite bool, failAt int) (object.Info, error) {
 	pipe := digest.NewPipe(buffers.Shared, expect)
 	defer pipe.Close()
