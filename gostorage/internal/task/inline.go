@@ -14,10 +14,10 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// inline is work on the thread that asks for it: a coroutine, which is left where it waits and gone on with later. Once its
-// context has ended it is not left any more: whoever resumes it then sees its end.
+// inline is work on the thread that asks for it. It is a coroutine, which is left where it waits and resumed later.
+// Once its context has ended it is not left any more: whoever resumes it then sees its end.
 //
-// It belongs to its thread: Go ends the process if another one resumes it.
+// It belongs to its thread: Go ends the process if another thread resumes it.
 type inline struct {
 	task   *Task
 	thread int
@@ -28,13 +28,13 @@ type inline struct {
 	until  time.Time // when it has waited on its thread for long enough
 }
 
-// patience is how long the work waits where it is before it goes back: most is over by then, and to go back and to come
-// again takes longer than the work itself. Signals wait that long too.
+// patience is how long the work waits on its thread before it goes back. Most waits are over by then, and to go back
+// and to come again takes longer than the work itself. Signals wait that long, too.
 const patience = time.Millisecond
 
 var impatient atomic.Bool
 
-// Impatient has all inline work go back as soon as it waits, from now on: the thread has other work then.
+// Impatient makes all inline work go back as soon as it waits, from now on: the thread has other work then.
 func Impatient() { impatient.Store(true) }
 
 type key struct{}
@@ -50,7 +50,7 @@ func newInline(t *Task) *inline {
 	return w
 }
 
-// grow makes the stack as large as a request needs it. By itself it would grow in four steps, and copy all each time.
+// grow makes the stack as large as a request needs it. Else it would grow in four steps, and copy everything each time.
 //
 //go:noinline
 func grow() {
@@ -66,10 +66,10 @@ func inlineOf(ctx context.Context) *inline {
 	return w
 }
 
-// mine tells whether this thread may resume it.
+// mine tells whether this thread may resume the work.
 func (w *inline) mine() bool { return w.thread == unix.Gettid() }
 
-// resume goes on until the work has ended, or waits for a descriptor. The work stands being resumed before that is
+// resume goes on until the work has ended, or waits for a descriptor. The work may be resumed before the descriptor is
 // readable.
 func (w *inline) resume() {
 	if !w.ended {
@@ -79,7 +79,7 @@ func (w *inline) resume() {
 	}
 }
 
-// err tells why its context has ended, or nil.
+// err tells why the context of the work has ended, or nil.
 func (w *inline) err() error {
 	if w.task.ctx.Err() == nil {
 		return nil
@@ -87,21 +87,21 @@ func (w *inline) err() error {
 	return context.Cause(w.task.ctx)
 }
 
-// leave leaves it, unless it is to end.
+// leave leaves the work, unless it has to end.
 func (w *inline) leave(fd int) {
 	if w.task.ctx.Err() == nil {
 		w.yield(fd)
 	}
 }
 
-// left has the work that another thread than its own has cancelled.
+// left has the work that was cancelled by another thread than its own.
 var left struct {
 	mu    sync.Mutex
 	work  []*inline
 	count atomic.Int32
 }
 
-// end resumes work that was cancelled, which ends it; on another thread than its own that is left to its own.
+// end resumes cancelled work, which ends it. Another thread than the work's own leaves that to the work's own thread.
 func (w *inline) end() {
 	if w.mine() {
 		w.resume()
@@ -113,8 +113,8 @@ func (w *inline) end() {
 	left.count.Add(1)
 }
 
-// endLeft ends what was left to this thread. That of a thread that comes no more stays as it is, with a goroutine and
-// perhaps a descriptor: no other may resume it.
+// endLeft ends the work that was left to this thread. If a thread comes no more, its work stays as it is, with a
+// goroutine and perhaps a descriptor: no other thread may resume it.
 func endLeft() {
 	if left.count.Load() == 0 {
 		return
@@ -135,19 +135,19 @@ func endLeft() {
 	}
 }
 
-// Thread is the one that work runs on: its own, which it may keep, or that of the one who asks, which it must not. The zero
-// Thread is the work's own.
+// Thread is the thread that work runs on: the work's own thread, which it may keep, or the caller's, which it must not
+// keep. The zero Thread is the work's own.
 type Thread struct{ work *inline }
 
-// ThreadOf gives the thread of the work whose context that is, or comes of that.
+// ThreadOf gives the thread of the work that has this context, or a parent of it.
 func ThreadOf(ctx context.Context) Thread { return Thread{inlineOf(ctx)} }
 
-// Own tells whether the work may keep its thread: then it waits by itself, by calls that block.
+// Own tells whether the work may keep its thread: then it waits there, by calls that block.
 func (t Thread) Own() bool { return t.work == nil }
 
-// Wait waits for a descriptor, which may take long: for events of poll, of which it gives those that are there. If that
-// does take long the thread is left until it comes again: there is none then, and the one who asks looks. With an error
-// nobody waits for the work any more, or (a unix.Errno) it cannot wait. On a thread of its own it returns at once.
+// Wait waits for a descriptor, which may take long. It waits for events of poll, and gives those that are there. If it
+// takes long, the thread is left until it comes again: then Wait gives no events, and its caller looks. An error means that
+// nobody waits for the work any more, or (a unix.Errno) that it cannot wait. On a thread of its own it returns at once.
 func (t Thread) Wait(fd int, events int16) (there int16, err error) {
 	w := t.work
 	if w == nil {
@@ -162,7 +162,7 @@ func (t Thread) Wait(fd int, events int16) (there int16, err error) {
 			return asked[0].Revents, w.err()
 		}
 	}
-	if events != unix.POLLIN { // the one who polls waits until something can be read
+	if events != unix.POLLIN { // the caller of Poll waits until something can be read
 		watching, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 		if err != nil {
 			return 0, err
@@ -178,8 +178,8 @@ func (t Thread) Wait(fd int, events int16) (there int16, err error) {
 	return 0, w.err()
 }
 
-// Within gives ctx the thread of other, for something that begins in a task and outlives it. Before that ends, ThreadOf ctx
-// must be used no more.
+// Within gives ctx the thread of other, for something that begins in a task and outlives it. Once the task ends, the
+// thread of ctx must not be used any more.
 func Within(ctx, other context.Context) context.Context {
 	if w := inlineOf(other); w != nil {
 		return context.WithValue(ctx, key{}, w)
@@ -187,15 +187,15 @@ func Within(ctx, other context.Context) context.Context {
 	return ctx
 }
 
-// Aside does what may take long, and waits for it; inline work has it done on another thread meanwhile, where it is not
-// inline, and a panic in it is an error. If ctx ends first, it is not waited for there: what it gives then goes to late,
-// unless that is nil.
+// Aside does work that may take long, and waits for it. Inline work lets another thread do it meanwhile: there it is
+// not inline, and its panic is an error. If ctx ends first, inline work does not wait for it: its result then goes to
+// late, unless that is nil.
 func Aside[T any](ctx context.Context, work func(context.Context) (T, error), late func(T)) (result T, err error) {
 	w := inlineOf(ctx)
 	if w == nil {
 		return work(ctx)
 	}
-	fd, failed := w.task.signal.descriptor() // without one it is not waited for either
+	fd, failed := w.task.signal.descriptor() // without one, nothing is waited for either
 	type results struct {
 		value T
 		err   error

@@ -24,7 +24,7 @@ const (
 
 func newSignal() signal { return signal{fd: -1, users: worker | asker} }
 
-// descriptor gives the descriptor, which is made now if it was not before.
+// descriptor gives the descriptor, and makes it if there is none.
 func (s *signal) descriptor() (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

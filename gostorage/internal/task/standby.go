@@ -6,21 +6,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiting is who waits in the kernel for work, or nil. Go wakes a thread for a new goroutine, and that one another, to look
-// for more; in a process that does nothing between two small calls, this costs more than the calls. So one goroutine is
-// kept, and the work that comes first is its own.
+// waiting is the goroutine that waits in the kernel for work, or nil. Go wakes a thread for a new goroutine, and that
+// thread wakes another one, to look for more. In a process that does nothing between two small calls, this costs more
+// than the calls. So one goroutine is kept, and the work that comes first is its own.
 var waiting atomic.Pointer[waiter]
 
 type waiter struct {
 	fd   int
-	work chan func() // has room for one: who was swapped out of waiting gets one, and one wake-up behind it
+	work chan func() // has room for one: who was swapped out of waiting gets one, and then one wake-up
 }
 
 // offered and handed are called before a wake-up is waited for, and before it is sent; tests lose time there.
 var offered, handed = func() {}, func() {}
 
-// Go does work aside, as a go statement does, but on a thread that waits for it already if there is one. Nobody is told of
-// its end. The work must not panic.
+// Go does work aside, as a go statement does, but on a thread that already waits for work if there is one. Nobody is
+// told when the work ends. The work must not panic.
 func Go(work func()) {
 	if w := waiting.Swap(nil); w != nil {
 		w.work <- work
@@ -34,7 +34,7 @@ func Go(work func()) {
 	}()
 }
 
-// Waiting counts the goroutines that wait for work of Go: none or one.
+// Waiting counts the goroutines that wait for work from Go: none or one.
 func Waiting() int {
 	if waiting.Load() == nil {
 		return 0
@@ -42,20 +42,20 @@ func Waiting() int {
 	return 1
 }
 
-// wait does what work comes, unless another waits for it.
+// wait does the work that comes, unless another goroutine waits for it.
 func wait() {
 	if waiting.Load() != nil {
 		return
 	}
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC) // it blocks
 	if err != nil {
-		return // there are go statements
+		return // go statements do the work then
 	}
 	defer func() { _ = unix.Close(fd) }()
 	w := &waiter{fd: fd, work: make(chan func(), 1)}
 	for waiting.CompareAndSwap(nil, w) {
 		offered()
-		lower(fd) // before the work is looked at: a wake-up still to come would go to whoever has the number next
+		lower(fd) // before the work is taken: a later wake-up would go to the next owner of the number
 		(<-w.work)()
 	}
 }

@@ -1,17 +1,17 @@
-// Package task carries out work on the thread that asks for it, or aside, and tells of news of it.
+// Package task carries out work on the thread that asks for it, or aside, and tells its caller of news.
 //
-// A task is made by New and set going by Start. Poll tells whether it has ended; if not, it gives a descriptor that can be
-// read once there is news, and one polls again then. Cancel gives the task up. The one who waits does so outside of Go: a
+// New makes a task, and Start starts it. Poll tells whether it has ended; if not, it gives a descriptor that becomes
+// readable once there is news: then the caller polls again. Cancel gives the task up. The caller waits outside Go: a
 // thread that came from Python and blocked in here would have to hand its processor to another thread, which costs more
-// than all else in a small call. Python's own poll sees signals too, at once.
+// than everything else in a small call. Python's own poll also sees signals, at once.
 //
 // Aside, the work runs on another thread, and may block that as it likes (standby.go). The descriptor is one that is
 // raised at the end, or by Tell (signal.go, eventfd.go).
 //
-// Inline, it runs within Poll, on the thread that called Start (inline.go). A small request costs less than waking the
-// threads that could make it. But that thread must not be kept: what may take long is asked for by Thread.Wait, where that
-// is to wait for a socket, and is done by Aside in all other cases. There Poll comes back, and gives the socket as the
-// descriptor, or that of the signal; the next Poll goes on from there.
+// Inline, the work runs within Poll, on the thread that called Start (inline.go). A small request costs less than
+// waking the threads that could make it. But the work must not keep that thread. It waits for a socket by Thread.Wait,
+// and does everything else that may take long by Aside. In both cases Poll returns, and gives the socket as the
+// descriptor, or the descriptor of the signal; the next Poll goes on from there.
 //
 // The work is written once for both: aside, Wait has no effect, and Aside is a mere call.
 package task
@@ -48,7 +48,7 @@ func New(ctx context.Context, work func(context.Context)) *Task {
 }
 
 // Start lets the work begin: aside, or inline, if this thread will Poll. Inline, nothing is done before the first Poll.
-// When it has begun already nothing changes.
+// If the work has begun already, nothing changes.
 func (t *Task) Start(inline bool) {
 	t.begin.Do(func() {
 		if t.stopLater != nil {
@@ -62,8 +62,8 @@ func (t *Task) Start(inline bool) {
 	})
 }
 
-// Later lets the work wait for Start, but not for longer than its context: if that ends before, the work begins aside, and
-// sees it. It is called before Start, at most once.
+// Later lets the work wait for Start, but not for longer than its context. If the context ends first, the work begins
+// aside, and sees that. Later is called before Start, at most once.
 func (t *Task) Later() {
 	t.stopLater = context.AfterFunc(t.ctx, func() { t.begin.Do(t.aside) })
 }
@@ -80,12 +80,12 @@ func (t *Task) run(ctx context.Context) {
 	t.work(ctx)
 }
 
-// Poll tells whether the work has ended: then what it has written can be read, and there is no descriptor any more. Before
-// that fd can be read once there is news, and Poll is to be called again: fd may be another after each Poll. With an error
-// nothing tells of news, but the work goes on. Inline work is gone on with, if this is its thread.
+// Poll tells whether the work has ended: then its results can be read, and there is no descriptor any more. Before
+// that, fd becomes readable once there is news, and Poll is to be called again: fd may be another after each Poll. With
+// an error nothing tells of news, but the work goes on. If this is the thread of inline work, Poll goes on with it.
 func (t *Task) Poll() (fd int, ended bool, err error) {
 	endLeft()
-	t.signal.lower() // before anything is looked at: whatever comes after that raises it again
+	t.signal.lower() // before anything is looked at: later news raises it again
 	work := t.inline.Load()
 	here := work != nil && work.mine()
 	if here {
@@ -112,14 +112,14 @@ func (t *Task) over() bool {
 	}
 }
 
-// Tell makes the descriptor of work aside readable: the one who polls has something else to look at.
+// Tell makes the descriptor of work aside readable: the caller of Poll has something else to look at.
 func (t *Task) Tell() { t.signal.raise() }
 
-// Stop ends the context of the work with a cause. The one who polls sees its end.
+// Stop ends the context of the work with a cause. The caller of Poll sees the end of the work.
 func (t *Task) Stop(cause error) { t.cancel(cause) }
 
-// Cancel is Stop for a task that nobody will Poll any more; its descriptor must not be waited for then. When the work has
-// ended after is called: before Cancel returns, or in the background if that takes longer than 40 ms.
+// Cancel is Stop for a task that nobody will Poll any more. Nobody may wait for its descriptor then. after is called
+// when the work has ended: before Cancel returns, or in the background if that takes longer than 40 ms.
 func (t *Task) Cancel(cause error, after func()) {
 	t.signal.drop(asker)
 	t.cancel(cause)
