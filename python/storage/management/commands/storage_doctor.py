@@ -15,13 +15,13 @@ from storage.doctor import Finding, Report, examine
 class Command(BaseCommand):
     help = (
         "Shows the settings of a storage adapter, uses its store, and tells what works there, what does not, and what"
-        " to do about it. Exit status: 0 when everything works that the adapter's promises depend on, else 1."
+        " to do about it. Exit status: 0 if everything that the adapter's promises depend on works, else 1."
     )
     requires_system_checks = ()  # the report shows wrong settings
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("alias", nargs="?", default="default", help="of STORAGE_ADAPTERS (default: default)")
-        parser.add_argument("--json", action="store_true", help="the report as JSON")
+        parser.add_argument("alias", nargs="?", default="default", help="alias in STORAGE_ADAPTERS (default: default)")
+        parser.add_argument("--json", action="store_true", help="write the report as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         report = examine(options["alias"])
@@ -58,7 +58,7 @@ def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _merged(findings: list[Finding]) -> Iterator[tuple[str, Finding]]:
-    """The findings by name, each with its area; "both" if the finding is alike in the two."""
+    """The findings by name, each with its area, or "both" if the finding is alike in both areas."""
     for name in dict.fromkeys(finding.name for finding in findings):
         alike = [finding for finding in findings if finding.name == name]
         if len(alike) == 2 and len({(finding.level, finding.advice) for finding in alike}) == 1:

@@ -17,30 +17,30 @@ from storage.sweep import parse_age, sweep
 
 class Command(BaseCommand):
     help = (
-        "Removes the parts of upload sessions that nobody will come back for, and what interrupted writes have left."
+        "Removes the parts of abandoned upload sessions, and what interrupted writes have left."
         " Final objects are never removed."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("alias", nargs="?", default="default", help="of STORAGE_ADAPTERS (default: default)")
+        parser.add_argument("alias", nargs="?", default="default", help="alias in STORAGE_ADAPTERS (default: default)")
         parser.add_argument(
             "--older-than",
             required=True,
             type=_age,
             metavar="AGE",
-            help="since the last byte of a session or write arrived: a number with s, m, h, d or w, such as 24h",
+            help="time since the last byte of a session or write arrived: a number with s, m, h, d or w, such as 24h",
         )
         parser.add_argument(
             "--keep-from", metavar="PATH", help="dotted path of a function keep(session_id): true spares the session"
         )
-        parser.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
+        parser.add_argument("--dry-run", action="store_true", help="tell what would be removed, and remove nothing")
         parser.add_argument(
             "--max-seconds",
             type=_seconds,
             metavar="SECONDS",
             help="stop soon after this many seconds; the next call with this option goes on from there",
         )
-        parser.add_argument("--json", action="store_true", help="the report as JSON")
+        parser.add_argument("--json", action="store_true", help="write the report as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
