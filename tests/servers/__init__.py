@@ -1,7 +1,7 @@
 """The S3 servers that the tests talk to, and the proxies that make them fail.
 
-Each is a real server in a process of its own, on a free port of the loopback interface; it ends with its context
-manager, at the latest with the tests. `make tools` builds them into build/tools/bin; without them the tests fail.
+Each is a real server in a process of its own, on a free port of the loopback interface. It ends with its context
+manager, or at the latest with the tests. `make tools` builds them into build/tools/bin; without them the tests fail.
 Only moto comes with the test tools of tests/constraints.txt.
 
     versitygw   http, the main server
@@ -11,16 +11,16 @@ Only moto comes with the test tools of tests/constraints.txt.
     FaultProxy  faults of S3 and of HTTP in front of a server, and a log of what passed
     discard     http, keeps nothing: for benchmarks
 
-A store of one's own is tested beside them, as `own_store`, when the environment names it:
+Your own store is tested beside them, as `own_store`, if the environment names it:
 
-    STORAGE_TEST_S3_BUCKET      the bucket, which must exist; the tests keep to keys below a prefix of their own
-    STORAGE_TEST_S3_ENDPOINT    the URL; unset or empty is AWS
+    STORAGE_TEST_S3_BUCKET      the bucket, which must exist; the tests use only keys below a prefix of their own
+    STORAGE_TEST_S3_ENDPOINT    the URL; unset or empty means AWS
     STORAGE_TEST_S3_ACCESS_KEY, STORAGE_TEST_S3_SECRET_KEY
-                                unset or empty is what the SDK finds by itself
-    STORAGE_TEST_S3_REGION      unset or empty is us-east-1
+                                unset or empty means those that the SDK finds by itself
+    STORAGE_TEST_S3_REGION      unset or empty means us-east-1
     STORAGE_TEST_S3_CA_BUNDLE   a file with the certificates to trust
 
-`pytest -k own_store` then runs the tests against nothing else.
+`pytest -k own_store` then runs the tests against this store only.
 """
 
 from servers.endpoint import Endpoint

@@ -1,4 +1,4 @@
-"""An S3 server that overlooks what it is asked for, as some do: a real one behind a front that knows less."""
+"""An S3 server that ignores some of a request, as some servers do: a real one behind a front that knows less."""
 
 import http.client
 import http.server
@@ -16,10 +16,10 @@ _OWN = {"authorization", "x-amz-date", "host", "connection", "content-length", "
 class Careless:
     """`with Careless(endpoint, ignores=["If-None-Match"]) as careless:` and then `careless.endpoint`.
 
-    ignores     headers of requests that the server does not see, as it would not know them
-    unverified  whether it takes any body, whatever the signature says of it
-    answers     headers that all its answers have; a value may be a function that gives it
-    changed     what becomes of the body of an answer
+    ignores     headers of requests that the server does not see, as if it did not know them
+    unverified  whether it takes any body, whatever the signature says of the body
+    answers     headers that all its answers have; a value may be a function that gives the value
+    changed     a function that changes the body of an answer
     """
 
     def __init__(self, upstream, *, ignores=(), unverified=False, answers=None, changed=lambda body: body):
@@ -92,7 +92,7 @@ class Careless:
 
 
 class _AsSent(S3SigV4Auth):
-    """Signs the hash of the body that the client named."""
+    """Signs the body's hash that the client has named."""
 
     def _modify_request_before_signing(self, request):
         named = request.headers.get("x-amz-content-sha256")

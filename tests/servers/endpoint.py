@@ -18,7 +18,7 @@ class Endpoint:
 
     @contextlib.contextmanager
     def client(self, **config):
-        """A boto3 client that tries once; `config` is that of botocore."""
+        """A boto3 client that tries each request once; `config` is that of botocore."""
         config = {
             "signature_version": "s3v4",
             "retries": {"total_max_attempts": 1},

@@ -1,4 +1,5 @@
-"""The servers as fixtures: started once for all tests, when the first one needs them; a fault proxy for each test."""
+"""The servers as fixtures: each is started once for all tests, when the first test needs it; each test has its own
+fault proxy."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""An S3 server in memory that lies by rule: a correct one, and habits that change what it hears and says.
+"""An S3 server in memory that lies by rule: a correct one, with habits that change what it hears and says.
 
-It believes every signature, and keeps the CRC64NVME that it is told; all else it does as S3 does. A habit is a small
-object with a name: which operations it concerns, how often it shows, and what it changes. Habits are combined freely:
+It believes every signature, and keeps the CRC64NVME that it is told; everything else it does as S3 does. A habit has a
+name, and says which operations it concerns, how often it shows, and what it changes. Habits can be combined freely:
 
     with Lying(page("html", on="PutObject"), weak_etags()) as lying:
         adapter = make_s3(lying.endpoint)
@@ -140,10 +140,10 @@ class Upload:
 
 @dataclass(frozen=True)
 class Habit:
-    """What a server does to some operations, all or some of the times.
+    """What a server does to some operations, always or sometimes.
 
-    instead     gives an Answer before the request is carried out, or None; where `deaf`, before its body is read
-    reading     gives bytes to say when so many bytes of the body were read, or None
+    instead     gives an Answer before the request is carried out, or None; if `deaf`, before its body is read
+    reading     gives pieces to say when a number of bytes of the body were read
     asked       changes the request
     answered    changes the Answer
     """
@@ -171,9 +171,9 @@ class Habit:
 class Lying:
     """`with Lying(habit, ...) as lying:` and then `lying.endpoint`.
 
-    secure  https, with an authority of its own below `directory`
-    page    entries of a page of a listing
-    window  bytes of the receive buffer, 0 for what the system gives
+    secure  a Secure for https, or None for http
+    page    how many entries a page of a listing has
+    window  size of the receive buffer in bytes; 0 is the system's default
     """
 
     def __init__(self, *habits, secure=None, page=1000, window=0, seed=0):
@@ -247,7 +247,7 @@ class Lying:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         talking = opened
         try:
-            with contextlib.suppress(OSError):  # also those of TLS
+            with contextlib.suppress(OSError):  # also errors of TLS
                 if self._secure:
                     talking = self._secure.context.wrap_socket(opened, server_side=True)
                     with self._lock:
@@ -324,7 +324,7 @@ class Lying:
         return True
 
     def _say(self, talking, pieces):
-        """What is said without a pause between arrives at once."""
+        """Says pieces. What is said without a pause in between arrives at once."""
         cork = (socket.IPPROTO_TCP, socket.TCP_CORK)
         talking.setsockopt(*cork, 1)
         for piece in pieces:
@@ -379,7 +379,7 @@ class Lying:
         return part
 
     def _source(self, request):
-        """The object that a copy is of, or an Answer that says why not; and the range of it."""
+        """The object that a copy is of, and None; or None, and an Answer that says why not."""
         source = self.objects.get(unquote(request.headers["x-amz-copy-source"]).lstrip("/").partition("/")[2])
         if source is None:
             return None, failure(404, "NoSuchKey")
@@ -469,7 +469,7 @@ class Lying:
     def _ListObjectsV2(self, request):
         query = request.query
         token = query.get("continuation-token", "after:")
-        if not token.startswith("after:"):  # of a habit
+        if not token.startswith("after:"):  # a token of a habit
             return failure(400, "InvalidArgument")
         after = token.removeprefix("after:") or query.get("start-after", "")
         keys = sorted(key for key in self.objects if key.startswith(query.get("prefix", "")) and key > after)
@@ -527,7 +527,7 @@ def truncated(more):
 
 
 def described(request):
-    """Headers that are kept with an object."""
+    """The headers that are kept with an object."""
     kept = ("content-type", "content-encoding")
     return {name: value for name, value in request.headers.items() if name.startswith("x-amz-meta-") or name in kept}
 
@@ -581,7 +581,7 @@ def succeeds(answer):
 
 
 def page(kind, on=EVERY, carried_out=False):
-    """A page with status 200 in place of an answer; by default nothing was done."""
+    """A page with status 200 in place of an answer; by default the request is not carried out."""
 
     def answer():
         return Answer(200, {"Content-Type": "text/html"}, PAGES[kind])
@@ -592,12 +592,12 @@ def page(kind, on=EVERY, carried_out=False):
 
 
 def page_404(on=EVERY):
-    """A page of a web server that knows nothing of what is asked."""
+    """A page of a web server that does not know what it is asked for."""
     return Habit("page 404", on, instead=lambda *_: Answer(404, {"Content-Type": "text/html"}, PAGES["html"]))
 
 
 def without(pattern, name, on):
-    """Takes what matches from the XML of answers."""
+    """Removes what matches from the XML of answers."""
 
     def answered(_, __, answer):
         answer.body = re.sub(pattern.encode(), b"", answer.body)
@@ -628,7 +628,7 @@ def wrong_element(on=RESULTS):
 
 
 def says_status(status, on=EVERY, carried_out=True):
-    """Another status of success than the one that is due."""
+    """Another status of success than the right one."""
 
     def answered(_, __, answer):
         if succeeds(answer):
@@ -659,7 +659,7 @@ def echoes_token(on=EVERY):
 
 
 def early_success(on=PUTS):
-    """Says 200 before the body was read, which nobody reads then."""
+    """Says 200 before the body was read; nobody reads the body after that."""
     return Habit("early success", on, lambda *_: _listened(Answer(200, {"ETag": '"e"'})), deaf=True)
 
 
@@ -668,7 +668,7 @@ def early_error(status, on=PUTS):
 
 
 def _listened(answer):
-    """An answer that the client has time to read: closing resets the connection where a body is unread."""
+    """An answer that the client has time to read: if a body is unread, closing the connection resets it."""
 
     def change(pieces):
         yield from pieces
@@ -699,7 +699,7 @@ def chunked(on=READS, size=65536):
 
 
 def until_close(on=READS):
-    """No length: the end of the connection is that of the body."""
+    """No length: the body ends with the connection."""
 
     def answered(_, __, answer):
         answer.headers |= {"Content-Length": None, "Connection": "close"}
@@ -713,7 +713,7 @@ def no_length(on=("HeadObject",)):
 
 
 def gzipped(on=("GetObject",), labelled=True):
-    """Compresses what nobody asked to be compressed."""
+    """Compresses, though nobody asked for it."""
 
     def answered(_, __, answer):
         if answer.status == 200:
@@ -730,7 +730,7 @@ def length_says(value, on=("HeadObject",)):
 
 
 def cut_short(at, on=("GetObject",)):
-    """Sends so many bytes of a body, then closes."""
+    """Sends `at` bytes of a body, then closes."""
 
     def answered(_, __, answer):
         answer.headers.setdefault("Content-Length", str(len(answer.body)))
@@ -743,10 +743,10 @@ def cut_short(at, on=("GetObject",)):
 
 
 def _ranged(name, change):
-    """`change(answer, start, end, data)` of answers to a range, with `data` the whole object."""
+    """Calls `change(answer, start, end, data)` for answers to a range; `data` is the whole object."""
 
     def answered(server, request, answer):
-        honest = re.match(r"bytes (\d+)-(\d+)", answer.headers.get("Content-Range", ""))  # no other habit was there
+        honest = re.match(r"bytes (\d+)-(\d+)", answer.headers.get("Content-Range", ""))  # no other habit changed it
         if answer.status == 206 and honest:
             start, end = map(int, honest.groups())
             change(answer, start, end, server.objects[request.key].data)
@@ -761,7 +761,7 @@ def _span(answer, data, start, end):
 
 
 def range_aligned(by=4096):
-    """A cache that fetches by slices and does not cut them, and says so."""
+    """A cache that fetches whole slices and does not cut them, and says so."""
     return _ranged("range aligned", lambda a, start, end, data: _span(a, data, start // by * by, end))
 
 
@@ -791,7 +791,7 @@ def range_unlabelled():
 
 
 def range_mislabelled():
-    """The label is the one that was asked for, the bytes are others; no client can see that without a digest."""
+    """The label is that of the range asked for, but the bytes are others; no client sees that without a digest."""
 
     def change(answer, start, end, data):
         answer.body = data[: end - start + 1]
@@ -800,7 +800,7 @@ def range_mislabelled():
 
 
 def range_ignored():
-    """All of it with 200."""
+    """The whole object, with 200."""
 
     def change(answer, start, end, data):
         answer.status, answer.body = 200, data
@@ -820,7 +820,7 @@ def range_says_200():
 
 
 def range_body(more):
-    """The right label and more or fewer bytes than it says; the length is that of the bytes."""
+    """The right label, but more or fewer bytes than it says; the length is that of the bytes."""
 
     def change(answer, start, end, data):
         answer.body = answer.body + b"x" * more if more > 0 else answer.body[:more]
@@ -858,7 +858,7 @@ def ignores(*names, on=EVERY):
 
 
 def replaced_by(data, after=1):
-    """Another object takes the place of the one that was read, when so many answers were given of it."""
+    """Another object takes the place of the one that is read, after `after` answers about it."""
 
     def answered(server, request, answer):
         server.replaced = getattr(server, "replaced", 0) + 1
@@ -876,7 +876,7 @@ def _lists(name, give, on=("ListObjectsV2",)):
 
 
 def _number(token):
-    """The place that a token is for; that of another habit begins anew."""
+    """The place that a token names; a token of another habit begins anew."""
     return int(token) if token and token.isdigit() else 0
 
 
@@ -935,7 +935,7 @@ def twice_at_the_seam():
 
 
 def unordered(seed=3):
-    """All keys, in no order, and so are the pages."""
+    """All keys, in no order within a page or from page to page."""
 
     def give(server, request):
         rows = _rows(server, request)
@@ -967,7 +967,7 @@ def keys_say(key, instead):
 
 
 def told_twice(before, after):
-    """Each key twice in a row, with these times of its last change; None is none."""
+    """Each key twice in a row, with these times of its last change; None means no time."""
 
     def answered(_, __, answer):
         def both(entry):
@@ -980,7 +980,7 @@ def told_twice(before, after):
 
 
 def without_dates(value=""):
-    """Keys without the time of their last change, or with one that is none."""
+    """Keys without the time of their last change, or with an invalid one."""
 
     def answered(_, __, answer):
         instead = f"<LastModified>{value}</LastModified>".encode() if value else b""
@@ -1010,7 +1010,7 @@ def circling_markers():
 
 
 def refuses_checksums(at, status, code="NotImplemented"):
-    """Stumbles over CRC64NVME when an upload is created, in a part, or at its end."""
+    """Refuses CRC64NVME when an upload is created, in a part, or at the end of the upload."""
 
     def instead(_, request):
         named = any(name.startswith(("x-amz-checksum-", "x-amz-sdk-checksum")) for name in request.headers)
@@ -1020,7 +1020,7 @@ def refuses_checksums(at, status, code="NotImplemented"):
 
 
 def checksum_says(value, on=READS):
-    """The checksum of a whole object is told as this, whatever it is."""
+    """Tells this value as the checksum of a whole object, whatever the checksum is."""
 
     def answered(_, request, answer):
         if answer.status == 200 and request.headers.get("x-amz-checksum-mode"):
@@ -1030,7 +1030,7 @@ def checksum_says(value, on=READS):
 
 
 def result_checksum_says(value):
-    """CompleteMultipartUpload tells this checksum of the whole, and reads do too."""
+    """CompleteMultipartUpload tells this checksum of the whole object, and so do reads."""
 
     def answered(server, request, answer):
         if answer.status == 200:
@@ -1058,12 +1058,12 @@ def locks_objects():
 
 
 def copies_all():
-    """UploadPartCopy that does not know of ranges."""
+    """UploadPartCopy that does not know ranges."""
     return ignores("x-amz-copy-source-range", on=("UploadPartCopy",))
 
 
 def parts_of_bytes(size):
-    """ListParts with pages without end, of the parts 1 to 1,000, each of so many bytes."""
+    """ListParts with pages without end, of the parts 1 to 1,000, each of `size` bytes."""
 
     def instead(_, request):
         marker = int(request.query.get("part-number-marker") or 0) + 1
@@ -1090,7 +1090,7 @@ INTERIM = {
 
 
 def interim(status, times=1, on=EVERY):
-    """So many interim answers before the final one."""
+    """`times` interim answers before the final one."""
 
     def change(pieces):
         for _ in range(times):
@@ -1101,7 +1101,7 @@ def interim(status, times=1, on=EVERY):
 
 
 def interim_while_reading(status, at=0, pause=0.1, on=PUTS):
-    """An interim answer when at least so many bytes of the body were read."""
+    """An interim answer when at least `at` bytes of the body were read."""
 
     def reading(server, request, got):
         size = int(request.headers.get("content-length", 0))
@@ -1123,7 +1123,7 @@ POISON = b'HTTP/1.1 200 OK\r\nETag: "poison"\r\nContent-Length: 6\r\n\r\nPOISON'
 
 
 def more_behind(extra=POISON, on=EVERY):
-    """Another answer behind each, in the same write; over https in the same record."""
+    """Another answer behind each answer, in the same write; over https in the same record."""
 
     def change(pieces):
         pieces = list(pieces)
@@ -1133,7 +1133,7 @@ def more_behind(extra=POISON, on=EVERY):
 
 
 def more_in_another_record(extra=POISON, on=EVERY):
-    """Another answer behind each, in a TLS record of its own, but the same segment."""
+    """Another answer behind each answer, in a TLS record of its own, but in the same segment."""
 
     def change(pieces):
         yield from pieces
@@ -1172,7 +1172,7 @@ def endless_headers(on=EVERY):
 
 
 def dripping_head(pause=1.0, on=EVERY):
-    """A byte at a time."""
+    """Says one byte at a time."""
 
     def change(pieces):
         for piece in pieces:
@@ -1227,7 +1227,7 @@ def silent(on=EVERY):
 
 
 def hangs_up(on=EVERY, carried_out=True):
-    """Closes in place of an answer."""
+    """Closes the connection instead of answering."""
 
     def answered(_, __, answer):
         answer.close = True
@@ -1250,7 +1250,7 @@ class Secure:
 
 
 def secure(directory):
-    """An authority below a directory, and a certificate for 127.0.0.1 of it."""
+    """A certificate authority, kept below a directory, and its certificate for 127.0.0.1."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)

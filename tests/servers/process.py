@@ -13,7 +13,7 @@ PATIENCE = 30  # seconds until a server has to answer
 
 
 def free_port():
-    """A port that nothing listens on: below those of outgoing connections, so that none of them takes it meanwhile."""
+    """A port that nothing listens on. It is below the ports of outgoing connections, so that none of them takes it."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as candidate, contextlib.suppress(OSError):
@@ -23,10 +23,10 @@ def free_port():
 
 @contextlib.contextmanager
 def running(name, *arguments, log, ready, environment=None):
-    """The program while it runs, as what `ready()` gives, which is asked until it raises NotReady no more.
+    """Runs the program, and gives what `ready()` gives, which is called until it no longer raises NotReady.
 
-    It sees no environment but the one given. Its output goes to the file `log`. setpriv ends it also when the tests
-    are killed.
+    The program sees no environment but PATH, HOME and the one given. Its output goes to the file `log`. setpriv ends
+    it even if the tests are killed.
     """
     program = BIN / name
     if not program.exists():
@@ -58,7 +58,7 @@ class NotReady(Exception):
 
 
 def first_line(log):
-    """What a server of ours says first, where it listens."""
+    """The first line of a server of ours, which says where it listens."""
     line, ended, _ = log.read_text().partition("\n")
     if not ended:
         raise NotReady("it has not said where it listens")

@@ -1,4 +1,4 @@
-"""What stands between a client and an S3 server to make it fail."""
+"""The proxies between a client and an S3 server that make requests fail."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ class Toxiproxy:
 
     @contextlib.contextmanager
     def link(self, upstream):
-        """A way to `upstream`, a Link."""
+        """A Link that leads to `upstream`."""
         scheme, _, address = upstream.url.partition("://")
         proxy = _call(
             "POST",
@@ -96,8 +96,8 @@ class Entry:
 class FaultProxy:
     """One thing that goes wrong: `with FaultProxy(endpoint, directory) as proxy, proxy.rule("reset_up", at=1000):`.
 
-    `endpoint` is the way through it, over https if it is `secure`. The faults and their fields stand above Rule in
-    faultproxy/rule.go.
+    `endpoint` leads through the proxy, over https if it is `secure`. The faults and their fields are listed above Rule
+    in faultproxy/rule.go.
     """
 
     def __init__(self, upstream, directory, secure=False):
@@ -122,7 +122,7 @@ class FaultProxy:
         return self._process.__exit__(*error)
 
     def _certificate(self, ca_bundle):
-        """A file with a certificate for 127.0.0.1 and its key; the authority that vouches for it is in `ca_bundle`."""
+        """A file with a certificate for 127.0.0.1 and its key; the authority that signed it is in `ca_bundle`."""
         authority = trustme.CA()
         authority.cert_pem.write_to_path(ca_bundle)
         file = self._directory / "faultproxy.pem"
@@ -131,7 +131,7 @@ class FaultProxy:
 
     @contextlib.contextmanager
     def rule(self, fault, operation="", **fields):
-        """The fault befalls requests until the end of the block; then what it stalls goes on."""
+        """The fault affects requests until the end of the block; then stalled requests go on."""
         rule = _call("POST", f"{self._url}/rules", {"fault": fault, "operation": operation, **fields})
         try:
             yield
@@ -144,7 +144,7 @@ class FaultProxy:
         return [entry for entry in entries if operation in (None, entry.operation)]
 
     def clear(self):
-        """Takes back all rules and forgets the log."""
+        """Removes all rules and forgets the log."""
         _call("DELETE", f"{self._url}/rules", answer=False)
         _call("DELETE", f"{self._url}/log", answer=False)
 

@@ -17,8 +17,8 @@ from servers.process import NotReady, first_line, free_port, running
 
 @contextlib.contextmanager
 def versitygw(directory):
-    """versitygw on files below `directory`, which it removes again. Over http and without keep-alive: over https it
-    closes before its answer when it refuses a put, and keep-alive breaks uploads of boto3."""
+    """versitygw on files below `directory`, which are removed at the end. It uses http without keep-alive: over https
+    it closes before its answer when it refuses a put, and keep-alive breaks uploads of boto3."""
     endpoint = _endpoint("http")
     with _folders(directory, "versitygw", "data", "versions") as (root, data, versions):
         address = endpoint.url.removeprefix("http://")
@@ -34,7 +34,7 @@ def versitygw(directory):
 
 @contextlib.contextmanager
 def minio(directory):
-    """MinIO on files below `directory`, which it removes again; `ca_bundle` is the authority that vouches for it."""
+    """MinIO on files below `directory`, which are removed at the end; `ca_bundle` is its certificate authority."""
     with _folders(directory, "minio", "data", "certificates") as (root, data, certificates):
         authority = trustme.CA()
         certificate = authority.issue_cert("127.0.0.1", "localhost")
@@ -59,7 +59,7 @@ def minio(directory):
 
 @contextlib.contextmanager
 def moto(directory):
-    """moto's server, which keeps all in memory. It believes every signature, digest and checksum."""
+    """moto's server, which keeps everything in memory. It believes every signature, digest and checksum."""
     endpoint = _endpoint("http")
     with (
         _folders(directory, "moto") as (root,),
@@ -82,7 +82,7 @@ def discard(directory):
 
 
 def own_store():
-    """The store that the environment names, None if it names none."""
+    """The store that the environment names, or None."""
 
     def setting(name, default=None):
         return os.environ.get(f"STORAGE_TEST_S3_{name}") or default
