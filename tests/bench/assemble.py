@@ -1,4 +1,4 @@
-"""Joining parts beside the plain ways, and what it costs to carry the digest while they are uploaded."""
+"""Joining parts compared with the plain ways, and the cost of carrying the digest while parts are uploaded."""
 
 import dataclasses
 import functools
@@ -15,11 +15,11 @@ from s3 import Answers, Worker, servers
 from storage import Assembled, LocalStorageAdapter, TempPart
 
 SIZES = (5, 64)
-"""Of parts, in MiB."""
+"""Sizes of parts, in MiB."""
 
 
 class Zeros:
-    """A stream of so many zero bytes, in pieces that cost nothing."""
+    """A stream of `size` zero bytes, in pieces that cost nothing."""
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -34,7 +34,7 @@ _ZEROS = bytes(MIB)
 
 
 def on_disk(run: Run) -> Table:
-    """Beside one `cp` of all the bytes, and an fsync: the same copy without a digest."""
+    """Compared with one `cp` of all the bytes and an fsync: the same copy without a digest."""
     size = run.size(1024)
     table = _table(f"parts of {size // MIB:,} MiB become one file", "time, s", "CPU, s", "MB read here")
     source, target = run.directory / "source", run.directory / "target"
@@ -90,7 +90,7 @@ def on_versitygw(run: Run) -> Table:
 
 
 def carrying(run: Run) -> Table:
-    """Uploads in order, with the digest of the whole carried on and without."""
+    """Uploads in order, with and without carrying the digest of the whole."""
     size = run.size(1024)
     table = _table(f"{size // MIB:,} MiB in parts of 5 MiB, in order", "carried", "not carried", form="CPU, ns/byte")
     adapters = [

@@ -1,8 +1,8 @@
-"""Speed and cost, each figure beside the plain way of doing the same, in one run on one machine.
+"""Speed and cost, each figure beside that of the plain way of doing the same, in one run on one machine.
 
-Every figure is the median of several rounds; the rounds of the things compared take turns, so that a disk that slows
-down slows down all. CPU is user and system time of the process with all its threads. Nothing here fails on a figure:
-the tables show the target next to it.
+Every figure is the median of several rounds. The compared ways take turns in each round, so that a disk that slows
+down slows all of them down. CPU is user and system time of the process with all its threads. No figure makes the
+benchmark fail: the tables show the target next to it.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, help="size of a large object (1024 on a disk, 512 on S3)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=[], metavar="PART", help=f"parts of the names {', '.join(GROUPS)}")
-    parser.add_argument("--directory", type=Path, default=Path("build"), help="on the disk to measure")
+    parser.add_argument("--directory", type=Path, default=Path("build"), help="a directory on the disk to measure")
     options = parser.parse_args()
     chosen = {name: group for name, group in GROUPS.items() if _wanted(name, options.only)}
     if not chosen:

@@ -1,4 +1,4 @@
-"""The local adapter beside the plain way: loading, small objects, large objects."""
+"""The local adapter compared with the plain way: loading, small objects, large objects."""
 
 import dataclasses
 import hashlib
@@ -70,8 +70,8 @@ def small(run: Run, count: int = 1000) -> Table:
     program = run.directory / "syscalls"
     subprocess.run([run.go, "build", "-o", program, "./syscalls"], cwd=HERE, check=True)
     data = bytes(4096)
-    # A folder for each round, and nothing is deleted meanwhile: ext4 without a journal does not use an inode again for
-    # some minutes, and looks at all that were deleted before it takes one.
+    # Each round has its own folder, and nothing is deleted meanwhile: ext4 without a journal does not reuse an inode
+    # for some minutes, and looks at all deleted ones before it takes one.
     folders = (run.directory / f"small-{n}" for n in itertools.count())
 
     def ours() -> Cost:
@@ -165,7 +165,7 @@ def _plain_loop(path: Path, target: Path) -> None:
 
 
 class HashingFile(File):
-    """What a project does today to have a digest: hash on the way to FileSystemStorage."""
+    """What a project does today to have a digest: it hashes on the way to FileSystemStorage."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, name="hashing")

@@ -1,4 +1,4 @@
-"""What work costs, in turn with the work that it is compared to."""
+"""What work costs, measured in turn with the work that it is compared to."""
 
 import random
 import statistics
@@ -26,7 +26,7 @@ class Run:
     progress: Progress
 
     def size(self, mib: int) -> int:
-        """Bytes of a large object, of so many MiB unless the command says otherwise."""
+        """Bytes of a large object, which has `mib` MiB unless the command says otherwise."""
         return (self.mib or mib) * MIB
 
 
@@ -51,9 +51,9 @@ def median(costs: Sequence[Cost]) -> Cost:
 def alternate(
     run: Run, title: str, *works: Callable[[], Result], rehearsal: Sequence[Callable[[], object]] | None = None
 ) -> list[list[Result]]:
-    """What each work gave in each round. The rehearsal, by default a round too, is not counted.
+    """The result of each work in each round. The rehearsal, by default also a round, is not counted.
 
-    They take turns, in each round in another order: what runs behind one that keeps all processors busy is slower.
+    The works take turns, in another order in each round: work is slower after work that keeps all processors busy.
     """
     if rehearsal is None:
         rehearsal = works
@@ -73,7 +73,7 @@ def alternate(
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure is meant to reach. Nothing fails if it does not."""
+    """The target of a figure. Nothing fails if the figure misses it."""
 
     bound: float
     upper: bool

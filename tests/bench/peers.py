@@ -1,8 +1,8 @@
-"""The clients of S3 that are compared. Each does the same work in its own way, alone in a process:
+"""The S3 clients that are compared. Each does the same work in its own way, in a process of its own:
 
     python peers.py NAME
 
-reads a line of JSON that says where the store is, and then jobs, one a line; it answers each with what it cost.
+reads a line of JSON that says where the store is, and then jobs, one per line. It answers each job with its cost.
 """
 
 import concurrent.futures
@@ -27,9 +27,9 @@ from measure import MIB, measure
 
 PART = 8 * MIB
 FOLDER = "final/"
-"""What the keys of all begin with; it is the prefix of our adapter."""
+"""All keys begin with it; it is the prefix of our adapter."""
 
-# Made beforehand, and more than a processor caches; in pieces of the sizes that clients ask for, which so cost nothing.
+# Made beforehand, and more than a processor caches. The pieces have the sizes that clients ask for: they cost nothing.
 _BLOCKS = [random.Random(number).randbytes(MIB) for number in range(64)]
 _PIECES = {
     size: [block[start : start + size] for block in _BLOCKS for start in range(0, MIB, size)]
@@ -38,11 +38,11 @@ _PIECES = {
 
 
 class Source:
-    """A stream of so many bytes that cannot be sought; `read(n)` gives n bytes until the end comes."""
+    """A stream of `size` bytes that cannot be sought; `read(n)` gives n bytes until the end comes."""
 
     closed = False
     fresh: ClassVar[bool] = False
-    """Whether all that is read is new memory, as that of a real stream: for who measures memory."""
+    """Whether all that is read is new memory, as with a real stream: to measure memory."""
 
     def __init__(self, size: int, *, hashing: bool = False) -> None:
         self._left, self._position = size, 0
@@ -77,7 +77,7 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Of what was read, with `hashing`."""
+        """The digest of what was read, with `hashing`."""
         assert self._digest
         return self._digest.hexdigest()
 
@@ -106,7 +106,7 @@ class Place:
 
 
 class Client(ABC):
-    """A way to S3, as its documentation shows it, with the defaults that it has unless the table says otherwise."""
+    """A way to S3, used as its documentation shows, with its defaults unless the table says otherwise."""
 
     package: ClassVar[str]
 
@@ -154,7 +154,7 @@ class Ours(Client):
         return [f"temp/{each.key}" for each in stored]
 
     def assemble(self, keys: list[str]) -> int:
-        """Joins parts; gives how many bytes have passed this process."""
+        """Joins parts; gives how many bytes have passed through this process."""
         seen: list[Any] = []
         self.adapter.assemble(
             "joined", [key.removeprefix("temp/") for key in keys], progress=lambda done, _: seen.append(done)
@@ -196,7 +196,7 @@ class Chain:
         self._digest, self.passed = hashlib.sha256(), 0
 
     def read(self, size: int) -> bytes:
-        """As many bytes, while there are some: boto3 takes fewer for the end."""
+        """Gives `size` bytes, until the end: boto3 takes fewer bytes for the end."""
         data = b""
         while len(data) < size:
             piece: bytes = self._current.read(size - len(data))
@@ -496,7 +496,7 @@ class Bare(Client):
         )
 
     def _answer(self) -> tuple[int, bytes]:
-        """The length of the body, and what of it has come with the headers."""
+        """The length of the body, and the bytes of it that have come with the headers."""
         text = b""
         while b"\r\n\r\n" not in text:
             text += self.connection.recv(4096)
@@ -516,7 +516,7 @@ CLIENTS: dict[str, type[Client]] = {
 }
 
 
-# ---- jobs: each gives what JSON can say
+# ---- jobs: each gives a result that JSON can hold
 
 
 def up(client: Client, key: str, size: int, fresh: bool = False) -> dict[str, Any]:
@@ -529,7 +529,7 @@ def down(client: Client, key: str) -> dict[str, Any]:
 
 
 def up_at_once(client: Client, key: str, size: int, number: int) -> dict[str, Any]:
-    """So many uploads in threads."""
+    """`number` uploads at once, in threads."""
     Source.fresh = True
     with concurrent.futures.ThreadPoolExecutor(number) as threads:
         keys = [f"{key}-{n}" for n in range(number)]
@@ -621,7 +621,7 @@ def _memory(field: str) -> int:
 def main() -> None:
     client_class = CLIENTS[sys.argv[1]]
     client = client_class(Place(**json.loads(sys.stdin.readline())))
-    client.put(FOLDER + "get-1", b"1")  # connected, and everything is loaded that loads late
+    client.put(FOLDER + "get-1", b"1")  # now it is connected, and everything that loads late is loaded
     client.get(FOLDER + "get-1")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before = _memory("VmRSS")

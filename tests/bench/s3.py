@@ -1,6 +1,6 @@
-"""The S3 adapter beside other clients: each in a process of its own, which does the same jobs in turn with the others.
+"""The S3 adapter compared with other clients. Each has its own process, and does the same jobs in turn with the others.
 
-The server `discard` keeps nothing and costs little, so that the client is what is measured; versitygw is a real one.
+The server `discard` keeps nothing and costs little, so that only the client is measured; versitygw is a real server.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ OPERATIONS = 2000
 AT_ONCE = 8
 BUDGET = 64 * MIB
 BUFFER = 8 * MIB + 256 * KIB
-"""What an upload has of its own beside the budget that all share: a part and a block."""
+"""The memory of one upload beside the budget that all share: a part and a block."""
 
 Answers = list[dict[str, Any]]
-"""What a client's process answered to one job, round by round."""
+"""The answers of a client's process to one job, round by round."""
 
 
 class Worker:
@@ -92,7 +92,7 @@ class Store:
 
     @contextlib.contextmanager
     def workers(self, run: Run, without: str = "", size: int | None = None) -> Iterator[list[Worker]]:
-        """The processes of the clients; with `size` there is an object of so many bytes to read."""
+        """The processes of the clients; with `size` there is an object of that many bytes to read."""
         with self.start(run.directory) as endpoint, contextlib.ExitStack() as stack:
             if size is not None:
                 with contextlib.closing(Worker(OURS, endpoint, run.directory)) as worker:
@@ -107,13 +107,13 @@ class Store:
 
 STORES = [
     Store("discard", servers.discard, tuple(CLIENTS)),
-    Store("versitygw", servers.versitygw, tuple(name for name in CLIENTS if name != LIMIT)),  # it wants signatures
+    Store("versitygw", servers.versitygw, tuple(name for name in CLIENTS if name != LIMIT)),  # it requires signatures
 ]
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Our figure is meant to be so many times another client's: in the median of what it is in each round."""
+    """A target for our figure as a multiple of another client's: for the median of the ratios of all rounds."""
 
     times: Target
     client: str
@@ -121,7 +121,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of each client, and what ours is meant to be."""
+    """A figure of each client, and the target of ours."""
 
     title: str
     figure: Callable[[dict[str, Any]], float]
@@ -130,7 +130,7 @@ class Column:
     over: Callable[[list[float]], float] = statistics.median
 
     def aimed(self, answers: dict[str, Answers]) -> tuple[str, str]:
-        """What is meant to be reached, and whether it is."""
+        """The target, and whether it is reached."""
         ours = [self.figure(each) for each in answers[OURS]]
         if self.aim is None:
             return "", ""
@@ -157,7 +157,7 @@ def up(store: Store, run: Run) -> Table:
     size = run.size(512)
     job = {"job": "up", "key": FOLDER + "up", "size": size}
     with store.workers(run) as workers:
-        # Memory shows in the rehearsal, time in what follows: premade bytes cost no time, and hide memory.
+        # The rehearsal shows memory, the rounds after it show time: premade bytes cost no time, but hide memory.
         answers = _ask(run, f"{store.name}: up", workers, job, rehearsal=job | {"fresh": True})
     return _table(
         f"up to {store.name}: a stream of {size // MIB:,} MiB with SHA-256",
@@ -213,7 +213,7 @@ def many(store: Store, run: Run) -> Table:
     size = run.size(512) // 4
     job = {"job": "up_at_once", "key": FOLDER + "up", "size": size, "number": AT_ONCE}
     with store.workers(run, without=LIMIT) as workers:
-        few = dataclasses.replace(run, rounds=min(run.rounds, 2))  # a peak needs no more
+        few = dataclasses.replace(run, rounds=min(run.rounds, 2))  # a peak needs no more rounds
         answers = _ask(few, f"{store.name}: {AT_ONCE} up at once", workers, job)
     return _table(
         f"{AT_ONCE} streams of {size // MIB:,} MiB at once, up to {store.name} with SHA-256",
@@ -240,7 +240,7 @@ def _ask(
 
 
 def _table(title: str, workers: list[Worker], *columns: tuple[Column, dict[str, Answers]]) -> Table:
-    """A row for each client, and below them what is meant to be reached and whether it is."""
+    """A row for each client, and below them the targets and whether they are reached."""
     table = Table("", title=title)
     rows = {worker.name: [f"{worker.name} {worker.version}"] for worker in workers}
     bounds, met = ["target"], ["met?"]
