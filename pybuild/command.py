@@ -11,10 +11,10 @@ from pybuild.toolchain import BuildError
 
 
 class BuildGo(build_ext):
-    """`build_ext` by the steps of pybuild.steps."""
+    """`build_ext` with the steps of pybuild.steps."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Build the one extension there is; end with a line that says why if that fails."""
+        """Build the only extension. If that fails, end with a line that says why."""
         target = Path(self.get_ext_fullpath(ext.name)).absolute()
         suffix = target.name.removeprefix(steps.MODULE)
         loadable = suffix == sysconfig.get_config_var("EXT_SUFFIX")

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "gostorage"
 NAME = PACKAGE.name
 MODULE = f"_{NAME}"
 PREFIX = f"{NAME}_"
-# The leading underscore keeps `./...` of the go command out.
+# The leading underscore hides it from `./...` of the go command.
 GENERATED = ROOT / "pybuild" / "_generated"
 COMPILE = "-O2 -fPIC -Wno-error -Wno-implicit-function-declaration -Wno-int-conversion"
 
@@ -91,7 +91,7 @@ def replace_cgo_lines(source: Path, headers: Path) -> None:
 
 
 def fix_imports(tools: Path, directory: Path, environment: Environment) -> None:
-    """Drop the imports that gopy writes in vain."""
+    """Remove the unused imports that gopy writes."""
     run([tools / "goimports", "-w", f"{NAME}.go"], directory, environment)
 
 

@@ -23,7 +23,7 @@ class BuildError(Exception):
 
 
 def missing() -> list[str]:
-    """The requirements that stand in for what this machine lacks."""
+    """The requirements that replace the tools that this machine lacks."""
     found = {GO_FROM_PYPI: find_go(), COMPILER_FROM_PYPI: find_compiler()}
     return [requirement for requirement, tool in found.items() if tool is None]
 
@@ -93,7 +93,7 @@ def require_global_lock() -> None:
 
 
 def build_environment() -> dict[str, str]:
-    """The environment of every build step, with all that steers Go set here.
+    """The environment of every build step, with everything set that controls Go.
 
     GOSTORAGE_BUILD_TAGS adds build tags, separated by commas. Raises BuildError.
     """
