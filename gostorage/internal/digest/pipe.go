@@ -221,7 +221,7 @@ func (p *Pipe) takes(n int) error {
 	return nil
 }
 
-// next gives an empty block, one that came back or a new one, or nil if neither was to be had in time.
+// next gives an empty block, one that came back or a new one, or nil if there was neither in time.
 func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 	return p.place(timeout, false, func(ahead bool) (*buffers.Block, error) {
 		if ahead {

@@ -81,7 +81,7 @@ func (r Record) String() string {
 // Seal adds a checksum to a text.
 func Seal(text string) string { return text + " " + checksum(text) }
 
-// Unseal gives a text without its checksum; false if the checksum is not that of the text.
+// Unseal gives a text without its checksum; false if the checksum does not fit the text.
 func Unseal(text string) (string, bool) {
 	end := strings.LastIndexByte(text, ' ')
 	if end < 0 || checksum(text[:end]) != text[end+1:] {

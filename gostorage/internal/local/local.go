@@ -204,7 +204,7 @@ func (s *Store) enterRoot() (*place, error) {
 	return &place{root: root, top: top, mode: s.config.FileMode&0o777 | 0o600, durable: s.config.Durable}, nil
 }
 
-// makeStaging makes the folder of unfinished writes. It removes that of earlier versions if it is empty.
+// makeStaging makes the folder of unfinished writes. It removes the folder of earlier versions if that is empty.
 func (p *place) makeStaging() error {
 	_ = unix.Unlinkat(int(p.top.Fd()), oldStaging, unix.AT_REMOVEDIR)
 	err := p.root.Mkdir(StagingName, 0o700)
@@ -217,7 +217,7 @@ func (p *place) makeStaging() error {
 	return chmod(unix.Fchmodat(int(p.top.Fd()), StagingName, 0o700, 0)) // what the umask took away
 }
 
-// folder opens a folder at the top, through no symbolic link. It never waits: what is no folder gives ENOTDIR.
+// folder opens a folder at the top, through no symbolic link. It never waits: anything else gives ENOTDIR.
 func (p *place) folder(name string) (*os.File, error) {
 	fd, err := retried(func() (int, error) {
 		return unix.Openat(int(p.top.Fd()), name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -314,7 +314,7 @@ func (s *Store) unusable(err error) error {
 	return unusable(s.area(), instead, err)
 }
 
-// unusable makes that error. instead is what is there instead of a directory, or "".
+// unusable makes that error. instead names what is there in place of a directory, or is "".
 func unusable(name, instead string, err error) error {
 	why, code := "", object.IO
 	errno, _ := errors.AsType[unix.Errno](err)

@@ -105,7 +105,7 @@ func pass(on bool) error {
 	return nil
 }
 
-// look describes a file. It gives nil if the name is not that of a file, or is not there any more.
+// look describes a file. It gives nil if the name is gone, or does not name a file.
 func look(directory *os.File, name string) (*unix.Stat_t, error) {
 	var stat unix.Stat_t
 	err := unix.Fstatat(int(directory.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
@@ -147,7 +147,7 @@ func (s *Store) Unfinished(_ context.Context, after string) iter.Seq2[object.Unf
 
 func (p *place) stagedIn(folder, after string, yield func(object.Unfinished, error) bool) error {
 	directory, err := p.folder(folder)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) { // what is no folder holds no writes
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) { // only a folder holds writes
 		return nil
 	}
 	var names []string

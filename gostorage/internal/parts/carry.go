@@ -48,7 +48,7 @@ func (r *Runs) set(key string, record digest.Record) {
 	r.byKey[key] = record
 }
 
-// forget drops what is no longer true of a part.
+// forget drops the record of a part when it is no longer true.
 func (r *Runs) forget(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -40,7 +40,7 @@ type Surveyed struct {
 	Unseen   string    `json:"unseen"` // what the store does not let a sweep look at, and why, or ""
 }
 
-// Session is one that may go.
+// Session is a session that may go.
 type Session struct {
 	ID   string `json:"id"`
 	Last string `json:"last"` // the place behind it

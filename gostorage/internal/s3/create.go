@@ -26,7 +26,7 @@ func (s *Store) looks() bool { return s.config.ConditionalWrites == conditionalL
 // createOnly tells whether the store itself must refuse to replace an object.
 func (s *Store) createOnly(opts object.PutOptions) bool { return !opts.Overwrite && !s.looks() }
 
-// looksFirst settles a put that must replace nothing by a look at what is there, if that is the option.
+// looksFirst settles a put that must replace nothing by a look at the key, if the option says so.
 func (s *Store) looksFirst(ctx context.Context, put object.Info, opts object.PutOptions) (object.Info, bool, error) {
 	if opts.Overwrite || !s.looks() {
 		return object.Info{}, false, nil

@@ -467,7 +467,7 @@ func (l *lent) Checksum() (uint64, bool) { return 0, false }
 // Release implements object.Block.
 func (l *lent) Release() { buffers.Shared.Put(l.block) }
 
-// joinSums gives the upload the checksum of the whole. There is none if the server has not told that of each part.
+// joinSums gives the upload the checksum of the whole. There is none if the checksum of a part was not told.
 func (j *joining) joinSums() {
 	up := j.upload
 	if up.sums.crc == nil {

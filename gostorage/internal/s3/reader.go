@@ -96,7 +96,7 @@ func (r *reader) first(ctx context.Context, from, until int64) (*s3api.Object, e
 	case asked: // all of it, or a part that does not say so
 		_ = out.Body.Close()
 		out, err = r.get(ctx, 0, -1)
-	default: // only a range tells the size of what is sent in pieces
+	default: // only a range tells the size of a body that is sent in pieces
 		_ = out.Body.Close()
 		out, err = r.get(ctx, 0, s3api.ToEnd)
 	}

@@ -237,8 +237,8 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 	return there, err
 }
 
-// judge compares the server's checksum of the object with ours, since readers go by it. If they differ, the server's is
-// nonsense, and then not gone by, or that of other bytes: reading them decides.
+// judge compares the server's checksum of the object with ours, since readers rely on it. If they differ, the server's is
+// nonsense, and readers must not rely on it, or it is that of other bytes: reading the object decides.
 func (u *upload) judge(ctx context.Context, info object.Info, told string) error {
 	s := u.store
 	if u.sums.crc != checksum.CRC64NVME || u.plain.Load() != nil {

@@ -21,7 +21,7 @@ const UnsignedPayload = "UNSIGNED-PAYLOAD"
 
 // Sums are what the store verifies of a body, or of a whole object.
 type Sums struct {
-	Algorithm string // of Checksum; with any other than those here there is none
+	Algorithm string // of Checksum; with any other than those above there is none
 	Checksum  string // in base64, or ""
 	Hash      string // SHA-256 of the body in hex, which the signature covers, or UnsignedPayload; "" for no body
 }
@@ -67,7 +67,7 @@ func (s Sums) onCompleted(in *types.CompletedPart) {
 	s.field(&in.ChecksumCRC32, &in.ChecksumCRC64NVME, &in.ChecksumSHA256)
 }
 
-// onComplete puts that of a whole object. It is never a SHA-256: the store joins that of the parts.
+// onComplete puts the checksum of a whole object. It is never a SHA-256: the store joins it from those of the parts.
 func (s Sums) onComplete(in *sdk.CompleteMultipartUploadInput) {
 	s.field(&in.ChecksumCRC32, &in.ChecksumCRC64NVME, new(*string))
 	if in.ChecksumCRC32 != nil || in.ChecksumCRC64NVME != nil {

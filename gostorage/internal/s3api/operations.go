@@ -552,7 +552,7 @@ const MaxFruitless = 100
 type ListedPart struct {
 	Number   int32
 	Size     int64
-	Modified time.Time // zero where that is not told
+	Modified time.Time // zero if not told
 	Again    bool      // the listing has named it before
 }
 
@@ -610,7 +610,7 @@ func optional(value string) *string {
 	return &value
 }
 
-// contentType is the content type of an object. If nobody has told it, it is one that is true of any object.
+// contentType is the content type of an object. If nobody has told it, it is the type that is true of any object.
 func (d Description) contentType() *string {
 	return aws.String(cmp.Or(d.ContentType, "application/octet-stream"))
 }

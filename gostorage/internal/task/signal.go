@@ -14,7 +14,7 @@ type signal struct {
 	users  side
 }
 
-// side is who uses a signal.
+// side is one of the two users of a signal.
 type side int
 
 const (

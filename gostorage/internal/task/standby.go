@@ -13,7 +13,7 @@ var waiting atomic.Pointer[waiter]
 
 type waiter struct {
 	fd   int
-	work chan func() // has room for one: who was swapped out of waiting gets one, and then one wake-up
+	work chan func() // has room for one: a waiter that was swapped out of waiting gets one, and then one wake-up
 }
 
 // offered and handed are called before a wake-up is waited for, and before it is sent; tests lose time there.
