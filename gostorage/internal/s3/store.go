@@ -197,8 +197,8 @@ func (s *Store) putWhole(
 	}
 }
 
-// settle looks what became of a commit that did not simply succeed: it may have been carried out though its answer was
-// lost, or another writer was first. It is not settled if the same commit may be tried again.
+// settle finds out by a look what became of a commit that did not simply succeed: it may have been carried out though
+// its answer was lost, or another writer was first. It is not settled if the same commit may be tried again.
 func (s *Store) settle(
 	ctx context.Context, failed error, attempts int, put object.Info, upload string, opts object.PutOptions,
 ) (object.Info, bool, error) {

@@ -100,8 +100,8 @@ func (u *upload) end(ctx context.Context, info object.Info, opts object.PutOptio
 	return info, err
 }
 
-// create begins the upload; these blocks were summed already. A server that refuses checksums is not asked for them
-// again.
+// create begins the upload. The blocks given were summed already. A server that refuses checksums is not asked for
+// them again.
 func (u *upload) create(ctx context.Context, summed []object.Block, sum string, opts object.PutOptions) error {
 	s := u.store
 	if err := s.createsOnly(ctx, opts, byUpload); err != nil {
@@ -226,7 +226,7 @@ func (u *upload) complete(ctx context.Context, info object.Info, opts object.Put
 		if err == nil {
 			s.plainOnly.Store(true)
 		} else if s.maybeUnsupported(err) {
-			err = *why // it was not better without checksums
+			err = *why // leaving the checksums out did not help
 		}
 	}
 	if err == nil {
@@ -275,7 +275,7 @@ func (u *upload) undo(ctx context.Context) {
 	}
 }
 
-// mostAborts bounds how often a server is told of the end of an upload. If it does not hear it, a sweep finds the upload.
+// mostAborts bounds how often a server is told of the end of an upload. If it does not hear, a sweep finds the upload.
 const mostAborts = 5
 
 // abort ends an upload. A part that the server was at work on may bring it back: then it is told until it knows none.

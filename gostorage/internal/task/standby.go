@@ -8,7 +8,7 @@ import (
 
 // waiting is the goroutine that waits in the kernel for work, or nil. Go wakes a thread for a new goroutine, and that
 // thread wakes another one, to look for more. In a process that does nothing between two small calls, this costs more
-// than the calls. So one goroutine is kept, and the work that comes first is its own.
+// than the calls. So one goroutine is kept, and does the work that comes first.
 var waiting atomic.Pointer[waiter]
 
 type waiter struct {
