@@ -19,10 +19,8 @@ import (
 
 var table = calls.NewTable()
 
-// spare is how many processors Go gets beyond those of the machine. A thread of Python that is inside Go counts as one,
-// until Go's monitor takes that back, which may be a millisecond later (_loader._SLACK). When all are taken, calls wait
-// for each other: with one spare processor, 16 threads made two thirds of the small calls a second that they make with
-// six.
+// spare is how many processors Go gets beyond those of the machine (docs/decisions.md): a thread of Python that is inside
+// Go counts as one.
 const spare = 6
 
 func init() {
@@ -114,7 +112,7 @@ func Returned(done int64) (token int64, err error) {
 }
 
 // Pull lets a put read bytes of an open file, and tells how many it took within 100 ms: 0 if it can read no more, -1 if
-// there was no room.
+// there was no room, or the disk has not answered yet.
 func Pull(call int64, fd int64, n int64) (taken int64, err error) {
 	defer guard("put", &err)
 	pulled, err := table.Pull(call, int(fd), int(n))

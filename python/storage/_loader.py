@@ -33,8 +33,7 @@ _FILE = Path(__file__).with_name("_gostorage" + importlib.machinery.EXTENSION_SU
 # a worker of billiard could be ended while it holds a lock of its pool. Go stops its own threads with SIGURG.
 _LEFT_TO_PYTHON = signal.valid_signals() - {signal.SIGURG}
 
-# They inherit its timer slack too: how late a sleep may end. Otherwise Go's monitor would sleep for only 70
-# microseconds at a time whenever anything moves, and take a tenth of the processor time of an upload over a slow line.
+# They inherit its timer slack too: how late a sleep may end (docs/decisions.md).
 _SLACK = 1_000_000  # nanoseconds
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
 

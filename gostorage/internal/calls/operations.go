@@ -30,7 +30,7 @@ type Request struct {
 
 	Carry   bool    `json:"carry"`   // a part: the digest of the whole is continued over it
 	Temp    bool    `json:"temp"`    // a part: its sidecar is deleted with it
-	Seconds float64 `json:"seconds"` // after which no more is begun; 0: no end
+	Seconds float64 `json:"seconds"` // after which no other part is begun
 
 	pipe     *digest.Pipe
 	progress func() int64

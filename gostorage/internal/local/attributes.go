@@ -28,7 +28,7 @@ const (
 )
 
 // writeAttributes stores digest, record, content type and metadata with the file, if the file system can. Elsewhere
-// listings do not know the digest, info loses its record, and nothing else is lost.
+// they are not kept, and listings do not know the digest.
 func writeAttributes(file *os.File, info *object.Info, opts object.PutOptions) error {
 	kept, err := set(file, digestAttribute, digestRecord(info))
 	if err != nil {

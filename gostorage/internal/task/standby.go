@@ -6,9 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiting is the goroutine that waits in the kernel for work, or nil. Go wakes a thread for a new goroutine, and that
-// thread wakes another one, to look for more. In a process that does nothing between two small calls, this costs more
-// than the calls. So one goroutine is kept, and does the work that comes first.
+// waiting is the goroutine that waits in the kernel for the work that comes first, or nil (docs/decisions.md).
 var waiting atomic.Pointer[waiter]
 
 type waiter struct {
