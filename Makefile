@@ -68,14 +68,16 @@ $(VENV)%/tools: tests/constraints.txt | $(VENV)%/created
 	$(@D)/bin/python -m pip install --quiet --requirement tests/constraints.txt
 	touch $@
 
-# The S3 servers of the tests, and two small programs of our own.
+# The S3 servers of the tests, and three small programs of our own.
+OWN_TOOLS := $(TOOLS)/faultproxy $(TOOLS)/discard $(TOOLS)/farline
 .PHONY: tools
-tools: $(TOOLS)/faultproxy $(TOOLS)/discard ## the servers that the S3 tests run against, from source: 5 to 15 minutes, once
+tools: $(OWN_TOOLS) ## the servers that the S3 tests run against, from source: 5 to 15 minutes, once
 	@tests/tools/build-servers "$(GO)" $(TOOLS)
 
 $(TOOLS)/faultproxy: $(wildcard tests/servers/faultproxy/*.go)
 $(TOOLS)/discard: $(wildcard tests/bench/discard/*.go)
-$(TOOLS)/faultproxy $(TOOLS)/discard:
+$(TOOLS)/farline: $(wildcard tests/bench/farline/*.go)
+$(OWN_TOOLS):
 	CGO_ENABLED=0 $(GO) build -o $@ ./$(<D)
 
 .PHONY: build
