@@ -168,7 +168,7 @@ ONLY ?=
 BENCH := $(VENV)$(MAIN)-bench
 
 .PHONY: bench
-bench: $(BENCH)/wheel tools ## speed compared with the plain way and other clients: make bench [ONLY="up down"] [ROUNDS=n] [SIZE=MiB]
+bench: $(BENCH)/wheel tools ## speed compared with the plain way and other clients: make bench [ONLY="discard-up small"] [ROUNDS=n] [SIZE=MiB]
 	$(BENCH)/bin/python tests/bench/bench.py --go "$(GO)" $(if $(SIZE),--mib $(SIZE)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 # Only the benchmark depends on the other clients.

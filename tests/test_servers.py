@@ -518,3 +518,25 @@ class TestDiscard:
             with refused("InvalidRange", 416):
                 bucket.get(Range=f"bytes={len(whole)}-")
             assert Bucket(client, "bucket", "get-0").get() == b""
+
+
+class TestFarline:
+    def test_passes_on(self, tmp_path):
+        whole = bytes(range(251)) * 4_000
+        with (
+            servers.discard(tmp_path) as near,
+            servers.farline(near, tmp_path, bandwidth=100, delay=5) as far,
+            far.client() as client,
+        ):
+            bucket = Bucket(client, "bucket", f"final/get-{len(whole)}")
+            assert bucket.put()["ETag"]
+            assert bucket.get() == whole
+
+    def test_loses_connections(self, tmp_path):
+        with (
+            servers.discard(tmp_path) as near,
+            servers.farline(near, tmp_path, bandwidth=100, delay=5, loss=1) as far,
+            far.client() as client,
+            pytest.raises(ResponseStreamingError),
+        ):
+            Bucket(client, "bucket", f"final/get-{4 * SIZE}").get()

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import resource
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -141,17 +140,14 @@ def _assemble(adapter: LocalStorageAdapter, parts: list[TempPart], seen: list[in
 
 
 def _cp(source: Path, target: Path) -> Cost:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-
     def copy() -> None:
         subprocess.run(["cp", source, target], check=True)
         with target.open("rb") as file:
             os.fsync(file.fileno())
 
     cost = measure(copy)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     target.unlink()
-    return Cost(cost.wall, cost.cpu + after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    return cost
 
 
 def _table(title: str, *columns: str, form: str = "") -> Table:

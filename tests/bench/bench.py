@@ -15,6 +15,7 @@ from pathlib import Path
 
 import assemble
 import django
+import far
 import local
 import s3
 from django.conf import settings
@@ -28,6 +29,7 @@ GROUPS |= {
     "versitygw-assemble": assemble.on_versitygw,
     "carrying": assemble.carrying,
 }
+GROUPS |= far.groups()
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What work costs, measured in turn with the work that it is compared to."""
 
 import random
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -32,16 +33,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock, and of user and system time of the process with all its threads."""
+    """Seconds by the clock, and of user and system time of the process with all its threads and ended children."""
 
     wall: float
     cpu: float
 
 
 def measure(work: Callable[[], object]) -> Cost:
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu, wall = _cpu(), time.perf_counter()
     work()
-    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    return Cost(time.perf_counter() - wall, _cpu() - cpu)
+
+
+def _cpu() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def median(costs: Sequence[Cost]) -> Cost:

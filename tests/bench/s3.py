@@ -24,12 +24,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import servers  # noqa: E402
-from peers import CLIENTS, FOLDER  # noqa: E402
+from peers import AT_ONCE, CLIENTS, FOLDER  # noqa: E402
 
 OURS, LIMIT = "django-gostorage", "bare socket"
 KIB = 1024
 OPERATIONS = 2000
-AT_ONCE = 8
 BUDGET = 64 * MIB
 BUFFER = 8 * MIB + 256 * KIB
 """The memory of one upload beside the budget that all share: a part and a block."""
@@ -113,10 +112,13 @@ STORES = [
 
 @dataclass(frozen=True)
 class Beside:
-    """A target for our figure as a multiple of another client's: for the median of the ratios of all rounds."""
+    """A target for our figure as a multiple of another client's: for the median of the ratios of all rounds.
+
+    Without a client it is that of the best of all others, round by round.
+    """
 
     times: Target
-    client: str
+    client: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,16 +138,21 @@ class Column:
             return "", ""
         if isinstance(self.aim, Target):
             return self.aim.text(self.form), self.aim.met(self.over(ours))
-        theirs = [self.figure(each) for each in answers[self.aim.client]]
+        others = [name for name in answers if name != OURS and self.aim.client in (name, None)]
+        best = min if self.aim.times.upper else max
+        theirs = [best(map(self.figure, each)) for each in zip(*(answers[name] for name in others), strict=True)]
         ratio = statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
-        return f"{self.aim.times.text('.2f')} of {self.aim.client}", f"{self.aim.times.met(ratio)}: {ratio:.2f}"
+        return (
+            f"{self.aim.times.text('.2f')} of {self.aim.client or 'the best'}",
+            f"{self.aim.times.met(ratio)}: {ratio:.2f}",
+        )
 
 
 def cpu(size: int, aim: Beside | None = None) -> Column:
     return Column("CPU, ns/byte", lambda each: each["cpu"] / size * 1e9, ".2f", aim)
 
 
-def speed(size: int, aim: Beside | None = None) -> Column:
+def speed(size: int, aim: Beside | Target | None = None) -> Column:
     return Column("MB/s", lambda each: size / 1e6 / each["wall"], ",.0f", aim)
 
 
@@ -158,8 +165,8 @@ def up(store: Store, run: Run) -> Table:
     job = {"job": "up", "key": FOLDER + "up", "size": size}
     with store.workers(run) as workers:
         # The rehearsal shows memory, the rounds after it show time: premade bytes cost no time, but hide memory.
-        answers = _ask(run, f"{store.name}: up", workers, job, rehearsal=job | {"fresh": True})
-    return _table(
+        answers = ask(run, f"{store.name}: up", workers, job, rehearsal=job | {"fresh": True})
+    return table(
         f"up to {store.name}: a stream of {size // MIB:,} MiB with SHA-256",
         workers,
         (cpu(size, Beside(at_most(1.1), "OpenDAL")), answers),
@@ -172,8 +179,8 @@ def down(store: Store, run: Run) -> Table:
     size = run.size(512)
     job = {"job": "down", "key": object_of(size)}
     with store.workers(run, size=size) as workers:
-        answers = _ask(run, f"{store.name}: down", workers, job, rehearsal=job)
-    return _table(
+        answers = ask(run, f"{store.name}: down", workers, job, rehearsal=job)
+    return table(
         f"down from {store.name}: {size // MIB:,} MiB with SHA-256",
         workers,
         (cpu(size, Beside(at_most(1), "boto3")), answers),
@@ -187,8 +194,8 @@ def small(store: Store, run: Run) -> Table:
     put = {"job": "put", "key": FOLDER + "small", "size": KIB, "number": number}
     get = put | {"job": "get", "key": object_of(KIB)}
     with store.workers(run, size=KIB) as workers:
-        puts = _ask(run, f"{store.name}: small put", workers, put, rehearsal=put | {"number": 100})
-        gets = _ask(run, f"{store.name}: small get", workers, get, rehearsal=get | {"number": 100})
+        puts = ask(run, f"{store.name}: small put", workers, put, rehearsal=put | {"number": 100})
+        gets = ask(run, f"{store.name}: small get", workers, get, rehearsal=get | {"number": 100})
 
     def half(each: dict[str, Any]) -> float:
         times: list[float] = each["times"]
@@ -199,7 +206,7 @@ def small(store: Store, run: Run) -> Table:
         return seconds * 1e6
 
     as_obstore = Beside(at_most(1), "obstore")
-    return _table(
+    return table(
         f"1 KiB to and from {store.name}, {number * run.rounds:,} times",
         workers,
         (Column("put p50, µs", half, ",.0f", as_obstore), puts),
@@ -214,8 +221,8 @@ def many(store: Store, run: Run) -> Table:
     job = {"job": "up_at_once", "key": FOLDER + "up", "size": size, "number": AT_ONCE}
     with store.workers(run, without=LIMIT) as workers:
         few = dataclasses.replace(run, rounds=min(run.rounds, 2))  # a peak needs no more rounds
-        answers = _ask(few, f"{store.name}: {AT_ONCE} up at once", workers, job)
-    return _table(
+        answers = ask(few, f"{store.name}: {AT_ONCE} up at once", workers, job)
+    return table(
         f"{AT_ONCE} streams of {size // MIB:,} MiB at once, up to {store.name} with SHA-256",
         workers,
         (growth(at_most((BUDGET + AT_ONCE * BUFFER) / MIB)), answers),
@@ -224,7 +231,7 @@ def many(store: Store, run: Run) -> Table:
     )
 
 
-def _ask(
+def ask(
     run: Run, title: str, workers: list[Worker], job: dict[str, Any], rehearsal: dict[str, Any] | None = None
 ) -> dict[str, Answers]:
     """The answers of each client to a job, after making sure that all moved the same bytes."""
@@ -239,23 +246,23 @@ def _ask(
     return {worker.name: rounds for worker, rounds in zip(workers, answers, strict=True)}
 
 
-def _table(title: str, workers: list[Worker], *columns: tuple[Column, dict[str, Answers]]) -> Table:
+def table(title: str, workers: list[Worker], *columns: tuple[Column, dict[str, Answers]]) -> Table:
     """A row for each client, and below them the targets and whether they are reached."""
-    table = Table("", title=title)
+    result = Table("", title=title)
     rows = {worker.name: [f"{worker.name} {worker.version}"] for worker in workers}
     bounds, met = ["target"], ["met?"]
     for column, answers in columns:
-        table.add_column(column.title, justify="right")
+        result.add_column(column.title, justify="right")
         for name, rounds in answers.items():
             rows[name].append(f"{column.over([column.figure(each) for each in rounds]):{column.form}}")
         bound, reached = column.aimed(answers)
         bounds.append(bound)
         met.append(reached)
     for name, row in rows.items():
-        table.add_row(*row, end_section=name == workers[-1].name)
-    table.add_row(*bounds)
-    table.add_row(*met)
-    return table
+        result.add_row(*row, end_section=name == workers[-1].name)
+    result.add_row(*bounds)
+    result.add_row(*met)
+    return result
 
 
 def groups() -> dict[str, Callable[[Run], Table]]:

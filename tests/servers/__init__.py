@@ -10,6 +10,7 @@ Only moto comes with the test tools of tests/constraints.txt.
     Toxiproxy   slow, cut and stalled connections in front of a server
     FaultProxy  faults of S3 and of HTTP in front of a server, and a log of what passed
     discard     http, keeps nothing: for benchmarks
+    farline     a line that is far away, in front of a server: for benchmarks
 
 Your own store is tested beside them, as `own_store`, if the environment names it:
 
@@ -24,7 +25,7 @@ Your own store is tested beside them, as `own_store`, if the environment names i
 """
 
 from servers.endpoint import Endpoint
-from servers.proxies import Entry, FaultProxy, Toxiproxy
+from servers.proxies import Entry, FaultProxy, Toxiproxy, farline
 from servers.stores import discard, minio, moto, own_store, versitygw
 
 STORES = ("versitygw", "minio", *(["own_store"] if own_store() else []))
@@ -36,6 +37,7 @@ __all__ = [
     "FaultProxy",
     "Toxiproxy",
     "discard",
+    "farline",
     "minio",
     "moto",
     "own_store",

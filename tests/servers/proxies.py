@@ -74,6 +74,20 @@ class Link:
             _call("POST", self._url, {"enabled": True})
 
 
+@contextlib.contextmanager
+def farline(upstream, directory, bandwidth, delay, ceiling=0, loss=0):
+    """An Endpoint that is far from `upstream`: see tests/bench/farline.
+
+    Each connection has `bandwidth` MB/s and `delay` ms there and back; all together have `ceiling` MB/s, or any number
+    with 0. A connection is lost every `loss` MiB, or none with 0.
+    """
+    scheme, _, server = upstream.url.partition("://")
+    log = directory / f"farline-{free_port()}.log"
+    options = ("-upstream", server, "-bandwidth", bandwidth, "-delay", f"{delay}ms", "-ceiling", ceiling, "-loss", loss)
+    with running("farline", *options, log=log, ready=lambda: first_line(log)) as address:
+        yield replace(upstream, url=f"{scheme}://{address}")
+
+
 @dataclass(frozen=True)
 class Entry:
     """A request as the proxy saw it; the fields are those of Entry in faultproxy/exchange.go."""
