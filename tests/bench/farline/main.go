@@ -30,11 +30,10 @@ func main() {
 	ceiling := flag.Float64("ceiling", 0, "MB/s of all connections together, 0 for any number")
 	loss := flag.Int64("loss", 0, "MiB after which a connection is lost, 0 for none")
 	flag.Parse()
-	if err := run(*upstream, *bandwidth*megabyte, *delay, *ceiling*megabyte, *loss*mebibyte); err != nil {
-		log.Fatal(err)
-	}
+	log.Fatal(run(*upstream, *bandwidth*megabyte, *delay, *ceiling*megabyte, *loss*mebibyte))
 }
 
+// run carries connections until it fails.
 func run(upstream string, bandwidth float64, delay time.Duration, ceiling float64, loss int64) error {
 	if upstream == "" || bandwidth <= 0 {
 		return errors.New("-upstream and -bandwidth are needed")
