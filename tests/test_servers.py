@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -518,6 +519,16 @@ class TestDiscard:
             with refused("InvalidRange", 416):
                 bucket.get(Range=f"bytes={len(whole)}-")
             assert Bucket(client, "bucket", "get-0").get() == b""
+
+    def test_an_answer_to_head_has_no_body(self, tmp_path):
+        with servers.discard(tmp_path) as endpoint:
+            host, _, port = endpoint.url.removeprefix("http://").partition(":")
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(b"HEAD /bucket/key HTTP/1.1\r\nHost: discard\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert answer.endswith(b"\r\n\r\n")
 
 
 class TestFarline:

@@ -24,6 +24,8 @@ const (
 	period       = 251
 )
 
+var endOfHeaders = []byte("\r\n\r\n")
+
 // pattern is what objects are made of: a whole number of periods, about 1 MiB.
 var pattern = func() []byte {
 	var once [period]byte
@@ -73,11 +75,12 @@ func serve(conn net.Conn) {
 		}
 		head.Reset()
 		from, length := answer(&head, request)
+		if request.Method == http.MethodHead {
+			head.Truncate(bytes.Index(head.Bytes(), endOfHeaders) + len(endOfHeaders))
+			length = 0
+		}
 		if _, err := conn.Write(head.Bytes()); err != nil {
 			return
-		}
-		if request.Method == http.MethodHead {
-			continue
 		}
 		for length > 0 {
 			piece := pattern[from%period:]
