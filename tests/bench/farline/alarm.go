@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// alarm wakes one goroutine within a tenth of a millisecond. time.Sleep in a process that has nothing else to do is late
-// by up to a whole one, which is much on a line of five.
+// alarm wakes one goroutine within a tenth of a millisecond. time.Sleep in a process that has nothing else to do is
+// late by up to a whole one, which is much on a line of five.
 type alarm struct {
 	fd   int
 	file *os.File // of fd; reading it waits in Go's poller, not in a thread

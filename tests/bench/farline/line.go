@@ -76,8 +76,8 @@ func reset(conns ...*net.TCPConn) {
 
 // carry is one direction of a connection, until the end of its bytes has passed or it is lost.
 //
-// Times are computed, not measured: a goroutine that wakes late makes no byte late that follows, for it catches up. Only
-// a pause of the sender, or of a receiver behind a full line, is not made up for.
+// Times are computed, not measured: a goroutine that wakes late makes no byte late that follows, for it catches up.
+// Only a pause of the sender, or of a receiver behind a full line, is not made up for.
 func (l *Line) carry(from, to *net.TCPConn, all *ceiling) {
 	// Large buffers of the kernel would take far more from a sender than the line holds.
 	from.SetReadBuffer(slack)
