@@ -115,7 +115,7 @@ strace:
 .PHONY: test-go
 test-go: tools ## Go tests, with the race detector where there is a C compiler
 	@if command -v gcc >/dev/null || command -v cc >/dev/null || command -v clang >/dev/null; then \
-	  echo "==> go test -race"; CGO_ENABLED=1 $(GO) test -race -parallel 8 $(GO_PACKAGES); \
+	  echo "==> go test -race"; CGO_ENABLED=1 $(GO) test -race -parallel 8 $(GO_PACKAGES) && $(GO) test ./gostorage/internal/flow; \
 	else \
 	  printf '\n!!! NOT RUN: go test -race. It needs a C compiler, and there is none here.\n\n'; \
 	  echo "==> go test"; $(GO) test -parallel 8 $(GO_PACKAGES); \

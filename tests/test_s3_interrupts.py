@@ -142,7 +142,8 @@ EXITS = {
         "for work in (put, put, read, read):\n    threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.5)"
     ),
     "an interrupt": (
-        "import _thread\nthreading.Timer(0.5, _thread.interrupt_main).start()\n"
+        "import _thread, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "threading.Timer(0.5, _thread.interrupt_main).start()\n"
         "try:\n    put()\nexcept KeyboardInterrupt:\n    pass"
     ),
     "an exception": (

@@ -1,3 +1,7 @@
+// The simulated lines take twenty times as long with the race detector, and no goroutine is in this package.
+
+//go:build !race
+
 package flow
 
 import (
