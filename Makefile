@@ -25,8 +25,8 @@ SOURCES := $(wildcard $(shell git ls-files -co --exclude-standard -- gostorage p
 GO = $(shell tests/tools/go-env build/go)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GO_PACKAGES := ./gostorage/... ./tests/...
-# Three for each processor: many tests wait for servers, disks and timeouts.
-JOBS ?= $(shell echo $$((3 * $$(nproc))))
+# Two for each processor: many tests wait for servers, disks and timeouts. Three are no faster.
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := -m pytest --durations=8
 PARALLEL := -n $(JOBS) --dist worksteal --maxfail 5
 # Tests that have little time to answer mostly wait: two at once have enough time, four have not.
