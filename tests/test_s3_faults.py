@@ -977,18 +977,26 @@ def test_a_server_that_restarts(world, toxiproxy):
             with link.down():
                 time.sleep(0.2)
 
+        def restart():
+            restarts.append(threading.Thread(target=gone))
+            restarts[-1].start()
+
+        restarts = []
+
         def source():
             for start in range(0, len(LARGE), MiB):
                 yield LARGE[start : start + MiB]
                 if start == 2 * MiB:
-                    threading.Thread(target=gone).start()
+                    restart()
 
         assert adapter.put_final(world.new(), source()).sha256 == digest(LARGE)
         with adapter.get_final_stream(*world.finals["large"]) as reader:
             first = reader.read(MiB)
-            threading.Thread(target=gone).start()
+            restart()
             time.sleep(0.1)
             assert first + reader.read() == LARGE
+        for thread in restarts:
+            thread.join()  # before the link goes
     assert not world.uploads()
 
 
