@@ -97,17 +97,19 @@ class World:
 
     def uploads(self):
         """The multipart uploads that are open on the server. MinIO tells them of a whole key only."""
-        begun = {entry.key for entry in self.proxy.log("CreateMultipartUpload")}
         listed = (
             self.client.list_multipart_uploads(Bucket=self.server.bucket, Prefix=prefix)
-            for prefix in (self.folder, *begun)
+            for prefix in (self.folder, *self._begun())
         )
         return list({upload["UploadId"]: upload for found in listed for upload in found.get("Uploads", ())}.values())
 
     def begun(self):
         """Those that were begun since the log of the proxy was cleared. A late part may bring an older one back."""
-        keys = {entry.key for entry in self.proxy.log("CreateMultipartUpload")}
+        keys = self._begun()
         return [upload for upload in self.uploads() if upload["Key"] in keys]
+
+    def _begun(self):
+        return {entry.key for entry in self.proxy.log("CreateMultipartUpload")}
 
 
 # ---- the operations: each yields a call, gets its result, None if it failed, and checks what is there then

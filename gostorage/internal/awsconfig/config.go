@@ -73,7 +73,7 @@ func (c Options) Resolve(ctx context.Context) (*Resolved, error) {
 	if err != nil {
 		return nil, err
 	}
-	host, err := c.endpoint(ctx, c.Region)
+	host, err := c.endpoint(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -197,10 +197,10 @@ func (c Options) PathStyle() bool {
 }
 
 // endpoint applies the SDK's rules once: our configuration is fixed, so every request would get the same answer.
-func (c Options) endpoint(ctx context.Context, region string) (*url.URL, error) {
+func (c Options) endpoint(ctx context.Context) (*url.URL, error) {
 	parameters := sdk.EndpointParameters{
 		Bucket:         aws.String(c.Bucket),
-		Region:         aws.String(region),
+		Region:         aws.String(c.Region),
 		ForcePathStyle: aws.Bool(c.PathStyle()),
 		UseFIPS:        aws.Bool(false),
 		UseDualStack:   aws.Bool(false),

@@ -3,8 +3,6 @@ package s3
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -105,7 +103,7 @@ func (s *Store) completeOver(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	part := s3api.Part{Number: 1, Sums: s3api.Sums{Hash: hex.EncodeToString(probeHash[:])}}
+	part := s3api.Part{Number: 1}
 	if err = s.bucket.UploadPart(ctx, upload, &part, [][]byte{probeBytes}); err == nil {
 		_, _, err = s.bucket.CompleteUpload(ctx, s3api.Complete{Upload: upload, Parts: []s3api.Part{part}, CreateOnly: true})
 	}
@@ -117,8 +115,5 @@ func (s *Store) completeOver(ctx context.Context, key string) error {
 	return err
 }
 
-// The content of an upload that only tests something.
-var (
-	probeBytes = []byte("probe of django-gostorage")
-	probeHash  = sha256.Sum256(probeBytes)
-)
+// probeBytes are the content of an upload that only tests something.
+var probeBytes = []byte("probe of django-gostorage")

@@ -327,22 +327,18 @@ func checkRange(asked string, got extent, length int64) error {
 	return nil
 }
 
-func checkCreate(
-	_ *sdk.CreateMultipartUploadInput, out *sdk.CreateMultipartUploadOutput,
-) (*sdk.CreateMultipartUploadOutput, error) {
+func checkCreate(out *sdk.CreateMultipartUploadOutput) error {
 	if !given(out.UploadId) {
-		return nil, strange("an upload without an UploadId")
+		return strange("an upload without an UploadId")
 	}
-	return out, nil
+	return nil
 }
 
-func checkComplete(
-	_ *sdk.CompleteMultipartUploadInput, out *sdk.CompleteMultipartUploadOutput,
-) (*sdk.CompleteMultipartUploadOutput, error) {
+func checkComplete(out *sdk.CompleteMultipartUploadOutput) error {
 	if !given(out.ETag) {
-		return nil, strange("an object without an ETag")
+		return strange("an object without an ETag")
 	}
-	return out, nil
+	return nil
 }
 
 // unlessIgnored is the answer to a copy. Some stores take the copy for a put of no bytes: their answer has no result.
@@ -356,62 +352,50 @@ func unlessIgnored[In, Out any](read reading[In, Out]) reading[In, Out] {
 	}
 }
 
-func checkCopyPart(_ *sdk.UploadPartCopyInput, out *sdk.UploadPartCopyOutput) (*sdk.UploadPartCopyOutput, error) {
+func checkCopyPart(out *sdk.UploadPartCopyOutput) error {
 	if out.CopyPartResult == nil {
-		return out, nil
+		return nil
 	}
 	if !given(out.CopyPartResult.ETag) {
-		return nil, strange("a part without an ETag")
+		return strange("a part without an ETag")
 	}
 	*out.CopyPartResult.ETag = strong(*out.CopyPartResult.ETag)
-	return out, nil
+	return nil
 }
 
-func checkCopy(_ *sdk.CopyObjectInput, out *sdk.CopyObjectOutput) (*sdk.CopyObjectOutput, error) {
+func checkCopy(out *sdk.CopyObjectOutput) error {
 	if out.CopyObjectResult != nil && !given(out.CopyObjectResult.ETag) {
-		return nil, strange("an object without an ETag")
+		return strange("an object without an ETag")
 	}
-	return out, nil
+	return nil
 }
 
-// checkDeleted accepts all answers: keys that an answer does not name are asked for again.
-func checkDeleted(_ *sdk.DeleteObjectsInput, out *sdk.DeleteObjectsOutput) (*sdk.DeleteObjectsOutput, error) {
-	return out, nil
-}
-
-// checkUploads accepts all pages: nobody can end an entry without an id.
-func checkUploads(
-	_ *sdk.ListMultipartUploadsInput, page *sdk.ListMultipartUploadsOutput,
-) (*sdk.ListMultipartUploadsOutput, error) {
-	return page, nil
-}
-
-func checkList(_ *sdk.ListObjectsV2Input, page *sdk.ListObjectsV2Output) (*sdk.ListObjectsV2Output, error) {
+func checkList(page *sdk.ListObjectsV2Output) error {
 	for i := range page.Contents {
 		one := &page.Contents[i]
 		if one.ETag != nil {
 			*one.ETag = strong(*one.ETag)
 		}
 		if one.Size == nil {
-			return nil, strange("a listing without sizes")
+			return strange("a listing without sizes")
 		}
 		if err := checkSize(*one.Size); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return page, nil
+	return nil
 }
 
-func checkParts(_ *sdk.ListPartsInput, page *sdk.ListPartsOutput) (*sdk.ListPartsOutput, error) {
+func checkParts(page *sdk.ListPartsOutput) error {
 	for _, one := range page.Parts {
 		if number := aws.ToInt32(one.PartNumber); number < 1 || number > MaxParts {
-			return nil, strange("a part with the number %d", number)
+			return strange("a part with the number %d", number)
 		}
 		if size := aws.ToInt64(one.Size); size < 0 || size > MaxPartSize {
-			return nil, strange("a part of %d bytes", size)
+			return strange("a part of %d bytes", size)
 		}
 	}
-	return page, nil
+	return nil
 }
 
 // asError makes an error of the reason why an answer is no success.

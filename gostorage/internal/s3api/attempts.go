@@ -113,13 +113,15 @@ func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body 
 			return nil, err
 		}
 		body, prepared.ContentLength = [][]byte{text}, int64(len(text))
-		sum := sha256.Sum256(text)
-		hash = hex.EncodeToString(sum[:])
 	default:
 		prepared.ContentLength = 0
 	}
-	if hash == "" {
+	switch {
+	case hash != "":
+	case prepared.ContentLength == 0:
 		hash = nothing
+	default:
+		hash = hashOf(body)
 	}
 	headers[payloadHeader] = []string{hash}
 	// S3 always wants a checksum for one request. It gets the one that every store knows.
@@ -134,6 +136,14 @@ func sizeOf(body [][]byte) (size int64) {
 		size += int64(len(piece))
 	}
 	return size
+}
+
+func hashOf(body [][]byte) string {
+	sum := sha256.New()
+	for _, piece := range body {
+		sum.Write(piece)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 const md5Header = "Content-Md5"

@@ -176,11 +176,9 @@ func (c *captured) refusal(ctx context.Context, response *http.Response) error {
 	return err
 }
 
-// document lets the SDK read a success that is an XML document with this root. check judges what it says.
-func document[In, Raw, Out any](
-	by *captured, root string, check func(*In, *Raw) (*Out, error),
-) reading[In, Out] {
-	return func(ctx context.Context, in *In, response *http.Response) (*Out, error) {
+// document lets the SDK read a success that is an XML document with this root. check judges what it says, or is nil.
+func document[In, Out any](by *captured, root string, check func(*Out) error) reading[In, Out] {
+	return func(ctx context.Context, _ *In, response *http.Response) (*Out, error) {
 		if err := readDocument(response, root); err != nil {
 			return nil, err
 		}
@@ -188,7 +186,11 @@ func document[In, Raw, Out any](
 		if err != nil {
 			return nil, err
 		}
-		return check(in, found.(*Raw))
+		out := found.(*Out)
+		if check != nil {
+			err = check(out)
+		}
+		return out, err
 	}
 }
 

@@ -23,7 +23,7 @@ const UnsignedPayload = "UNSIGNED-PAYLOAD"
 type Sums struct {
 	Algorithm string // of Checksum; with any other than those above there is none
 	Checksum  string // in base64, or ""
-	Hash      string // SHA-256 of the body in hex, which the signature covers, or UnsignedPayload; "" for no body
+	Hash      string // SHA-256 of the body in hex, which the signature covers, or UnsignedPayload; "": it is computed
 }
 
 // declared is what the store is told of an algorithm before it gets checksums.

@@ -256,7 +256,7 @@ func network(err error) error {
 	}
 	if refused, ok := errors.AsType[httpconn.ProxyError](err); ok {
 		code := object.Unavailable
-		if hopeless(nil, err) {
+		if hopeless(err) {
 			code = object.Refused
 		}
 		return fail(code, "%v: set proxy to one that lets this machine through to the endpoint", refused)
@@ -274,7 +274,7 @@ func network(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fail(object.Unavailable, "the server closed the connection before it had answered")
 	}
-	if brokenSuccess(nil, err) {
+	if brokenSuccess(err) {
 		return fail(object.Unavailable, "the server's answer was cut short, or is not that of an S3 store")
 	}
 	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {

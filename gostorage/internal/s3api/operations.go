@@ -69,15 +69,15 @@ func prepare(client *sdk.Client, by *attempts) operations {
 		},
 		deleteObjects: operation[sdk.DeleteObjectsInput, sdk.DeleteObjectsOutput]{
 			by, deleteMany, func(in *sdk.DeleteObjectsInput) bool { return given(in.Bucket) },
-			document(deleteMany, "DeleteResult", checkDeleted),
+			document[sdk.DeleteObjectsInput, sdk.DeleteObjectsOutput](deleteMany, "DeleteResult", nil), // unnamed keys are asked for again
 		},
 		listObjects: operation[sdk.ListObjectsV2Input, sdk.ListObjectsV2Output]{
 			by, list, func(in *sdk.ListObjectsV2Input) bool { return given(in.Bucket, in.Prefix) },
-			document(list, "ListBucketResult", checkList),
+			document[sdk.ListObjectsV2Input](list, "ListBucketResult", checkList),
 		},
 		createUpload: operation[sdk.CreateMultipartUploadInput, sdk.CreateMultipartUploadOutput]{
 			by, create, func(in *sdk.CreateMultipartUploadInput) bool { return given(in.Bucket, in.Key) },
-			document(create, "InitiateMultipartUploadResult", checkCreate),
+			document[sdk.CreateMultipartUploadInput](create, "InitiateMultipartUploadResult", checkCreate),
 		},
 		uploadPart: operation[sdk.UploadPartInput, stored]{
 			by, capture(client.UploadPart),
@@ -86,15 +86,15 @@ func prepare(client *sdk.Client, by *attempts) operations {
 		},
 		copyPart: operation[sdk.UploadPartCopyInput, sdk.UploadPartCopyOutput]{
 			by, copyPart, func(in *sdk.UploadPartCopyInput) bool { return given(in.Bucket, in.Key, in.UploadId, in.CopySource) },
-			unlessIgnored(document(copyPart, "CopyPartResult", checkCopyPart)),
+			unlessIgnored(document[sdk.UploadPartCopyInput](copyPart, "CopyPartResult", checkCopyPart)),
 		},
 		copyObject: operation[sdk.CopyObjectInput, sdk.CopyObjectOutput]{
 			by, copyObject, func(in *sdk.CopyObjectInput) bool { return given(in.Bucket, in.Key, in.CopySource) },
-			unlessIgnored(document(copyObject, "CopyObjectResult", checkCopy)),
+			unlessIgnored(document[sdk.CopyObjectInput](copyObject, "CopyObjectResult", checkCopy)),
 		},
 		completeUpload: operation[sdk.CompleteMultipartUploadInput, sdk.CompleteMultipartUploadOutput]{
 			by, complete, func(in *sdk.CompleteMultipartUploadInput) bool { return given(in.Bucket, in.Key, in.UploadId) },
-			document(complete, "CompleteMultipartUploadResult", checkComplete),
+			document[sdk.CompleteMultipartUploadInput](complete, "CompleteMultipartUploadResult", checkComplete),
 		},
 		abortUpload: operation[sdk.AbortMultipartUploadInput, struct{}]{
 			by, capture(client.AbortMultipartUpload),
@@ -102,11 +102,11 @@ func prepare(client *sdk.Client, by *attempts) operations {
 		},
 		listUploads: operation[sdk.ListMultipartUploadsInput, sdk.ListMultipartUploadsOutput]{
 			by, listUploads, func(in *sdk.ListMultipartUploadsInput) bool { return given(in.Bucket) },
-			document(listUploads, "ListMultipartUploadsResult", checkUploads),
+			document[sdk.ListMultipartUploadsInput, sdk.ListMultipartUploadsOutput](listUploads, "ListMultipartUploadsResult", nil),
 		},
 		listParts: operation[sdk.ListPartsInput, sdk.ListPartsOutput]{
 			by, listParts, func(in *sdk.ListPartsInput) bool { return given(in.Bucket, in.Key, in.UploadId) },
-			document(listParts, "ListPartsResult", checkParts),
+			document[sdk.ListPartsInput](listParts, "ListPartsResult", checkParts),
 		},
 	}
 }

@@ -18,21 +18,21 @@ import (
 const always = 1 << 30
 
 // retries say which failed attempts are followed by another one, and by how many at most, within MaxAttempts and
-// retryBudget. The first entry that fits counts; an error that none fits is not tried again.
+// retryBudget. The first entry that fits counts; of an error that none fits the SDK decides: SlowDown, 500, 503, timeouts,
+// lost connections ...
 var retries = []struct {
-	fits func(*attempts, error) bool
+	fits func(error) bool
 	most int
 }{
-	{is[*strangeError], 1},                 // an endpoint that does not answer like S3
-	{is[*awsconfig.CredentialsError], 0},   // their issuer was asked again
-	{is[*skewedError], always},             // signed by the server's clock the next time
-	{corruptedBody, always},                // what we sent was changed on the way
-	{brokenSuccess, always},                // an answer that was cut short
-	{hopeless, 0},                          // no other attempt cures it, though the SDK would try
-	{(*attempts).isRetryableToSDK, always}, // SlowDown, 500, 503, timeouts, lost connections ...
+	{is[*strangeError], 1},               // an endpoint that does not answer like S3
+	{is[*awsconfig.CredentialsError], 0}, // their issuer was asked again
+	{is[*skewedError], always},           // signed by the server's clock the next time
+	{corruptedBody, always},              // what we sent was changed on the way
+	{brokenSuccess, always},              // an answer that was cut short
+	{hopeless, 0},                        // no other attempt cures it, though the SDK would try
 }
 
-func is[E error](_ *attempts, err error) bool {
+func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
 }
@@ -40,17 +40,15 @@ func is[E error](_ *attempts, err error) bool {
 // worthwhile tells whether another attempt may succeed after tried attempts.
 func (a *attempts) worthwhile(err error, tried int) bool {
 	for _, retry := range retries {
-		if retry.fits(a, err) {
+		if retry.fits(err) {
 			return tried <= retry.most
 		}
 	}
-	return false
+	return a.retryer.IsErrorRetryable(err)
 }
 
-func (a *attempts) isRetryableToSDK(err error) bool { return a.retryer.IsErrorRetryable(err) }
-
 // hopeless tells whether no other attempt cures an error, though the SDK would try.
-func hopeless(_ *attempts, err error) bool {
+func hopeless(err error) bool {
 	if refused, ok := errors.AsType[httpconn.ProxyError](err); ok && refused < http.StatusInternalServerError {
 		return true
 	}
@@ -58,13 +56,13 @@ func hopeless(_ *attempts, err error) bool {
 }
 
 // corruptedBody tells whether what we sent was changed on the way. It is in memory, and is sent again.
-func corruptedBody(_ *attempts, err error) bool {
+func corruptedBody(err error) bool {
 	refused, ok := errors.AsType[smithy.APIError](err)
 	return ok && codes[refused.ErrorCode()].kind == object.Mismatch
 }
 
 // brokenSuccess tells whether the answer of a success was cut short, or is not one of S3.
-func brokenSuccess(_ *attempts, err error) bool {
+func brokenSuccess(err error) bool {
 	response, ok := errors.AsType[*smithyhttp.ResponseError](err)
 	return ok && response.HTTPStatusCode()/100 == 2
 }
