@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/flow"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -22,9 +23,9 @@ const Size = object.BlockSize
 // DefaultBudget in bytes bounds all read-ahead of the process.
 const DefaultBudget = 64 << 20
 
-// overhead in bytes is the part of the budget that is not for blocks. It is for the rest that a process grows by, as
-// measured with eight uploads to S3 at once. What is left of the budget can be used by one upload.
-const overhead = 30 << 20
+// overhead in bytes is what each transfer that shares the budget takes of it beside its blocks: connections, and the
+// heaps of Go and Python. Eight uploads to S3 grew a process by 30 MiB.
+const overhead = 4 << 20
 
 // ballast is never touched, so it costs no memory. With it the collector of an otherwise tiny heap runs once for some
 // hundred small requests, not once for a few dozen. The heap may hold as much garbage meanwhile.
@@ -35,8 +36,9 @@ func init() { runtime.KeepAlive(ballast) }
 // Block is memory of Size bytes.
 type Block struct {
 	Bytes    []byte
-	budgeted int64 // how many blocks it takes from the budget
-	loan     *Loan // whose memory it is; nil: the pool's
+	budgeted int64  // how many blocks it takes from the budget
+	share    *Share // of the transfer that it takes them for
+	loan     *Loan  // whose memory it is; nil: the pool's
 }
 
 // Lent tells whether the memory belongs to somebody else.
@@ -52,7 +54,7 @@ type Loan struct {
 type Pool struct {
 	mu     sync.Mutex
 	idle   []*Block
-	budget int64 // blocks that may still be given by TryGet
+	budget *flow.Total // in blocks
 	lent   atomic.Int64
 	mapped atomic.Int64
 	// returned has the tokens of lent memory that is no longer needed.
@@ -61,40 +63,39 @@ type Pool struct {
 	trimming *time.Timer
 }
 
+// Share is what one transfer has of the budget.
+type Share struct {
+	pool *Pool
+	part *flow.Share
+}
+
 // NewPool makes a pool with a budget in bytes.
-func NewPool(budget int64) *Pool { return &Pool{budget: budget / Size} }
+func NewPool(budget int64) *Pool { return &Pool{budget: flow.NewTotal(budget/Size, overhead/Size)} }
 
 // Shared is the pool of the process.
-var Shared = NewPool(DefaultBudget - overhead)
+var Shared = NewPool(DefaultBudget)
 
 // Get gives the one block that every transfer has for itself, outside the budget. It never waits.
-func (p *Pool) Get() (*Block, error) { return p.take(0) }
+func (p *Pool) Get() (*Block, error) { return p.take(nil) }
 
-// TryGet gives a block for read-ahead, or nil when the budget is spent.
-func (p *Pool) TryGet() *Block {
-	if !p.spend(1) {
+// Share begins the share of a transfer.
+func (p *Pool) Share() *Share { return &Share{p, p.budget.Share()} }
+
+// TryGet gives a block for read-ahead, or nil when the budget or the share is spent.
+func (s *Share) TryGet() *Block {
+	if !s.part.Take(1) {
 		return nil
 	}
-	block, err := p.take(1)
+	block, err := s.pool.take(s)
 	if err != nil {
-		p.mu.Lock()
-		p.budget++
-		p.mu.Unlock()
+		s.part.Give(1)
 		return nil
 	}
 	return block
 }
 
-// spend takes a number of blocks off the budget, if as many are left.
-func (p *Pool) spend(blocks int64) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.budget < blocks {
-		return false
-	}
-	p.budget -= blocks
-	return true
-}
+// End says that the transfer takes no more blocks. Those that it has must still be put back.
+func (s *Share) End() { s.part.End() }
 
 // Borrow begins a loan, and Return ends it. Returned gives the token once all blocks made of the loan are put back,
 // too.
@@ -113,21 +114,24 @@ func (p *Pool) less(loan *Loan) {
 	}
 }
 
-// Lend makes a block of lent memory, without a copy. It takes the place of a block from Get or, with ahead, from
-// TryGet: then it is nil if the budget is spent.
-func (p *Pool) Lend(memory []byte, loan *Loan, ahead bool) *Block {
-	var cost int64
-	if ahead {
-		cost = (int64(len(memory)) + Size - 1) / Size
-	}
-	if !p.spend(cost) {
-		return nil
-	}
+// Lend makes a block of lent memory, without a copy. It takes the place of a block from Get.
+func (p *Pool) Lend(memory []byte, loan *Loan) *Block {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	loan.uses++
 	p.lent.Add(1)
-	return &Block{Bytes: memory, loan: loan, budgeted: cost}
+	return &Block{Bytes: memory, loan: loan}
+}
+
+// Lend makes a block of lent memory that takes the place of blocks from TryGet. It is nil if there would be none.
+func (s *Share) Lend(memory []byte, loan *Loan) *Block {
+	cost := (int64(len(memory)) + Size - 1) / Size
+	if !s.part.Take(cost) {
+		return nil
+	}
+	block := s.pool.Lend(memory, loan)
+	block.share, block.budgeted = s, cost
+	return block
 }
 
 // Returned gives the token of lent memory that is no longer needed, or 0. A token is given again until it is passed as
@@ -144,7 +148,8 @@ func (p *Pool) Returned(done int64) int64 {
 	return p.returned[len(p.returned)-1]
 }
 
-func (p *Pool) take(budgeted int64) (*Block, error) {
+// take gives a block, of a share if there is one.
+func (p *Pool) take(share *Share) (*Block, error) {
 	p.mu.Lock()
 	var block *Block
 	if n := len(p.idle); n > 0 {
@@ -159,7 +164,7 @@ func (p *Pool) take(budgeted int64) (*Block, error) {
 		p.mapped.Add(1)
 		block = &Block{Bytes: bytes}
 	}
-	block.budgeted = budgeted
+	block.share, block.budgeted = share, 1
 	p.lent.Add(1)
 	return block, nil
 }
@@ -174,9 +179,12 @@ const (
 // Put takes a block back.
 func (p *Pool) Put(block *Block) {
 	p.lent.Add(-1)
+	if block.share != nil {
+		block.share.part.Give(block.budgeted)
+		block.share = nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.budget += block.budgeted
 	if block.Lent() {
 		p.less(block.loan)
 		return

@@ -20,6 +20,7 @@ func lose() {
 func TestLoansComeBackOnceAndInTime(t *testing.T) {
 	const callers, each = 16, 300
 	pool := NewPool(8 * Size)
+	pool.budget.Set(8, 0)
 	used := make([]atomic.Int32, callers*each+1) // blocks of a loan that are in somebody's hands
 	var work, users sync.WaitGroup
 	memory := make([]byte, 2*Size)
@@ -27,12 +28,16 @@ func TestLoansComeBackOnceAndInTime(t *testing.T) {
 		work.Go(func() {
 			for n := range each {
 				token := int64(caller*each + n + 1)
-				loan := pool.Borrow(token)
+				loan, share := pool.Borrow(token), pool.Share()
+				defer share.End()
 				for range rand.N(4) {
 					lose()
 					used[token].Add(1)
-					block := pool.Lend(memory[:(1+rand.N(2))*Size], loan, rand.N(2) == 0)
-					if block == nil { // the budget is spent
+					block := share.Lend(memory[:(1+rand.N(2))*Size], loan)
+					if block == nil && rand.N(2) == 0 { // the budget is spent
+						block = pool.Lend(memory[:Size], loan)
+					}
+					if block == nil {
 						used[token].Add(-1)
 						continue
 					}
@@ -79,8 +84,8 @@ func TestLoansComeBackOnceAndInTime(t *testing.T) {
 	if len(come) != callers*each || len(slices.Compact(come)) != callers*each {
 		t.Errorf("of %d loans came %d", callers*each, len(come))
 	}
-	if pool.Lent() != 0 || pool.budget != 8 {
-		t.Errorf("%d blocks are lent, and the budget is %d blocks", pool.Lent(), pool.budget)
+	if all := pool.Share(); pool.Lent() != 0 || !all.part.Take(8) {
+		t.Errorf("%d blocks are lent, or the budget is not whole", pool.Lent())
 	}
 }
 
@@ -109,11 +114,14 @@ func TestATokenIsToldUntilItIsHeard(t *testing.T) {
 // Blocks of many hands are nobody else's meanwhile, and what is idle goes back to the system.
 func TestBlocksAreNobodyElses(t *testing.T) {
 	pool := NewPool(32 * Size)
+	pool.budget.Set(32, 0)
 	var work sync.WaitGroup
 	for caller := range 16 {
 		work.Go(func() {
+			share := pool.Share()
+			defer share.End()
 			for range 200 {
-				block, err := pool.TryGet(), error(nil)
+				block, err := share.TryGet(), error(nil)
 				if block == nil {
 					if block, err = pool.Get(); err != nil {
 						t.Error(err)
@@ -131,8 +139,8 @@ func TestBlocksAreNobodyElses(t *testing.T) {
 		})
 	}
 	work.Wait()
-	if pool.Lent() != 0 || pool.budget != 32 {
-		t.Errorf("%d blocks are lent, and the budget is %d blocks", pool.Lent(), pool.budget)
+	if all := pool.Share(); pool.Lent() != 0 || !all.part.Take(32) {
+		t.Errorf("%d blocks are lent, or the budget is not whole", pool.Lent())
 	}
 	pool.trim()
 	if pool.Mapped() > idleBlocks*Size {

@@ -32,6 +32,7 @@ type Expect struct {
 // object costs no extra goroutine.
 type Pipe struct {
 	pool   *buffers.Pool
+	share  *buffers.Share
 	expect Expect
 
 	mu      sync.Mutex // held by the pump while it touches current or blocks
@@ -89,6 +90,7 @@ func (p *piece) Release() { p.pipe.release(p) }
 func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 	p := &Pipe{
 		pool:   pool,
+		share:  pool.Share(),
 		expect: expect,
 		store:  queue{wake: make(chan struct{}, 1)},
 		free:   queue{wake: make(chan struct{}, 1)},
@@ -184,7 +186,12 @@ func (p *Pipe) Lend(data []byte, loan *buffers.Loan, wait time.Duration) (int, e
 			return taken, err
 		}
 		block := data[taken : taken+buffers.Size]
-		lend := func(ahead bool) (*buffers.Block, error) { return p.pool.Lend(block, loan, ahead), nil }
+		lend := func(ahead bool) (*buffers.Block, error) {
+			if ahead {
+				return p.share.Lend(block, loan), nil
+			}
+			return p.pool.Lend(block, loan), nil
+		}
 		next, err := p.place(timer.C, true, lend)
 		if next == nil || err != nil {
 			return taken, err
@@ -225,7 +232,7 @@ func (p *Pipe) takes(n int) error {
 func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 	return p.place(timeout, false, func(ahead bool) (*buffers.Block, error) {
 		if ahead {
-			return p.pool.TryGet(), nil
+			return p.share.TryGet(), nil
 		}
 		block, err := p.pool.Get()
 		if err != nil {
@@ -395,6 +402,7 @@ func (p *Pipe) Close() {
 	for _, piece := range p.blocks {
 		p.pool.Put(piece.block)
 	}
+	p.share.End()
 	p.blocks, p.current, p.reading = nil, nil, nil
 }
 

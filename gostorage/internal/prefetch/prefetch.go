@@ -48,6 +48,7 @@ type Prefetcher struct {
 	cancel context.CancelCauseFunc
 	begun  int64 // where the range begins
 	until  int64
+	share  *buffers.Share
 	blocks []*buffers.Block
 	filled chan chunk
 	free   chan *buffers.Block
@@ -77,7 +78,7 @@ func Start(
 	ctx, fetch context.Context, cancel context.CancelCauseFunc, source Source, body io.ReadCloser, from, until int64,
 ) (*Prefetcher, error) {
 	s := &Prefetcher{
-		source: source, ctx: fetch, cancel: cancel, at: from, next: from, begun: from, until: until,
+		source: source, ctx: fetch, cancel: cancel, share: buffers.Shared.Share(), at: from, next: from, begun: from, until: until,
 		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1),
 		done: make(chan struct{}), cut: make(chan struct{}),
 		asked: make(chan struct{}, 1), lent: make(chan room, 1),
@@ -252,7 +253,7 @@ func (s *Prefetcher) Lend(memory []byte, loan *buffers.Loan) {
 		return
 	}
 	memory = memory[:min(int64(len(memory)), s.until-s.at)]
-	if s.borrowed = buffers.Shared.Lend(memory, loan, true); s.borrowed != nil {
+	if s.borrowed = s.share.Lend(memory, loan); s.borrowed != nil {
 		s.lent <- room{s.borrowed, s.at}
 	}
 }
@@ -337,6 +338,7 @@ func (s *Prefetcher) Close() {
 	if s.borrowed != nil {
 		s.giveBack()
 	}
+	s.share.End()
 }
 
 // run fetches all of the range. If a connection is cut, it requests the rest.
@@ -484,7 +486,7 @@ func (s *Prefetcher) block() (*buffers.Block, error) {
 	default:
 	}
 	if len(s.blocks) < ahead {
-		if block := buffers.Shared.TryGet(); block != nil {
+		if block := s.share.TryGet(); block != nil {
 			s.blocks = append(s.blocks, block)
 			return block, nil
 		}

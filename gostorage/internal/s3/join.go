@@ -33,6 +33,7 @@ type joining struct {
 	pieces []piece
 	sum    string
 	upload *upload
+	share  *buffers.Share
 	reads  chan struct{} // holds one for each running read
 	beside chan struct{} // holds one while a part is in memory beside the budget
 }
@@ -66,8 +67,9 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 	}
 	j := &joining{
 		Join: join, store: s, from: from, pieces: pieces, sum: sum,
-		reads: make(chan struct{}, atATime), beside: make(chan struct{}, 1),
+		share: buffers.Shared.Share(), reads: make(chan struct{}, atATime), beside: make(chan struct{}, 1),
 	}
+	defer j.share.End()
 	first := pieces[0]
 	switch {
 	case len(pieces) > 1:
@@ -419,7 +421,7 @@ func blame(part object.Info, err error) error {
 // room gives memory for size bytes. It is of the budget or, for one part at a time, beside the budget, so that no join
 // has to wait for other transfers.
 func (j *joining) room(ctx context.Context, size int64) (*part, error) {
-	if budgeted := borrow(size, buffers.Shared.TryGet, nil); budgeted != nil {
+	if budgeted := borrow(size, j.share.TryGet, nil); budgeted != nil {
 		return budgeted, nil
 	}
 	select {

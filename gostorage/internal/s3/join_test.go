@@ -754,8 +754,10 @@ func TestJoinOfManySmallParts(t *testing.T) {
 func TestJoinWithoutBudget(t *testing.T) {
 	j := newJoins(t, gateway(t), nil)
 	parts, whole := j.parts(slices.Repeat([]int{2 * mib, 3 * mib, leastPart}, 3)...)
+	others := buffers.Shared.Share()
+	defer others.End()
 	var held []*buffers.Block
-	for block := buffers.Shared.TryGet(); block != nil; block = buffers.Shared.TryGet() {
+	for block := others.TryGet(); block != nil; block = others.TryGet() {
 		held = append(held, block)
 	}
 	j.succeeds(j.order("a", parts, whole), whole)
