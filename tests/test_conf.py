@@ -314,6 +314,7 @@ IMPOSSIBLE = {
     "STORAGE_TEMP_PREFIX": ["temp\n", " temp", "temp ", "te\nmp", "/temp", "a//b", "../a", "a\\b", "/", 5],
     "STORAGE_FINAL_PREFIX": ["final\n", "a/./b", "x" * 124],
     "STORAGE_CONDITIONAL_WRITES": ["LOOK", "look\n", True],
+    "STORAGE_MAX_CONNECTIONS": [0, -1, 257, 1.5, "16", True],
 }
 OPTION = {name: option for names in conf.FLAT.values() for name, option in names.items()}
 
@@ -413,6 +414,11 @@ def test_what_stores_really_have():
         for value in values:
             made = S3StorageAdapter(**{"bucket_name": "b", option: value})
             assert made._configurations()[1][option] == (value or "").removesuffix("/")
+    for number in (1, 16, 256):
+        assert connected(S3StorageAdapter(bucket_name="b", max_connections=number))["max_connections"] == number
+    assert connected(S3StorageAdapter(bucket_name="b"))["max_connections"] == 16
+    with override_settings(STORAGE_BACKEND="s3", STORAGE_MAX_CONNECTIONS=3, **AWS):
+        assert connected(get_storage_adapter())["max_connections"] == 3
     assert connected(S3StorageAdapter(bucket_name="b"))["conditional_writes"] == "required"
     with override_settings(STORAGE_BACKEND="s3", STORAGE_CONDITIONAL_WRITES="look", **AWS):
         assert connected(get_storage_adapter())["conditional_writes"] == "look"

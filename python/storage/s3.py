@@ -33,6 +33,9 @@ class S3StorageAdapter(NativeAdapter):
     in seconds. ``read_timeout`` is how long a connection may stay without a moving byte. ``verify`` is False to accept
     any certificate, or the path of a CA file, like ``ca_bundle``.
 
+    ``max_connections`` bounds the requests that calls and streams make side by side, all together. Each of them has one
+    beside that, so none waits for another.
+
     ``checksum`` says how the server verifies the parts of a large upload. ``auto`` means ``crc64nvme`` if the server
     accepts it, else the SHA-256 in the signature of each part.
 
@@ -65,6 +68,7 @@ class S3StorageAdapter(NativeAdapter):
         connect_timeout: float = 10,
         read_timeout: float = 30,
         max_attempts: int = 4,
+        max_connections: int = 16,
         checksum: Literal["auto", "crc32", "crc64nvme", "sha256", "off"] = "auto",
         server_side_encryption: str | None = None,
         kms_key_id: str | None = None,
@@ -107,6 +111,7 @@ class S3StorageAdapter(NativeAdapter):
             "connect_timeout": _seconds("connect_timeout", connect_timeout),
             "read_timeout": _seconds("read_timeout", read_timeout),
             "max_attempts": _number("max_attempts", max_attempts, 1, 20),
+            "max_connections": _number("max_connections", max_connections, 1, 256),
             "checksum": _one_of("checksum", checksum, CHECKSUMS),
             "server_side_encryption": _header("server_side_encryption", server_side_encryption),
             "kms_key_id": _header("kms_key_id", kms_key_id),
@@ -272,7 +277,7 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
 
 def _number(name: str, value: int, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ImproperlyConfigured(f"{name} is a number from {least} to {most}, not {value!r}")
+        raise ImproperlyConfigured(f"{setting('s3', name)} is a number from {least} to {most}, not {value!r}")
     return value
 
 

@@ -47,7 +47,7 @@ type Options struct {
 	ReadTimeout     float64 `json:"read_timeout"`
 	MaxAttempts     int     `json:"max_attempts"`
 	Proxy           string  `json:"proxy"`
-	Idle            int     `json:"-"` // connections kept open
+	MaxConnections  int     `json:"max_connections"`
 	// Environment has the variables of Python's environment that the default chain and the choice of a proxy read.
 	Environment map[string]string `json:"environment"`
 }

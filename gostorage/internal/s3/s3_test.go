@@ -85,7 +85,7 @@ func open(t *testing.T, url string, change func(*Config)) *Store {
 	config.Prefix = t.Name() + "/"
 	config.Options = awsconfig.Options{
 		Bucket: "tests", AccessKey: "key", SecretKey: "secretsecret", Endpoint: url, Verify: true,
-		ConnectTimeout: 5, ReadTimeout: 10, MaxAttempts: 3,
+		ConnectTimeout: 5, ReadTimeout: 10, MaxAttempts: 3, MaxConnections: 16,
 	}
 	if change != nil {
 		change(&config)

@@ -86,7 +86,6 @@ func (s *Store) Yields() {}
 
 // Open makes a Store. It reads files and the environment, never the network.
 func Open(config Config) (*Store, error) {
-	config.Idle = max(2*atATime, 2*config.Concurrency)
 	bucket, err := s3api.Open(config.Config)
 	if err != nil {
 		return nil, err

@@ -233,6 +233,34 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
+// However many requests there were at a time, no more connections stay than max_connections.
+func TestIdleConnectionsAreLimited(t *testing.T) {
+	const asked, most = 6, 2
+	var together sync.WaitGroup
+	together.Add(asked)
+	keeping := &keeping{data: []byte("some")}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		together.Done()
+		together.Wait()
+		keeping.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	store := open(t, server.URL, func(c *Config) { c.MaxConnections = most })
+	defer func() { _ = store.Close() }()
+	var calls sync.WaitGroup
+	for range asked { // none of them waits for another, though there are more of them than that
+		calls.Go(func() {
+			if _, err := store.Stat(t.Context(), "k"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if n := httpconn.Connections(); n != most {
+		t.Errorf("%d connections are kept", n)
+	}
+}
+
 // A server that refuses a body before it has all of it is heard, and its connection is not used again.
 func TestEarlyAnswers(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

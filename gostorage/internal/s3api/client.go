@@ -22,6 +22,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/flow"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/httpconn"
 )
 
@@ -44,6 +45,13 @@ type Bucket struct {
 	client *client
 	// Traits are shared by all buckets of one client.
 	Traits *Traits
+	// Connections are those that requests to the server have in common, by the option max_connections. All buckets of one
+	// client share them.
+	//
+	// A call or a reader needs no share for the first request that it has under way, so it never waits for others. It
+	// takes one unit of its own share for each further request beside that one, and gives it back when the request has
+	// ended. Without a share to be had, it goes on with fewer requests at a time.
+	Connections *flow.Total
 }
 
 // Traits are what a store has shown of itself, so that it is asked only once.
@@ -62,7 +70,7 @@ func Open(config Config) (*Bucket, error) {
 		return nil, err
 	}
 	config.Options = shared.resolved.Options
-	return &Bucket{config, shared, &shared.traits}, nil
+	return &Bucket{config, shared, &shared.traits, shared.connections}, nil
 }
 
 // Ref keeps the connections open until Unref: an operation goes on after its store was closed.
@@ -109,7 +117,9 @@ type client struct {
 	resolved *awsconfig.Resolved
 	traits   Traits
 	key      string
-	users    int
+	// connections are divided by transfers: see Bucket.
+	connections *flow.Total
+	users       int
 }
 
 var clients = struct {
@@ -166,7 +176,7 @@ func connect(c awsconfig.Options) (*client, error) {
 	by := &attempts{
 		transport: httpconn.New(httpconn.Config{
 			Host: found.Host, Proxy: found.Proxy, TLS: found.TLS,
-			Connect: Seconds(c.ConnectTimeout), Stall: Seconds(c.ReadTimeout), Idle: c.Idle,
+			Connect: Seconds(c.ConnectTimeout), Stall: Seconds(c.ReadTimeout), Idle: c.MaxConnections,
 		}),
 		signer: v4.NewSigner(), credentials: found.Credentials, region: found.Options.Region, endpoint: found.Host,
 		retryer: retry.NewStandard(func(o *retry.StandardOptions) {
@@ -174,5 +184,8 @@ func connect(c awsconfig.Options) (*client, error) {
 			o.MaxBackoff = maxBackoff
 		}),
 	}
-	return &client{operations: prepare(sdk.New(sdk.Options{Region: by.region}), by), attempts: by, resolved: found}, nil
+	return &client{
+		operations: prepare(sdk.New(sdk.Options{Region: by.region}), by), attempts: by, resolved: found,
+		connections: flow.NewTotal(int64(c.MaxConnections), 1),
+	}, nil
 }

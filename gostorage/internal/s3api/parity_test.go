@@ -122,7 +122,7 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 	defer server.Close()
 	opened, err := Open(Config{Options: awsconfig.Options{
 		Bucket: "tests", AccessKey: "key", SecretKey: "secretsecret", Region: "eu-west-1", Endpoint: server.URL,
-		AddressingStyle: "path", ConnectTimeout: 10, ReadTimeout: 30, MaxAttempts: 1, Idle: 1,
+		AddressingStyle: "path", ConnectTimeout: 10, ReadTimeout: 30, MaxAttempts: 1, MaxConnections: 1,
 	}})
 	if err != nil {
 		t.Fatal(err)

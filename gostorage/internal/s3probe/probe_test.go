@@ -33,7 +33,7 @@ func TestAnAbortedUploadIsJudgedByItsPartsAlone(t *testing.T) {
 	defer server.Close()
 	bucket, err := s3api.Open(s3api.Config{Prefix: "a/", Options: awsconfig.Options{
 		Bucket: "tests", AccessKey: "key", SecretKey: "secretsecret", Endpoint: server.URL, Verify: true,
-		ConnectTimeout: 5, ReadTimeout: 10, MaxAttempts: 1,
+		ConnectTimeout: 5, ReadTimeout: 10, MaxAttempts: 1, MaxConnections: 1,
 	}})
 	if err != nil {
 		t.Fatal(err)
