@@ -1,9 +1,3 @@
-// Package prefetch fetches a range of an object in the background, some blocks ahead of its reader. If a connection is
-// cut, it asks for the rest.
-//
-// Unencrypted bytes are left to the reader, who takes them from the connection without a copy in between. Meanwhile
-// more of them come into the system's own buffer, or into memory that the reader lends. They are fetched ahead only
-// when the reader is away for a while, or asks for bytes that do not come by themselves.
 package prefetch
 
 import (
@@ -22,10 +16,8 @@ import (
 )
 
 const (
-	// ahead is how many blocks may be fetched before they are asked for.
-	ahead = 8
-	// readWait is how long a read waits for the first byte.
-	readWait = 100 * time.Millisecond
+	// ahead is how many blocks of a range may be fetched before they are asked for.
+	ahead = rangeSize / object.BlockSize
 	// mostCuts is how often a range may be cut; each leastGain bytes that have come allow one more cut. So an object is
 	// not read by a request for each of its bytes.
 	mostCuts  = 16
@@ -34,21 +26,22 @@ const (
 	AwayAfter = 250 * time.Millisecond
 )
 
-// Source is the object that a range belongs to.
-type Source struct {
-	Open     func(ctx context.Context, from, until int64) (io.ReadCloser, error) // asks for these bytes of it, and no others
-	Size     int64                                                               // in bytes
-	Attempts int                                                                 // how many in a row may fail without a byte
-}
-
-// Prefetcher fetches one range. Its methods are called by one reader at a time.
-type Prefetcher struct {
+// fetcher fetches one range. If a connection is cut, it asks for the rest. Its methods are called by one reader at a
+// time.
+//
+// Unencrypted bytes of a range that is long are left to the reader, who takes them from the connection without a copy in
+// between. Meanwhile more of them come into the system's own buffer, or into memory that the reader lends. They are
+// fetched ahead only when the reader is away for a while, or asks for bytes that do not come by themselves.
+type fetcher struct {
 	source Source
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	begun  int64 // where the range begins
-	until  int64
-	share  *buffers.Share
+	edge   sync.Mutex
+	until  int64          // where it ends; the reader changes it, holding edge
+	reach  int64          // the bytes before are here, or are being fetched; held by edge
+	cutOff bool           // the range was made shorter: its body goes on behind it; held by edge
+	share  *buffers.Share // for more blocks, or nil
 	blocks []*buffers.Block
 	filled chan chunk
 	free   chan *buffers.Block
@@ -58,6 +51,12 @@ type Prefetcher struct {
 	lent   chan room     // memory that is not being filled yet
 	here   atomic.Int64  // when the reader has read last, by the clock
 	direct bool          // the reader may take bytes itself
+	opened atomic.Bool   // the server has begun to answer
+	since  time.Duration // when the range was asked for, by the clock
+	ended  atomic.Int64  // when all of it had come, by the clock, or 0
+	moved  atomic.Int64  // when bytes have come last, by the clock
+	again  bool          // it has taken the place of one that was stuck
+	after  func()        // called when the connection is not needed any more, or nil
 	left   bool          // whether the first body was left to the reader
 
 	turn   sync.Mutex     // held by whoever takes bytes from the body
@@ -69,38 +68,42 @@ type Prefetcher struct {
 	current  chunk
 	borrowed *buffers.Block // lent memory that is not given back: it is in lent, being filled, in filled or current
 	err      error
+	waited   time.Duration // how long the reader has waited in all
 }
 
-// Start begins to fetch [from, until) from a body, or from one that it opens if body is nil. A range that fits in a
-// block is fetched before Start returns, as long as ctx lasts: its connection is free again before the caller has read
-// a byte. The rest goes on while fetch lasts, which cancel ends. After an error, both the body and fetch are ended.
-func Start(
-	ctx, fetch context.Context, cancel context.CancelCauseFunc, source Source, body io.ReadCloser, from, until int64,
-) (*Prefetcher, error) {
-	s := &Prefetcher{
-		source: source, ctx: fetch, cancel: cancel, share: buffers.Shared.Share(), at: from, next: from, begun: from, until: until,
+// newFetcher makes a fetcher of [from, until) that works in these blocks, and in more of a share if there is one. It
+// goes on while ctx lasts, which cancel ends.
+func newFetcher(
+	ctx context.Context, cancel context.CancelCauseFunc, source Source, blocks []*buffers.Block, share *buffers.Share,
+	from, until int64,
+) *fetcher {
+	s := &fetcher{
+		source: source, ctx: ctx, cancel: cancel, blocks: blocks, share: share, at: from, next: from, begun: from, until: until,
 		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1),
 		done: make(chan struct{}), cut: make(chan struct{}),
 		asked: make(chan struct{}, 1), lent: make(chan room, 1),
 	}
-	block, err := buffers.Shared.Get()
-	if err != nil {
-		cancel(nil)
-		if body != nil {
-			_ = body.Close()
-		}
-		return nil, object.Errorf(object.IO, "no memory for a buffer: %v", err)
+	for _, block := range blocks {
+		s.free <- block
 	}
-	s.blocks = append(s.blocks, block)
-	s.free <- block
+	return s
+}
+
+// start begins to fetch from a body, or from one that it opens if body is nil. A range that fits in a block is fetched
+// before start returns, as long as ctx lasts: its connection is free again before the caller has read a byte. The error
+// is that of ctx.
+func (s *fetcher) start(ctx context.Context, body io.ReadCloser) (err error) {
+	now := clock()
+	s.since = time.Duration(now)
+	s.moved.Store(now)
 	came, _ := body.(*httpconn.Body)
 	if came != nil {
 		came.Detach()
 	}
 	switch {
-	case until-from > object.BlockSize:
+	case s.until-s.begun > object.BlockSize:
 		s.direct = true
-		s.here.Store(clock())
+		s.here.Store(now)
 		s.adopt(body)
 		s.left = s.body != nil
 		go s.run(body)
@@ -118,11 +121,15 @@ func Start(
 			return struct{}{}, nil
 		}, nil)
 	}
-	if err != nil { // ctx has ended
-		s.Close()
-		return nil, err
-	}
-	return s, nil
+	return err
+}
+
+// startAhead begins to fetch bytes that are not asked for yet. None of them are left to the reader.
+func (s *fetcher) startAhead() {
+	now := clock()
+	s.since = time.Duration(now)
+	s.moved.Store(now)
+	go s.run(nil)
 }
 
 var birth = time.Now()
@@ -149,14 +156,9 @@ type room struct {
 // anywhere is the offset of a block of our own, which takes any bytes.
 const anywhere = -1
 
-// Reaches tells whether an offset is here or so near that reading on is cheaper than another request.
-func (s *Prefetcher) Reaches(offset int64) bool {
-	return offset >= s.at && offset < s.until && offset-s.at <= ahead*object.BlockSize
-}
-
-// Read gives bytes from an offset that it reaches. It waits only for the first byte, and not for long: 0 without an
-// error means that none came in time.
-func (s *Prefetcher) Read(p []byte, offset int64) (int, error) {
+// read gives bytes from an offset that is in the range. It waits only for the first byte, for at most patience: 0 without
+// an error means that none came in time.
+func (s *fetcher) read(p []byte, offset int64, patience time.Duration) (int, error) {
 	total, begun := 0, clock()
 	s.here.Store(begun)
 	for len(p) > 0 && s.at < s.until {
@@ -182,7 +184,7 @@ func (s *Prefetcher) Read(p []byte, offset int64) (int, error) {
 		default:
 			var wait time.Duration
 			if total == 0 {
-				wait = readWait
+				wait = patience
 			}
 			if offset == s.at {
 				n = s.take(p, wait)
@@ -196,7 +198,10 @@ func (s *Prefetcher) Read(p []byte, offset int64) (int, error) {
 			if s.borrowed == nil {
 				s.ask()
 			}
-			if !s.advance(wait - since(begun)) {
+			before := clock()
+			there := s.advance(wait - since(begun))
+			s.waited += since(before)
+			if !there {
 				return 0, nil
 			}
 			continue
@@ -210,7 +215,7 @@ func (s *Prefetcher) Read(p []byte, offset int64) (int, error) {
 }
 
 // advance makes the next chunk the current one, and tells whether there was one in time.
-func (s *Prefetcher) advance(wait time.Duration) bool {
+func (s *fetcher) advance(wait time.Duration) bool {
 	select {
 	case s.current = <-s.filled:
 	default:
@@ -231,7 +236,7 @@ func (s *Prefetcher) advance(wait time.Duration) bool {
 }
 
 // consume gives the current block back when all of it was read.
-func (s *Prefetcher) consume(n int) {
+func (s *fetcher) consume(n int) {
 	s.current.data = s.current.data[n:]
 	if block := s.current.block; block != nil && len(s.current.data) == 0 {
 		s.current = chunk{}
@@ -243,8 +248,8 @@ func (s *Prefetcher) consume(n int) {
 	}
 }
 
-// Lend has memory filled with the bytes that follow, unless they come in another way.
-func (s *Prefetcher) Lend(memory []byte, loan *buffers.Loan) {
+// lend has memory filled with the bytes that follow, unless they come in another way.
+func (s *fetcher) lend(memory []byte, loan *buffers.Loan) {
 	if s.borrowed != nil || s.at == s.until || !s.turn.TryLock() {
 		return
 	}
@@ -259,7 +264,7 @@ func (s *Prefetcher) Lend(memory []byte, loan *buffers.Loan) {
 }
 
 // reclaim takes back memory that is not being filled yet.
-func (s *Prefetcher) reclaim() bool {
+func (s *fetcher) reclaim() bool {
 	select {
 	case <-s.lent:
 		s.giveBack()
@@ -269,13 +274,13 @@ func (s *Prefetcher) reclaim() bool {
 	}
 }
 
-func (s *Prefetcher) giveBack() {
+func (s *fetcher) giveBack() {
 	buffers.Shared.Put(s.borrowed)
 	s.borrowed = nil
 }
 
 // ask has bytes fetched although the reader is not away.
-func (s *Prefetcher) ask() {
+func (s *fetcher) ask() {
 	select {
 	case s.asked <- struct{}{}:
 	default:
@@ -284,7 +289,7 @@ func (s *Prefetcher) ask() {
 
 // adopt lets the reader take bytes from a body, if it is unencrypted and in one piece: then bytes that can be read are
 // there at once. A nil body ends that.
-func (s *Prefetcher) adopt(body io.Reader) {
+func (s *fetcher) adopt(body io.Reader) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	s.body = nil
@@ -294,10 +299,10 @@ func (s *Prefetcher) adopt(body io.Reader) {
 }
 
 // leaves tells the holder of the turn whether bytes are left to the reader.
-func (s *Prefetcher) leaves() bool { return s.body != nil && s.broken == nil }
+func (s *fetcher) leaves() bool { return s.body != nil && s.broken == nil }
 
 // take reads the bytes that have come from the body, if nobody else does. It waits for the first byte only.
-func (s *Prefetcher) take(p []byte, wait time.Duration) (n int) {
+func (s *fetcher) take(p []byte, wait time.Duration) (n int) {
 	if s.borrowed != nil && !s.reclaim() || !s.turn.TryLock() {
 		return 0
 	}
@@ -309,28 +314,79 @@ func (s *Prefetcher) take(p []byte, wait time.Duration) (n int) {
 	case <-s.asked:
 	default:
 	}
-	p = p[:min(int64(len(p)), s.until-s.next)]
-	for n < len(p) && s.broken == nil && s.body.Ready(wait) {
+	p = s.claim(p)
+	for n < len(p) && s.broken == nil && s.ready(wait) {
 		var more int
 		more, s.broken = s.body.Read(p[n:])
 		n, wait = n+more, 0
 	}
-	s.next += int64(n)
+	if n > 0 {
+		s.moved.Store(clock())
+	}
+	s.came(n)
 	if s.next == s.until || s.broken != nil {
 		s.ask()
 	}
 	return n
 }
 
-// Until is where the range ends.
-func (s *Prefetcher) Until() int64 { return s.until }
+// ready tells whether bytes of the body can be read, and waits for them for a while.
+func (s *fetcher) ready(wait time.Duration) bool {
+	if wait <= 0 {
+		return s.body.Ready(0)
+	}
+	before := clock()
+	there := s.body.Ready(wait)
+	s.waited += since(before)
+	return there
+}
 
-// Direct tells whether the reader takes bytes from the connection itself.
-func (s *Prefetcher) Direct() bool { return s.left }
+// claim gives as much of some memory as there are bytes to fetch into it.
+func (s *fetcher) claim(memory []byte) []byte {
+	s.edge.Lock()
+	defer s.edge.Unlock()
+	memory = memory[:min(int64(len(memory)), s.until-s.next)]
+	s.reach = s.next + int64(len(memory))
+	return memory
+}
 
-// Close ends the fetching and gives the blocks back.
-func (s *Prefetcher) Close() {
-	s.cancel(nil)
+// came notes how many bytes have come into what was claimed.
+func (s *fetcher) came(n int) {
+	s.edge.Lock()
+	defer s.edge.Unlock()
+	s.next += int64(n)
+	s.reach = s.next
+}
+
+// end is where the range ends, and whether its body ends there, too.
+func (s *fetcher) end() (until int64, whole bool) {
+	s.edge.Lock()
+	defer s.edge.Unlock()
+	return s.until, !s.cutOff
+}
+
+// shorten makes the range end earlier, unless bytes from there on have come or are coming. The connection is closed
+// when its bytes until there have come.
+func (s *fetcher) shorten(until int64) bool {
+	s.edge.Lock()
+	defer s.edge.Unlock()
+	if s.reach > until {
+		return false
+	}
+	s.until, s.cutOff = until, true
+	return true
+}
+
+// stop ends the fetching, unless all was read: then nothing is left to wait for, and the connection can be used again.
+func (s *fetcher) stop() {
+	if s.at < s.until || s.err != nil {
+		s.cancel(nil)
+	}
+}
+
+// close ends the fetching and gives the blocks back.
+func (s *fetcher) close() {
+	s.stop()
 	<-s.done
 	for _, block := range s.blocks {
 		buffers.Shared.Put(block)
@@ -338,27 +394,36 @@ func (s *Prefetcher) Close() {
 	if s.borrowed != nil {
 		s.giveBack()
 	}
-	s.share.End()
 }
 
 // run fetches all of the range. If a connection is cut, it requests the rest.
-func (s *Prefetcher) run(body io.ReadCloser) {
+func (s *fetcher) run(body io.ReadCloser) {
 	defer close(s.done)
 	defer s.cancel(nil)
+	if s.after != nil {
+		defer s.after()
+	}
 	fruitless, cuts := 0, int64(0)
 	for {
 		s.turn.Lock()
 		before := s.next
 		s.turn.Unlock()
+		until, _ := s.end()
 		var err error
-		if body == nil {
-			body, err = s.source.Open(s.ctx, s.next, s.until)
+		switch {
+		case body != nil:
+		case before == until: // the error came after the last byte
+			return
+		default:
+			body, err = s.source.Open(s.ctx, before, until)
 		}
 		if err == nil {
+			s.opened.Store(true)
 			err = s.fetch(body)
 			_ = body.Close()
 			body = nil
 			if err == nil {
+				s.ended.Store(clock())
 				return
 			}
 			if s.ctx.Err() == nil {
@@ -388,10 +453,10 @@ func (s *Prefetcher) run(body io.ReadCloser) {
 	}
 }
 
-func (s *Prefetcher) fail(err error) { s.filled <- chunk{err: err} }
+func (s *fetcher) fail(err error) { s.filled <- chunk{err: err} }
 
 // fetch fills blocks from a body until the range ends, unless the reader takes the bytes itself.
-func (s *Prefetcher) fetch(body io.Reader) (err error) {
+func (s *fetcher) fetch(body io.Reader) (err error) {
 	defer object.Rescue(&err)
 	s.adopt(body)
 	defer s.adopt(nil)
@@ -410,7 +475,7 @@ func (s *Prefetcher) fetch(body io.Reader) (err error) {
 }
 
 // leaveToReader waits until the reader is away, or asks, or lends memory. It gives the lent memory.
-func (s *Prefetcher) leaveToReader() room {
+func (s *fetcher) leaveToReader() room {
 	ours := room{from: anywhere}
 	for {
 		s.turn.Lock()
@@ -436,7 +501,7 @@ func (s *Prefetcher) leaveToReader() room {
 }
 
 // fill fills one block, and tells whether there are more bytes to come.
-func (s *Prefetcher) fill(into room, body io.Reader) (more bool, err error) {
+func (s *fetcher) fill(into room, body io.Reader) (more bool, err error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	block := into.block
@@ -444,48 +509,50 @@ func (s *Prefetcher) fill(into room, body io.Reader) (more bool, err error) {
 		s.filled <- chunk{block: block}
 		return true, nil
 	}
-	want := block.Bytes[:min(int64(len(block.Bytes)), s.until-s.next)]
+	want := s.claim(block.Bytes)
 	n := 0
 	if err, s.broken = s.broken, nil; err == nil {
 		n, err = io.ReadFull(body, want)
 	}
-	more = s.next+int64(n) < s.until
-	if !more {
+	until, whole := s.end()
+	more = s.next+int64(n) < until
+	if !more && whole {
 		// Read past the end of the body, so that its connection can be used again.
-		if err = s.end(body); err != nil {
+		if err = s.finish(body, until); err != nil {
 			n = 0 // what has come is not what was announced
 		}
 	}
+	s.came(n)
 	if n == 0 && !block.Lent() {
 		s.free <- block
 	} else {
-		s.next += int64(n)
+		s.moved.Store(clock())
 		s.filled <- chunk{block: block, data: want[:n]}
 	}
 	return more && err == nil, err
 }
 
-// end reads the end of a body. Nothing may come after the last byte of an object.
-func (s *Prefetcher) end(body io.Reader) error {
+// finish reads the end of a body. Nothing may come after the last byte of an object.
+func (s *fetcher) finish(body io.Reader, until int64) error {
 	var extra [1]byte
 	came, ok := body.(*httpconn.Body)
 	if ok {
 		came.Hurry()
 	}
-	if n, _ := body.Read(extra[:]); n > 0 && ok && came.Size() < 0 && s.until == s.source.Size {
+	if n, _ := body.Read(extra[:]); n > 0 && ok && came.Size() < 0 && until == s.source.Size {
 		return s3api.Unlike("more of an object than it has")
 	}
 	return nil
 }
 
 // block gives a block that came back, or a new one while there is budget; else it waits for one.
-func (s *Prefetcher) block() (*buffers.Block, error) {
+func (s *fetcher) block() (*buffers.Block, error) {
 	select {
 	case free := <-s.free:
 		return free, nil
 	default:
 	}
-	if len(s.blocks) < ahead {
+	if s.share != nil && len(s.blocks) < ahead {
 		if block := s.share.TryGet(); block != nil {
 			s.blocks = append(s.blocks, block)
 			return block, nil

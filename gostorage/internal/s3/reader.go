@@ -27,7 +27,6 @@ type reader struct {
 	limit      int64  // where the caller means to stop
 	mu         sync.Mutex
 	prefetcher *prefetch.Prefetcher // what is fetched now, or nil
-	step       int64                // bytes of the next request after a jump, or 0 for all
 	closed     bool
 }
 
@@ -85,7 +84,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*prefetch.Prefetc
 	if until >= 0 {
 		r.limit = min(until, r.info.Size)
 	}
-	return prefetch.Start(ctx, fetch, cancel, r.source(), out.Body, from, r.limit)
+	return prefetch.Start(ctx, r.store.ctx, fetch, cancel, r.source(), out.Body, prefetch.Part{From: from, Until: r.limit})
 }
 
 // first makes the first request, and another if the answer leaves open what the object is. It notes what it learns.
@@ -184,7 +183,7 @@ func (r *reader) get(ctx context.Context, from, until int64) (*s3api.Object, err
 
 // source is the opened object, for requests that go on where others ended.
 func (r *reader) source() prefetch.Source {
-	return prefetch.Source{Open: r.openPart, Size: r.info.Size, Attempts: r.store.config.MaxAttempts}
+	return prefetch.Source{Open: r.openPart, Size: r.info.Size, Attempts: r.store.config.MaxAttempts, Connections: r.store.bucket.Connections}
 }
 
 // openPart asks for a part. If the object was replaced meanwhile, that would be a part of another one.
@@ -255,15 +254,11 @@ func (r *reader) jump(offset int64) error {
 	if offset < r.limit {
 		until = r.limit
 	}
-	if r.prefetcher != nil && offset == r.prefetcher.Until() && r.step > 0 {
-		r.step *= 4
-	} else {
-		r.step = afterSeek
-	}
-	until = min(until, offset+r.step)
 	r.leave()
-	fetch, cancel := context.WithCancelCause(r.store.ctx)
-	prefetcher, err := prefetch.Start(fetch, fetch, cancel, r.source(), nil, offset, until)
+	ctx := r.store.ctx
+	fetch, cancel := context.WithCancelCause(ctx)
+	part := prefetch.Part{From: offset, Until: until, Step: afterSeek}
+	prefetcher, err := prefetch.Start(ctx, ctx, fetch, cancel, r.source(), nil, part)
 	r.prefetcher = prefetcher
 	return err
 }
