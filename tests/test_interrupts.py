@@ -115,13 +115,14 @@ def test_faulthandler(when, script, tmp_path):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="it steps through the package by sys.monitoring")
-@pytest.mark.timeout(420)  # "load" makes a process for each of a thousand places
+@pytest.mark.timeout(420)  # "load" makes a process for each of two hundred places
 @pytest.mark.parametrize(
     "operation",
     ["load", "put", "put_over", "put_part", "assemble", "get", "open_only", "delete", "first", "undo"],
 )
 def test_a_signal_anywhere(operation, run, tmp_path):
-    """At each place where the interpreter may run a handler, its exception arrives and nothing is left behind."""
+    """At each place where the interpreter may run a handler, its exception arrives and nothing is left behind. Of a loop
+    two rounds are tried: the next ones come to the same places in the same way."""
     places = run("anywhere", tmp_path, operation, timeout=400)
     assert min(places) >= (5 if operation == "undo" else 20)
 

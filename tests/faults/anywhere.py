@@ -1,4 +1,5 @@
-"""Interrupts an operation at every place in the package where Python looks at its signals, one place a time.
+"""Interrupts an operation at every place in the package where Python looks at its signals, one place a time. A loop is
+interrupted in its first two rounds.
 
 Usage: anywhere.py ROOT OPERATION. Prints the number of places as JSON if each time the exception arrived as it is,
 nothing became visible or was left open, and the next operation worked.
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -24,6 +26,9 @@ ROOT = Path(sys.argv[1])
 TOOL = sys.monitoring.DEBUGGER_ID
 CHECKED = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
 """After these the interpreter runs the handlers of signals."""
+
+ROUNDS = 2
+"""So often a place is interrupted that the same callers come to again: a third round of a loop shows nothing new."""
 
 
 def codes(code):
@@ -45,6 +50,13 @@ OLD, NEW = b"old" * 100_000, [b"1" * 300_000, bytearray(b"2" * 300_000)]
 WHOLE = b"".join(NEW)
 
 
+def way_to(frame):
+    """Where a frame is, and where each of its callers is."""
+    while frame:
+        yield frame.f_code, frame.f_lasti
+        frame = frame.f_back
+
+
 class Interruption(RuntimeError):
     """Of the class of the extension's own errors."""
 
@@ -55,6 +67,7 @@ class Interrupt:
     def __init__(self, left):
         self.left, self.armed, self.previous = left, True, None
         self.place, self.raised = None, Interruption("by a signal")
+        self.rounds = Counter()
 
     def __enter__(self):
         sys.monitoring.use_tool_id(TOOL, "interrupt")
@@ -70,9 +83,13 @@ class Interrupt:
     def step(self, code, offset):
         before, self.previous = self.previous, dis.opname[CODES[code][offset]]
         if self.armed and before in CHECKED and self.previous != "PUSH_EXC_INFO":  # that follows a call that raised
+            frame = sys._getframe(1)
+            path = tuple(way_to(frame))
+            self.rounds[path] += 1
+            if self.rounds[path] > ROUNDS:
+                return
             self.left -= 1
             if self.left == -1:
-                frame = sys._getframe(1)
                 self.place = f"{Path(code.co_filename).name}:{frame.f_lineno}"
                 raise self.raised
 
