@@ -22,6 +22,7 @@ from sources import endless  # noqa: E402
 from storage import MemoryStorageAdapter, StorageError, native  # noqa: E402
 
 ROOT = sys.argv[1]
+FULL = bool(os.environ.get("STORAGE_TEST_FULL"))
 adapter = adapters.make(ROOT, durable=False)
 DATA = os.urandom(700_000)
 MANY = 13
@@ -78,7 +79,7 @@ def busy_parent():
     for thread in threads:
         thread.start()
     try:
-        for n in range(30 if adapter.backend == "local" else 10):
+        for n in range((30 if adapter.backend == "local" else 10) if FULL else 5):
             child(nested, 2, f"child/{n}")
     finally:
         done.set()
@@ -96,7 +97,7 @@ def before_load():
 
 def many_children():
     work("a")
-    for n in range(60):
+    for n in range(60 if FULL else 20):
         child(work, f"a/{n}") if n else child(work, "b")
 
 
