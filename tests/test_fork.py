@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Place, place_on
+from conftest import FULL, HERE, Place, place_on
 from servers import STORES
 
 from storage import S3StorageAdapter
@@ -49,6 +49,12 @@ def place(request):
     if request.param == "local":
         return Place(dict(os.environ))
     return place_on(request.getfixturevalue(request.param))
+
+
+# What a server forks with is one thing, and where its children store another: test_fork has each with each.
+ON_ONE_SERVER = pytest.mark.parametrize(
+    "place", ["local", *(server for server in STORES if FULL or server != "minio")], indirect=True
+)
 
 
 @pytest.mark.slow
@@ -119,6 +125,7 @@ def wait_for(condition, log, seconds=20):
 
 
 @pytest.mark.slow
+@ON_ONE_SERVER
 def test_gunicorn_preload(place, tmp_path):
     options = ["--preload", "-w", "4", "-b", "127.0.0.1:0", "-t", "60", "--log-level", "info"]
     with server(place, tmp_path, "gunicorn", *options, "wsgi:application") as (process, log):
@@ -168,6 +175,7 @@ def worker(place, tmp_path, *options):
 
 
 @pytest.mark.slow
+@ON_ONE_SERVER
 def test_celery_prefork(place, tmp_path):
     with worker(place, tmp_path, "--max-tasks-per-child", "4") as (send, _):
         answers = send(

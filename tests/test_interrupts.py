@@ -121,8 +121,8 @@ def test_faulthandler(when, script, tmp_path):
     ["load", "put", "put_over", "put_part", "assemble", "get", "open_only", "delete", "first", "undo"],
 )
 def test_a_signal_anywhere(operation, run, tmp_path):
-    """At each place where the interpreter may run a handler, its exception arrives and nothing is left behind. Of a loop
-    two rounds are tried: the next ones come to the same places in the same way."""
+    """At each place where the interpreter may run a handler, its exception arrives and nothing is left behind. Of a
+    loop two rounds are tried: the others come to the same places in the same way."""
     places = run("anywhere", tmp_path, operation, timeout=400)
     assert min(places) >= (5 if operation == "undo" else 20)
 

@@ -112,7 +112,7 @@ class Client:
 )
 def client(request, manage, environment, tmp_path):
     log = tmp_path / "gunicorn.log"
-    command = ["gunicorn", "portal.wsgi", "--bind", "127.0.0.1:0", "--workers", "4"]
+    command = ["gunicorn", "portal.wsgi", "--bind", "127.0.0.1:0", "--workers", "2"]
     with running([*command, *request.param], environment, log):
         yield Client(wait_for(r"Listening at: http://127\.0\.0\.1:(\d+)", log)[1])
 
