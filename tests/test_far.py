@@ -33,7 +33,9 @@ class Far:
     def gets(self):
         """The requests for the object, each with the first byte that it asked for."""
         found = self.proxy.log("GetObject")
-        first = [int(entry.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0]) for entry in found]
+        first = [
+            int(entry.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0]) for entry in found
+        ]
         return list(zip(first, found, strict=True))
 
     def read(self, size=-1, **options):
