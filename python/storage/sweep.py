@@ -37,6 +37,13 @@ _ENOUGH_SECONDS = 1.0  # even a call without time gets this long to remove somet
 _LATE_SECONDS = 30.0  # extra time for requests under way, and their retries
 _FOREVER = 9e9  # seconds: the longest time that the Go side can count
 
+_ENOUGH = 800
+"""Objects of the first step: mostly less than a page of S3, with the end of a folder in it."""
+_MOST_AT_A_TIME = 12_800
+"""Objects of a step while there is much time: requests side by side, and few round trips for many objects."""
+_STEPS_LEFT = 16
+"""A step grows while there is time for so many more like the one before."""
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -100,6 +107,7 @@ class Sweep:
         self._counts = dict.fromkeys(("sessions", "parts", "uploads", "size"), 0)
         self._unseen: list[str] = []
         self._area, self._after = "temp", ""
+        self._enough = _ENOUGH
         self._resumed = False
 
     def run(self) -> SweepReport:
@@ -108,6 +116,7 @@ class Sweep:
         failed: StorageError | None = None
         finished = False
         while not finished:
+            began = monotonic()
             try:
                 last = self._page()
             except StorageError as error:
@@ -117,6 +126,8 @@ class Sweep:
                 failed = failed or error
                 last = self._call("survey")["last"]  # what cannot be removed must not keep the rest from going
             self._after = last
+            grows = self._end - monotonic() > _STEPS_LEFT * (monotonic() - began)
+            self._enough = min(4 * self._enough, _MOST_AT_A_TIME) if grows else _ENOUGH
             if not last:
                 finished = self._area == "final"
                 self._area = "final"
@@ -161,6 +172,7 @@ class Sweep:
             "older_than": self._seconds,
             "parts": self._area == "temp",
             "dry_run": self._dry_run,
+            "enough": self._enough,
             **more,
         }
         done = native.call_within(self._left(), self._adapter.stores()[self._area], op, sweep=arguments)

@@ -148,15 +148,15 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		}, nil
 	case "delete_all":
 		return func(ctx context.Context) (any, error) {
-			count, err := parts.DeleteAll(ctx, on, r.Prefix)
+			count, err := parts.DeleteAll(ctx, on.Store, r.Prefix)
 			return counted{count}, err
 		}, nil
 	case "check":
 		return func(ctx context.Context) (any, error) { return struct{}{}, on.Check(ctx) }, nil
 	case "survey":
-		return func(ctx context.Context) (any, error) { return r.Sweep.Survey(ctx, on) }, nil
+		return func(ctx context.Context) (any, error) { return r.Sweep.Survey(ctx, on.Store) }, nil
 	case "sweep":
-		return func(ctx context.Context) (any, error) { return r.Sweep.Run(ctx, on) }, nil
+		return func(ctx context.Context) (any, error) { return r.Sweep.Run(ctx, on.Store) }, nil
 	case "probe":
 		prober, ok := on.Store.(object.Prober)
 		return func(ctx context.Context) (any, error) {

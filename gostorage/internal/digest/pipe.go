@@ -211,6 +211,13 @@ func (p *Pipe) Aligned() bool {
 	return p.current == nil
 }
 
+// Ended tells whether all bytes have come.
+func (p *Pipe) Ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
 // takes gives the error that stands against n more bytes, or nil.
 func (p *Pipe) takes(n int) error {
 	select {

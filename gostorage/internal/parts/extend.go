@@ -5,9 +5,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
+	"slices"
 	"time"
 
-	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -38,17 +38,23 @@ func Extend(ctx context.Context, in object.Store, runs *Runs, folder string, mos
 		runs.set(last.Key, run)
 		return keep(ctx, in, last, run)
 	}
-	for first := covered; covered < len(all) && (covered == first || time.Since(began) < most); {
-		part := all[covered]
-		if part.SHA256 == "" && part.Version == "" {
-			break // nothing could tell later that these were its bytes
+	first, rest := covered, all[covered:]
+	// Of some parts nothing could tell later that these were their bytes.
+	if last := slices.IndexFunc(rest, func(part object.Info) bool { return part.SHA256 == "" && part.Version == "" }); last >= 0 {
+		rest = rest[:last]
+	}
+	for opened, err := range opened(ctx, in, rest, make([]Wanted, len(rest))) {
+		if covered > first && time.Since(began) >= most {
+			break
 		}
-		read, err := readPart(ctx, in, part, state)
+		part := opened.info
+		if err == nil {
+			part.SHA256, err = opened.sum(ctx, state)
+		}
 		if err != nil {
 			_ = note()
 			return 0, named(part.Key, err)
 		}
-		part.SHA256 = read
 		if run, ok = run.Add(part, state); !ok {
 			return 0, object.Errorf(object.Internal, "a digest that is none")
 		}
@@ -82,28 +88,18 @@ func inOrder(ctx context.Context, in object.Store, folder string) ([]object.Info
 	return describeListed(ctx, in, wanted, byKey(listed))
 }
 
-// readPart reads a part, which must be as it was described, into a hash. It gives the part's own digest.
-func readPart(ctx context.Context, in object.Store, part object.Info, whole io.Writer) (string, error) {
-	opened, err := openAs(ctx, in, part, "")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = opened.Close() }()
-	block, err := buffers.Shared.Get()
-	if err != nil {
-		return "", err
-	}
-	defer buffers.Shared.Put(block)
+// sum reads a part into a hash. It gives the part's own digest.
+func (p *openPart) sum(ctx context.Context, whole io.Writer) (string, error) {
 	own := sha256.New()
-	err = each(ctx, opened, block.Bytes, func(p []byte) error {
-		if part.SHA256 == "" {
-			own.Write(p)
+	err := p.each(ctx, func(piece []byte) error {
+		if p.info.SHA256 == "" {
+			own.Write(piece)
 		}
-		_, err := whole.Write(p)
+		_, err := whole.Write(piece)
 		return err
 	})
-	if part.SHA256 != "" {
-		return part.SHA256, err // which the reader has verified
+	if p.info.SHA256 != "" {
+		return p.info.SHA256, err // which the reader has verified
 	}
 	return digest.Sum(own), err
 }

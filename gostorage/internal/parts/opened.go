@@ -10,8 +10,8 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// openAhead is how many parts are opened before they are read: a small part costs a round trip, not its bytes.
-const openAhead = 8
+// openAhead is how many parts are open at most, before they are read: a small part costs a round trip, not its bytes.
+const openAhead = atOnce
 
 // openPart is a part that was opened as it was described.
 type openPart struct {
@@ -32,6 +32,9 @@ func opened(ctx context.Context, in object.Store, all []object.Info, wanted []Wa
 		err    error
 	}
 	return func(yield func(*openPart, error) bool) {
+		if len(all) == 0 {
+			return
+		}
 		block, err := buffers.Shared.Get()
 		if err != nil {
 			yield(&openPart{info: all[0]}, err)
@@ -39,13 +42,12 @@ func opened(ctx context.Context, in object.Store, all []object.Info, wanted []Wa
 		}
 		defer buffers.Shared.Put(block)
 		ctx, stop := context.WithCancel(ctx)
+		lanes := object.Lanes(in, openAhead)
+		defer lanes.End()
 		results := make([]chan result, len(all))
 		var opening sync.WaitGroup
 		next := 0
 		open := func() {
-			if next == len(all) {
-				return
-			}
 			part, want, into := all[next], wanted[next], make(chan result, 1)
 			results[next] = into
 			next++
@@ -66,22 +68,23 @@ func opened(ctx context.Context, in object.Store, all []object.Info, wanted []Wa
 				if left := <-results[at]; left.reader != nil {
 					_ = left.reader.Close()
 				}
+				lanes.Leave()
 			}
 		}()
-		for range openAhead {
-			open()
-		}
 		for at < len(all) {
+			for next < len(all) && lanes.TryEnter() {
+				open()
+			}
 			part := &openPart{info: all[at], block: block.Bytes}
 			got := <-results[at]
 			results[at] = nil
 			at++
-			open()
 			part.reader = got.reader
 			more := yield(part, got.err)
 			if got.reader != nil {
 				_ = got.reader.Close()
 			}
+			lanes.Leave()
 			if !more {
 				return
 			}

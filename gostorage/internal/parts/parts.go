@@ -7,13 +7,11 @@ import (
 	"maps"
 	"path"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// atOnce is how many requests about parts run at a time.
+// atOnce is how many requests about parts run at a time, if the store has connections for them.
 const atOnce = 16
 
 // Wanted is a part with what the caller expects of it: Size -1 and SHA256 "" if it expects nothing.
@@ -58,26 +56,26 @@ func describeListed(
 	ctx context.Context, from object.Store, wanted []Wanted, known map[string]object.Info,
 ) ([]object.Info, error) {
 	found := make([]object.Info, len(wanted))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
+	var unknown []int
 	for i, want := range wanted {
 		info, there := known[want.Key]
 		if !there {
-			_ = group.Wait()
 			return nil, named(want.Key, object.Errorf(object.NotFound, "there is no such part"))
 		}
-		_, noted := known[sidecar(want.Key)]
-		if info.SHA256 != "" && !noted {
-			found[i] = info
-			continue
+		found[i] = info
+		if _, noted := known[sidecar(want.Key)]; noted || info.SHA256 == "" {
+			unknown = append(unknown, i)
 		}
-		group.Go(func() (err error) {
-			defer object.Rescue(&err)
-			found[i], err = stat(ctx, from, want.Key, noted)
-			return named(want.Key, err)
-		})
 	}
-	if err := group.Wait(); err != nil {
+	lanes := object.Lanes(from, atOnce)
+	defer lanes.End()
+	err := object.Each(ctx, lanes, unknown, func(ctx context.Context, i int) (err error) {
+		key := wanted[i].Key
+		_, noted := known[sidecar(key)]
+		found[i], err = stat(ctx, from, key, noted)
+		return named(key, err)
+	})
+	if err != nil {
 		return nil, err
 	}
 	for i, want := range wanted {

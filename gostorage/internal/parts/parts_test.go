@@ -727,8 +727,14 @@ func TestRunsAreBounded(t *testing.T) {
 	if len(runs.byKey) > mostRuns || len(runs.latest) != len(runs.byKey) {
 		t.Errorf("%d runs, %d names", len(runs.byKey), len(runs.latest))
 	}
-	if _, ok := runs.get(partKey("s/", 3*mostRuns-1)); !ok {
+	if record, _ := runs.near(t.Context(), partKey("s/", 3*mostRuns-1)); record == nil {
 		t.Error("the latest is forgotten")
+	}
+	for n := range 3 * mostRuns {
+		runs.looked(partKey("s/", n), false)
+	}
+	if len(runs.vain) > mostRuns {
+		t.Errorf("%d folders are remembered", len(runs.vain))
 	}
 }
 

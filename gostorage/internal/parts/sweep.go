@@ -1,6 +1,7 @@
 package parts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -9,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
@@ -26,6 +25,8 @@ type Sweep struct {
 	// Sessions are the sessions that may go; nil is for all.
 	Sessions *[]string `json:"sessions"`
 	DryRun   bool      `json:"dry_run"`
+	// Enough objects, or unfinished writes, end the step with their folder.
+	Enough int `json:"enough"`
 
 	unseen string
 	failed error // about something that cannot be looked at: it stays, but nothing else does
@@ -56,12 +57,8 @@ type Swept struct {
 	Unseen   string `json:"unseen"` // as in Surveyed
 }
 
-const (
-	// enough objects for one call: mostly less than a page of S3, with the end of a folder in it.
-	enough = 800
-	// mostInFolder is more than a session has: 10,000 parts, and what is kept beside them.
-	mostInFolder = 30_000
-)
+// mostInFolder is more than a session has: 10,000 parts, and what is kept beside them.
+const mostInFolder = 30_000
 
 // litter is what goes together: a session, or an unfinished write that belongs to none.
 type litter struct {
@@ -138,7 +135,7 @@ func removeAll(ctx context.Context, in object.Store, all []*litter) error {
 		keys = append(keys, one.keys...)
 		writes = append(writes, one.writes...)
 	}
-	failed := eachWrite(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
+	failed := eachWrite(ctx, in, writes, func(ctx context.Context, write *object.Unfinished) error {
 		return in.Abandon(ctx, *write)
 	})
 	if err := in.DeleteMany(ctx, keys); err != nil {
@@ -149,20 +146,20 @@ func removeAll(ctx context.Context, in object.Store, all []*litter) error {
 
 // eachWrite calls do for every write, some at a time, and gives the first error.
 func eachWrite(
-	ctx context.Context, writes []*object.Unfinished, do func(context.Context, *object.Unfinished) error,
+	ctx context.Context, in object.Store, writes []*object.Unfinished,
+	do func(context.Context, *object.Unfinished) error,
 ) error {
-	var group errgroup.Group
-	group.SetLimit(atOnce)
-	for _, write := range writes {
-		group.Go(func() (err error) {
-			defer object.Rescue(&err)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return named(write.Key, do(ctx, write))
-		})
-	}
-	return group.Wait()
+	var once sync.Once
+	var first error
+	lanes := object.Lanes(in, atOnce)
+	defer lanes.End()
+	err := object.Each(ctx, lanes, writes, func(ctx context.Context, write *object.Unfinished) error {
+		if err := do(ctx, write); err != nil {
+			once.Do(func() { first = named(write.Key, err) })
+		}
+		return nil
+	})
+	return cmp.Or(err, first)
 }
 
 // litter gives what is old, from After to the end of a folder. last is the place of that end, or "" at the end of all.
@@ -233,7 +230,7 @@ func take[T any](
 			break
 		}
 		if place != last {
-			if len(taken) >= enough {
+			if len(taken) >= s.Enough {
 				return taken, last, nil
 			}
 			begun, last = len(taken), place
@@ -308,7 +305,7 @@ func (s *Sweep) inspect(ctx context.Context, in object.Store, all []*litter, lim
 	}
 	var mu sync.Mutex
 	hidden := map[*object.Unfinished]bool{}
-	err := eachWrite(ctx, writes, func(ctx context.Context, write *object.Unfinished) error {
+	err := eachWrite(ctx, in, writes, func(ctx context.Context, write *object.Unfinished) error {
 		err := in.Inspect(ctx, write)
 		if object.CodeOf(err) == object.NotFound {
 			write.Modified = limit.Add(1)

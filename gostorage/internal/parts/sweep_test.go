@@ -15,6 +15,9 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
+// enough objects for a step of the tests.
+const enough = 800
+
 func TestWhatIsOurs(t *testing.T) {
 	for key, want := range map[string]string{
 		"s/00001": "part", "s/10000": "part", "s/00001.digest": "beside", "s/00000": "", "s/00000.digest": "", "s/1": "",
@@ -112,7 +115,7 @@ func TestSweepGoesByTheNewestOfASession(t *testing.T) {
 		"ended", "old", "old upload", "only upload", "sidecars", "strangers", "young part", "young sidecar", "young stranger",
 		"young upload",
 	}
-	r := &Sweep{OlderThan: 1800, Parts: true}
+	r := &Sweep{Enough: enough, OlderThan: 1800, Parts: true}
 	surveyed, err := r.Survey(context.Background(), on)
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +156,7 @@ func TestSweepOfTheFinalAreaLeavesObjects(t *testing.T) {
 		objects: map[string]time.Duration{"a/00001": time.Hour},
 		writes:  map[string]time.Duration{"a/00001": time.Hour, "a/00002": time.Minute, "b/c": time.Hour},
 	}
-	done, err := (&Sweep{OlderThan: 1800}).Run(context.Background(), on)
+	done, err := (&Sweep{Enough: enough, OlderThan: 1800}).Run(context.Background(), on)
 	if want := (Swept{Uploads: 2, Size: 20}); err != nil || done != want {
 		t.Errorf("%+v %v", done, err)
 	}
@@ -173,7 +176,7 @@ func TestSweepGoesOnAtFolders(t *testing.T) {
 		on.writes[fmt.Sprintf("c/%05d", n+1)] = time.Hour
 	}
 	on.writes["e"] = time.Hour
-	r := &Sweep{Parts: true}
+	r := &Sweep{Enough: enough, Parts: true}
 	var found []Swept
 	for {
 		done, err := r.Run(context.Background(), on)
@@ -204,7 +207,7 @@ func TestAFolderOfMoreThanASessionIsPassedOver(t *testing.T) {
 	for n := range mostInFolder + 1000 {
 		on.objects[fmt.Sprintf("m/%05d", n+1)] = time.Hour
 	}
-	r := &Sweep{Parts: true}
+	r := &Sweep{Enough: enough, Parts: true}
 	for range 3 {
 		done, err := r.Run(context.Background(), on)
 		if err != nil {
@@ -222,7 +225,7 @@ func TestAFolderOfMoreThanASessionIsPassedOver(t *testing.T) {
 func TestTakeGivesTheErrorOfAWalk(t *testing.T) {
 	failed := errors.New("failed")
 	walk := func(yield func(string, error) bool) { _ = yield("a", nil) && yield("", failed) }
-	if taken, _, err := take(&Sweep{}, walk, strings.Clone, "", math.MaxInt); taken != nil || err != failed {
+	if taken, _, err := take(&Sweep{Enough: enough}, walk, strings.Clone, "", math.MaxInt); taken != nil || err != failed {
 		t.Error(taken, err)
 	}
 }
@@ -230,7 +233,7 @@ func TestTakeGivesTheErrorOfAWalk(t *testing.T) {
 func TestTakeKeepsTheErrorOfOneThing(t *testing.T) {
 	failed := errors.New("failed")
 	walk := func(yield func(string, error) bool) { _ = yield("a/", failed) && yield("b", nil) }
-	s := &Sweep{}
+	s := &Sweep{Enough: enough}
 	taken, _, err := take(s, walk, strings.Clone, "", math.MaxInt)
 	if !slices.Equal(taken, []string{"a/", "b"}) || err != nil || s.failed != failed {
 		t.Error(taken, err, s.failed)

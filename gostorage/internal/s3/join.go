@@ -13,17 +13,14 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/flow"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 )
 
-const (
-	// atATime is how many copies, and how many reads, a join has under way.
-	atATime = 16
-	// mostCopied bounds, in bytes, a copy that is the commit, too. Whoever interrupts it cannot tell what becomes of
-	// it, so it must not last. It is what a server copies in a second.
-	mostCopied = joinRate
-)
+// mostCopied bounds, in bytes, a copy that is the commit, too. Whoever interrupts it cannot tell what becomes of it, so
+// it must not last. It is what a server copies in a second.
+const mostCopied = joinRate
 
 // joining is one Join.
 type joining struct {
@@ -34,7 +31,7 @@ type joining struct {
 	sum    string
 	upload *upload
 	share  *buffers.Share
-	reads  chan struct{} // holds one for each running read
+	lanes  *flow.Lanes   // of its copies, its reads and its parts
 	beside chan struct{} // holds one while a part is in memory beside the budget
 }
 
@@ -67,9 +64,10 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 	}
 	j := &joining{
 		Join: join, store: s, from: from, pieces: pieces, sum: sum,
-		share: buffers.Shared.Share(), reads: make(chan struct{}, atATime), beside: make(chan struct{}, 1),
+		share: buffers.Shared.Share(), lanes: object.Lanes(s, atATime), beside: make(chan struct{}, 1),
 	}
 	defer j.share.End()
+	defer j.lanes.End()
 	first := pieces[0]
 	switch {
 	case len(pieces) > 1:
@@ -188,8 +186,10 @@ func (j *joining) send(ctx context.Context) error {
 		copied = copied[1:]
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return each(ctx, copied, atATime, j.copyPart) })
-	group.Go(func() error { return each(ctx, read, j.store.config.Concurrency, j.sendPart) })
+	group.Go(func() error { return object.Each(ctx, j.lanes, copied, j.copyPart) })
+	group.Go(func() error {
+		return object.Each(ctx, flow.NewLanes(nil, j.store.config.Concurrency), read, j.sendPart)
+	})
 	return group.Wait()
 }
 
@@ -205,22 +205,6 @@ func (j *joining) prove(ctx context.Context, first int) error {
 		return errOnlyPlain
 	}
 	return err
-}
-
-// each calls do for all elements, some at a time, until there is an error.
-func each[T any](ctx context.Context, all []T, some int, do func(context.Context, T) error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(some)
-	for _, one := range all {
-		group.Go(func() (err error) {
-			defer object.Rescue(&err)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return do(ctx, one)
-		})
-	}
-	return group.Wait()
 }
 
 // copyPart lets the server copy one part of the upload.
@@ -294,6 +278,11 @@ func (j *joining) sendPart(ctx context.Context, i int) error {
 		summer.add(block)
 	}
 	up.parts[i].Sums = summer.cut()
+	if err := j.lanes.Enter(ctx); err != nil {
+		body.release()
+		return err
+	}
+	defer j.lanes.Leave()
 	if err := up.part(ctx, body, up.parts[i]); err != nil {
 		return err
 	}
@@ -313,7 +302,7 @@ func (j *joining) read(ctx context.Context, piece piece) (*part, error) {
 		places[i] = place{span, into, at}
 		at += span.length
 	}
-	if err := each(ctx, places, atATime, j.readSpan); err != nil {
+	if err := object.Each(ctx, j.lanes, places, j.readSpan); err != nil {
 		into.release()
 		return nil, err
 	}
@@ -335,12 +324,6 @@ func (p place) from(done int64) []byte {
 }
 
 func (j *joining) readSpan(ctx context.Context, into place) error {
-	select {
-	case j.reads <- struct{}{}:
-		defer func() { <-j.reads }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 	source := j.Parts[into.source]
 	sum, err := j.fetch(ctx, source, into.span, into.from)
 	verified := into.length == source.Size && source.SHA256 != "" || j.from.bucket.Secure()

@@ -27,16 +27,19 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/flow"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3probe"
@@ -79,10 +82,19 @@ type Store struct {
 	equalOnly    atomic.Bool            // it refuses parts of different sizes
 }
 
-var _ object.Yielding = (*Store)(nil)
+var (
+	_ object.Yielding  = (*Store)(nil)
+	_ object.Connected = (*Store)(nil)
+)
 
 // Yields implements object.Yielding.
 func (s *Store) Yields() {}
+
+// Connections implements object.Connected.
+func (s *Store) Connections() *flow.Total { return s.bucket.Connections }
+
+// atATime is how many requests of a call run at a time at most: copies, reads, deletions.
+const atATime = 16
 
 // Open makes a Store. It reads files and the environment, never the network.
 func Open(config Config) (*Store, error) {
@@ -323,17 +335,28 @@ func (s *Store) missing(ctx context.Context, key string) bool {
 func (s *Store) DeleteMany(ctx context.Context, keys []string) error {
 	s.bucket.Ref()
 	defer s.bucket.Unref()
-	var kept error
-	for batch := range slices.Chunk(keys, s3api.MaxDeleted) {
-		one, err := s.deleteBatch(ctx, batch)
-		if err != nil {
-			return err
-		}
-		if kept == nil {
-			kept = one
-		}
+	if len(keys) <= s3api.MaxDeleted {
+		kept, err := s.deleteBatch(ctx, keys)
+		return cmp.Or(err, kept)
 	}
-	return kept
+	type batch struct {
+		keys []string
+		kept error
+	}
+	var batches []*batch
+	for some := range slices.Chunk(keys, s3api.MaxDeleted) {
+		batches = append(batches, &batch{keys: some})
+	}
+	lanes := object.Lanes(s, atATime)
+	defer lanes.End()
+	err := object.Each(ctx, lanes, batches, func(ctx context.Context, one *batch) (err error) {
+		one.kept, err = s.deleteBatch(ctx, one.keys)
+		return err
+	})
+	for _, one := range batches {
+		err = cmp.Or(err, one.kept)
+	}
+	return err
 }
 
 // deleteBatch makes one request. kept is the error of an object that was not deleted while others were.
@@ -351,7 +374,7 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err erro
 	}
 	told, kept, err := s.bucket.DeleteObjects(ctx, keys)
 	if object.CodeOf(err) == object.Refused { // some stores have no such request
-		return nil, object.DeleteEach(ctx, s, batch)
+		return nil, s.deleteEach(ctx, batch)
 	}
 	if err != nil {
 		return nil, err
@@ -364,6 +387,27 @@ func (s *Store) deleteBatch(ctx context.Context, batch []string) (kept, err erro
 		}
 	}
 	return kept, nil
+}
+
+// deleteEach makes a request for each object, as object.DeleteEach does, but some at a time.
+func (s *Store) deleteEach(ctx context.Context, keys []string) error {
+	var mu sync.Mutex
+	var kept error
+	_, err := task.Aside(ctx, func(ctx context.Context) (struct{}, error) {
+		lanes := object.Lanes(s, atATime)
+		defer lanes.End()
+		return struct{}{}, object.Each(ctx, lanes, keys, func(ctx context.Context, key string) error {
+			err := s.Delete(ctx, key)
+			if err == nil || object.Retryable(err) || ctx.Err() != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			kept = cmp.Or(kept, err)
+			return nil
+		})
+	}, nil)
+	return cmp.Or(err, kept)
 }
 
 // Check implements object.Store.
