@@ -76,7 +76,9 @@ def parts(server, sessions, each, data=b"x"):
 def uploads(server, number):
     for one in range(number):
         key = f"temp/{one:05d}/00001"
-        server.uploads[f"upload-{one:05d}"] = Upload(key, {}, False, LONG_AGO, {1: Object(b"x", '"x"', {}, None, LONG_AGO)})
+        server.uploads[f"upload-{one:05d}"] = Upload(
+            key, {}, False, LONG_AGO, {1: Object(b"x", '"x"', {}, None, LONG_AGO)}
+        )
 
 
 def put(adapter, numbers, threads=1):
@@ -94,8 +96,14 @@ OPERATIONS = {
     "put_temp_part, 200 in order": (None, lambda adapter: put(adapter, range(1, 201))),
     "put_temp_part, 200 in reverse": (None, lambda adapter: put(adapter, range(200, 0, -1))),
     "put_temp_part, 200 by 8 threads": (None, lambda adapter: put(adapter, range(1, 201), 8)),
-    "list_temp_parts of 1,000": (lambda server: parts(server, 1, 1000), lambda adapter: adapter.list_temp_parts("00000")),
-    "list_temp_parts of 10,000": (lambda server: parts(server, 1, 10000), lambda adapter: adapter.list_temp_parts("00000")),
+    "list_temp_parts of 1,000": (
+        lambda server: parts(server, 1, 1000),
+        lambda adapter: adapter.list_temp_parts("00000"),
+    ),
+    "list_temp_parts of 10,000": (
+        lambda server: parts(server, 1, 10000),
+        lambda adapter: adapter.list_temp_parts("00000"),
+    ),
     "delete_temp_part": (lambda server: parts(server, 1, 2), lambda adapter: adapter.delete_temp_part("00000/00001")),
     "delete_temp_parts of 1,000": (
         lambda server: parts(server, 1, 1000),

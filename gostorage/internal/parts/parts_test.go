@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/memory"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
@@ -735,6 +737,172 @@ func TestRunsAreBounded(t *testing.T) {
 	}
 	if len(runs.vain) > mostRuns {
 		t.Errorf("%d folders are remembered", len(runs.vain))
+	}
+}
+
+// gated is a store that keeps a part back: it knows the bytes, and stores them when the gate opens.
+type gated struct {
+	object.Store
+	gate  chan struct{}
+	holds string // the part that is kept back
+	held  chan struct{}
+	looks atomic.Int64
+}
+
+func (g *gated) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
+	if key == g.holds {
+		src = gatedSource{src, g}
+	}
+	return g.Store.Put(ctx, key, src, opts)
+}
+
+func (g *gated) Stat(ctx context.Context, key string) (object.Info, error) {
+	g.looks.Add(1)
+	return g.Store.Stat(ctx, key)
+}
+
+type gatedSource struct {
+	object.Source
+	by *gated
+}
+
+func (s gatedSource) Record() string {
+	record := s.Source.Record()
+	close(s.by.held)
+	<-s.by.gate
+	return record
+}
+
+// A part continues the one before it while that is still being stored, and nobody looks for it.
+func TestPartsThatArePutAtATime(t *testing.T) {
+	temp := &gated{Store: memory.Open(), gate: make(chan struct{}), holds: "s/00001", held: make(chan struct{})}
+	p := &process{t: t, temp: temp}
+	var first sync.WaitGroup
+	first.Go(func() { p.put("s/00001", one) })
+	<-temp.held
+	p.put("s/00002", two)
+	p.put("s/00003", three)
+	close(temp.gate)
+	first.Wait()
+	if looks := temp.looks.Load(); looks != 0 {
+		t.Errorf("%d looks", looks)
+	}
+	assembles(t, copier{Store: memory.Open()}, temp.Store, joined(one, two, three), 0, "s/00001", "s/00002", "s/00003")
+	if len(p.runs.coming) != 0 {
+		t.Errorf("%d parts are still coming", len(p.runs.coming))
+	}
+}
+
+// A part does not wait for one whose bytes are still to come, and does not look for it either.
+func TestAPartWaitsForNoOther(t *testing.T) {
+	temp := &gated{Store: memory.Open()}
+	p := &process{t: t, temp: temp}
+	slow := digest.NewPipe(buffers.Shared, digest.Expect{Size: -1})
+	defer slow.Close()
+	slow.Carry()
+	var first sync.WaitGroup
+	first.Go(func() {
+		if _, err := Put(t.Context(), temp, &p.runs, "s/00001", slow, object.PutOptions{Overwrite: true}); err != nil {
+			t.Error(err)
+		}
+	})
+	for begun := false; !begun; time.Sleep(time.Millisecond) {
+		p.runs.mu.Lock()
+		begun = p.runs.coming["s/00001"] != nil
+		p.runs.mu.Unlock()
+	}
+	p.put("s/00002", two)
+	if _, err := slow.Write(one, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	slow.CloseWrite()
+	first.Wait()
+	if looks := temp.looks.Load(); looks != 0 {
+		t.Errorf("%d looks", looks)
+	}
+	assembles(t, copier{Store: memory.Open()}, temp.Store, joined(one, two), int64(len(two)), "s/00001", "s/00002")
+}
+
+// A put that fails after its record was told does no harm to the part that continues it.
+func TestAPartThatFailsAfterAll(t *testing.T) {
+	temp := &gated{Store: memory.Open(), gate: make(chan struct{}), holds: "s/00001", held: make(chan struct{})}
+	p := &process{t: t, temp: temp}
+	pipe := pumped(other, true)
+	defer pipe.Close()
+	failed := errors.New("failed")
+	var first sync.WaitGroup
+	first.Go(func() {
+		_, err := Put(t.Context(), failing{temp, failed}, &p.runs, "s/00001", pipe, object.PutOptions{Overwrite: true})
+		if err != failed {
+			t.Error(err)
+		}
+	})
+	<-temp.held
+	p.put("s/00002", two)
+	close(temp.gate)
+	first.Wait()
+	temp.holds = ""
+	p.put("s/00001", one)
+	assembles(t, copier{Store: memory.Open()}, temp.Store, joined(one, two), int64(len(two)), "s/00001", "s/00002")
+}
+
+// failing is a store whose puts fail at the last moment.
+type failing struct {
+	object.Store
+	err error
+}
+
+func (f failing) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
+	_, _ = f.Store.Put(ctx, key, src, opts)
+	_ = f.Delete(ctx, key)
+	return object.Info{}, f.err
+}
+
+// Looks for parts that never continue anything become rare, and come back when one is of use.
+func TestLooksInVain(t *testing.T) {
+	temp := &gated{Store: memory.Open()}
+	p := &process{t: t, temp: temp}
+	const last = 300
+	for number := last; number > 0; number-- {
+		p.put(partKey("s/", number), fmt.Append(nil, number))
+	}
+	if looks := temp.looks.Load(); looks > last/20 {
+		t.Errorf("%d looks for %d parts", looks, last)
+	}
+	if covered := p.extend("s/", time.Hour); covered != last {
+		t.Errorf("%d parts are covered", covered)
+	}
+	p.put(partKey("s/", last+1), one) // this process has extended, so it knows
+	if covered := p.extend("s/", 0); covered != last+1 {
+		t.Errorf("%d parts are covered", covered)
+	}
+}
+
+func TestPausesBetweenLooks(t *testing.T) {
+	var runs Runs
+	count := func(parts int) (looks int) {
+		for range parts {
+			if runs.looks("s/") {
+				looks++
+				runs.looked("s/", false)
+			}
+		}
+		return looks
+	}
+	if looks := count(1 + 1 + 1 + 2 + 1); looks != 3 { // after one, two, four parts
+		t.Errorf("%d looks", looks)
+	}
+	count(10 * mostPause)
+	if looks := count(10 * (mostPause + 1)); looks != 10 {
+		t.Errorf("%d looks", looks)
+	}
+	for !runs.looks("s/") {
+	}
+	runs.looked("s/", true)
+	for range 2 {
+		if !runs.looks("s/") {
+			t.Error("no look after one that was of use")
+		}
 	}
 }
 

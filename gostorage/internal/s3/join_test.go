@@ -777,3 +777,15 @@ func TestJoinOfOtherStores(t *testing.T) {
 		t.Errorf("gives %v", err)
 	}
 }
+
+// With one connection all goes one after another, and to an end.
+func TestJoinOverOneConnection(t *testing.T) {
+	j := newJoins(t, gateway(t), func(c *Config) { c.MaxConnections = 1 })
+	share := j.final.Connections().Share() // there is nothing to share
+	defer share.End()
+	if share.Take(1) {
+		t.Fatal("there is more than one connection")
+	}
+	parts, whole := j.parts(10_000, leastPart, 20_000, 30_000, leastPart+1, leastPart, 5)
+	j.succeeds(j.order("one", parts, whole), whole)
+}
