@@ -10,8 +10,12 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// openAhead is how many parts are open at most, before they are read: a small part costs a round trip, not its bytes.
-const openAhead = atOnce
+// Parts are opened before they are read: a small part costs a round trip, not its bytes.
+const (
+	openAhead = 8
+	// Small parts, as many bytes of them together, are open in a larger number.
+	smallAhead, bytesAhead = atOnce, 4 << 20
+)
 
 // openPart is a part that was opened as it was described.
 type openPart struct {
@@ -42,14 +46,16 @@ func opened(ctx context.Context, in object.Store, all []object.Info, wanted []Wa
 		}
 		defer buffers.Shared.Put(block)
 		ctx, stop := context.WithCancel(ctx)
-		lanes := object.Lanes(in, openAhead)
+		lanes := object.Lanes(in, smallAhead)
 		defer lanes.End()
 		results := make([]chan result, len(all))
 		var opening sync.WaitGroup
 		next := 0
+		ahead := int64(0) // bytes of the parts that are open
 		open := func() {
 			part, want, into := all[next], wanted[next], make(chan result, 1)
 			results[next] = into
+			ahead += part.Size
 			next++
 			opening.Go(func() {
 				var r result
@@ -72,12 +78,13 @@ func opened(ctx context.Context, in object.Store, all []object.Info, wanted []Wa
 			}
 		}()
 		for at < len(all) {
-			for next < len(all) && lanes.TryEnter() {
+			for next < len(all) && (next-at < openAhead || ahead+all[next].Size <= bytesAhead) && lanes.TryEnter() {
 				open()
 			}
 			part := &openPart{info: all[at], block: block.Bytes}
 			got := <-results[at]
 			results[at] = nil
+			ahead -= all[at].Size
 			at++
 			part.reader = got.reader
 			more := yield(part, got.err)
