@@ -30,7 +30,7 @@ VERSION = 1
 """The version of a report's JSON form. It changes when a name in it is removed or gets another meaning."""
 
 _CHUNK = 1024 * 1024
-_LARGE = 8 * 1024 * 1024  # bytes of the large put, if the adapter has no part_size
+_LARGE = 8 * 1024 * 1024 + 1  # bytes of the large put, if no part_size is set: it goes in parts
 _MOST = 64 * 1024 * 1024  # bytes; a larger put is not tried
 _UNDO_SECONDS = 6.0  # the longest time that the Go side needs to undo what was interrupted
 _CLEAN_SECONDS = 15.0

@@ -36,6 +36,9 @@ class S3StorageAdapter(NativeAdapter):
     ``max_connections`` bounds the requests that calls and streams make side by side, all together. Each of them has one
     beside that, so none waits for another.
 
+    An upload sends as many parts at once as the line to the store needs, at most ``concurrency``; None means 16.
+    ``part_size`` None means 5 MiB, more for large objects, and one request for an object of a known size up to 8 MiB.
+
     ``checksum`` says how the server verifies the parts of a large upload. ``auto`` means ``crc64nvme`` if the server
     accepts it, else the SHA-256 in the signature of each part.
 
@@ -62,8 +65,8 @@ class S3StorageAdapter(NativeAdapter):
         final_prefix: str = "final/",
         ca_bundle: str | os.PathLike[str] | None = None,
         verify: bool | str | os.PathLike[str] | None = None,
-        part_size: int = 8 * 1024 * 1024,
-        concurrency: int = 4,
+        part_size: int | None = None,
+        concurrency: int | None = None,
         equal_parts: bool = False,
         connect_timeout: float = 10,
         read_timeout: float = 30,
@@ -105,8 +108,8 @@ class S3StorageAdapter(NativeAdapter):
             "endpoint_url": _endpoint(endpoint_url),
             "addressing_style": _one_of("addressing_style", addressing_style or "auto", ADDRESSING_STYLES),
             "verify": verify is not False,
-            "part_size": _number("part_size", part_size, MIN_PART_SIZE, MAX_PART_SIZE),
-            "concurrency": _number("concurrency", concurrency, 1, 64),
+            "part_size": _number_or_none("part_size", part_size, MIN_PART_SIZE, MAX_PART_SIZE),
+            "concurrency": _number_or_none("concurrency", concurrency, 1, 64),
             "equal_parts": flag("equal_parts", equal_parts),
             "connect_timeout": _seconds("connect_timeout", connect_timeout),
             "read_timeout": _seconds("read_timeout", read_timeout),
@@ -279,6 +282,11 @@ def _number(name: str, value: int, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ImproperlyConfigured(f"{setting('s3', name)} is a number from {least} to {most}, not {value!r}")
     return value
+
+
+def _number_or_none(name: str, value: int | None, least: int, most: int) -> int:
+    """A number, or 0 for None: the Go side chooses one."""
+    return 0 if value is None else _number(name, value, least, most)
 
 
 def _seconds(name: str, value: float) -> float:

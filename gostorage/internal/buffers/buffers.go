@@ -20,7 +20,7 @@ import (
 // Size of a block in bytes.
 const Size = object.BlockSize
 
-// DefaultBudget in bytes bounds all read-ahead of the process.
+// DefaultBudget in bytes bounds all read-ahead of the process, unless another budget is set.
 const DefaultBudget = 64 << 20
 
 // overhead in bytes is what each transfer that shares the budget takes of it beside its blocks: connections, and the
@@ -40,6 +40,9 @@ type Block struct {
 	share    *Share // of the transfer that it takes them for
 	loan     *Loan  // whose memory it is; nil: the pool's
 }
+
+// Shared tells whether the block is of the budget.
+func (b *Block) Shared() bool { return b.share != nil }
 
 // Lent tells whether the memory belongs to somebody else.
 func (b *Block) Lent() bool { return b.loan != nil }
@@ -75,6 +78,12 @@ func NewPool(budget int64) *Pool { return &Pool{budget: flow.NewTotal(budget/Siz
 // Shared is the pool of the process.
 var Shared = NewPool(DefaultBudget)
 
+// SetBudget changes the budget, in bytes. What was taken stays taken.
+func (p *Pool) SetBudget(budget int64) { p.budget.Set(budget/Size, overhead/Size) }
+
+// Budget is the budget in bytes.
+func (p *Pool) Budget() int64 { return p.budget.Units() * Size }
+
 // Get gives the one block that every transfer has for itself, outside the budget. It never waits.
 func (p *Pool) Get() (*Block, error) { return p.take(nil) }
 
@@ -93,6 +102,9 @@ func (s *Share) TryGet() *Block {
 	}
 	return block
 }
+
+// Exceeds tells whether the transfer has more blocks of the budget than its share, since others want some now.
+func (s *Share) Exceeds() bool { return s.part.Exceeds() }
 
 // End says that the transfer takes no more blocks. Those that it has must still be put back.
 func (s *Share) End() { s.part.End() }

@@ -45,6 +45,7 @@ type Pipe struct {
 	moved   atomic.Int64
 	need    atomic.Int64 // blocks that this transfer may have in any case
 	most    atomic.Int64 // blocks that it may have while the budget lasts
+	refused atomic.Bool  // the budget did not last
 
 	checksum atomic.Pointer[object.Checksum]
 
@@ -257,7 +258,7 @@ func (p *Pipe) place(
 	for {
 		worth := p.worth()
 		for free := p.free.last(worth); free != nil; free = p.free.last(worth) {
-			if !fresh && !free.block.Lent() {
+			if !fresh && !free.block.Lent() && !p.exceeds(free) {
 				return free, nil
 			}
 			p.drop(free)
@@ -271,6 +272,7 @@ func (p *Pipe) place(
 				p.blocks = append(p.blocks, owned)
 				return owned, nil
 			}
+			p.refused.Store(true)
 		}
 		select {
 		case <-p.free.wake:
@@ -289,6 +291,11 @@ const mostWorth = 16
 // the pump, since a Store holds no more than it needs.
 func (p *Pipe) worth() int {
 	return int(max(1, min(mostWorth, (int64(len(p.blocks))-p.need.Load())/2)))
+}
+
+// exceeds tells whether a free block goes back to the budget: the Store needs fewer now, or other transfers want some.
+func (p *Pipe) exceeds(free *piece) bool {
+	return free.block.Shared() && (int64(len(p.blocks)) > p.most.Load() || p.share.Exceeds())
 }
 
 func (p *Pipe) drop(one *piece) {

@@ -22,6 +22,9 @@ func (p *Pipe) Reserve(need, most int64, checksum object.Checksum) {
 	p.free.signal() // a pump that waits for room has some now
 }
 
+// Refused implements object.Source.
+func (p *Pipe) Refused() bool { return p.refused.Swap(false) }
+
 // Next implements object.Source.
 func (p *Pipe) Next(ctx context.Context, worth int64) (object.Block, error) {
 	next, err := p.pull(ctx, int((worth+buffers.Size-1)/buffers.Size))

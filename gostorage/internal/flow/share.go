@@ -39,6 +39,9 @@ func (t *Total) Units() int64 {
 	return t.units
 }
 
+// shared is how much all shares have together.
+func (t *Total) shared() int64 { return max(t.units/2, t.units-t.each*t.shares) }
+
 // Share begins a share. It counts from its first Take until End, and not while an earlier one has given all back.
 func (t *Total) Share() *Share { return &Share{total: t} }
 
@@ -51,13 +54,21 @@ func (s *Share) Take(n int64) bool {
 		s.wants = true
 		t.shares++
 	}
-	shared := max(t.units/2, t.units-t.each*t.shares)
+	shared := t.shared()
 	if t.taken+n > shared || s.mine+n > shared/t.shares {
 		return false
 	}
 	t.taken += n
 	s.mine += n
 	return true
+}
+
+// Exceeds tells whether the transfer has more than its share, since others want some now.
+func (s *Share) Exceeds() bool {
+	t := s.total
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return s.mine > 0 && s.mine > t.shared()/max(t.shares, 1)
 }
 
 // Give gives n units back.

@@ -79,6 +79,9 @@ type Source interface {
 	// Reserve says how many bytes the Store needs at once to go on at all, how many it could use if there is memory,
 	// and which checksum of each block it will ask for, or nil. It may be called again when that changes.
 	Reserve(need, most int64, checksum Checksum)
+
+	// Refused tells whether there was less memory than the Store could use, since this was asked last.
+	Refused() bool
 }
 
 // Checksum writes a block to a hash and gives its checksum.

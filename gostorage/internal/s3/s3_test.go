@@ -129,6 +129,8 @@ func (e *endless) Bytes() []byte                         { return e.bytes }
 func (e *endless) Checksum() (uint64, bool)              { return 0, true }
 func (e *endless) Release()                              {}
 func (e *endless) Reserve(int64, int64, object.Checksum) {}
+
+func (e *endless) Refused() bool { return false }
 func (e *endless) Read([]byte) (int, error)              { return 0, errors.ErrUnsupported }
 func (e *endless) Record() string                        { return "" }
 
@@ -190,7 +192,7 @@ func swallow(t *testing.T) (*swallowing, string) {
 
 func tiny(c *Config) { c.PartSize = object.BlockSize }
 
-func TestUnknownSizeGetsLargerPartsAfterHalfOfThem(t *testing.T) {
+func TestUnknownSizeGetsLargerPartsAfterAQuarterOfThem(t *testing.T) {
 	taken, url := swallow(t)
 	store := open(t, url, tiny)
 	defer func() { _ = store.Close() }()
@@ -199,7 +201,7 @@ func TestUnknownSizeGetsLargerPartsAfterHalfOfThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	parts, joined, aborted := taken.seen()
-	if parts[object.BlockSize] != growAfter || parts[2*object.BlockSize] != 100 || joined != 1 || aborted != 0 {
+	if parts[object.BlockSize] != growAfter || parts[growBy*object.BlockSize] != 200/growBy || joined != 1 || aborted != 0 {
 		t.Errorf("parts of %v, joined %d, aborted %d", parts, joined, aborted)
 	}
 }
@@ -222,7 +224,7 @@ func TestKnownSizesArePlanned(t *testing.T) {
 	store := &Store{config: Config{PartSize: 8 << 20}}
 	for size, want := range map[int64]int64{
 		-1: 8 << 20, 0: 8 << 20, 8 << 20 * mostParts: 8 << 20, 8<<20*mostParts + 1: 8<<20 + object.BlockSize,
-		mostGrown * mostParts: mostGrown, mostGrown*mostParts + 1: 0,
+		mostGrown() * mostParts: mostGrown(), mostGrown()*mostParts + 1: 0,
 	} {
 		part, err := store.partSize(size)
 		if part != want || (err == nil) != (want > 0) {

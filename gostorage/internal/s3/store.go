@@ -58,8 +58,8 @@ const undoTime = 5 * time.Second
 // Config says where objects are and how they are stored. Fields are the adapter's options; sizes are in bytes.
 type Config struct {
 	s3api.Config
-	PartSize          int64  `json:"part_size"`
-	Concurrency       int    `json:"concurrency"`
+	PartSize          int64  `json:"part_size"`   // 0: by the size of the object
+	Concurrency       int    `json:"concurrency"` // the most parts in flight; 0: defaultConcurrency
 	EqualParts        bool   `json:"equal_parts"`
 	Checksum          string `json:"checksum"`
 	ConditionalWrites string `json:"conditional_writes"` // "required", or "look": a look before a put, which is not atomic
@@ -98,6 +98,9 @@ const atATime = 16
 
 // Open makes a Store. It reads files and the environment, never the network.
 func Open(config Config) (*Store, error) {
+	if config.Concurrency == 0 {
+		config.Concurrency = defaultConcurrency
+	}
 	bucket, err := s3api.Open(config.Config)
 	if err != nil {
 		return nil, err
@@ -135,7 +138,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return object.Info{}, err
 	}
 	sums := s.summer(s.checksum())
-	s.reserve(src, size, sums.crc)
+	s.reserve(src, size, 1, sums.crc)
 	first, ended, err := collect(ctx, src, size, sums.add)
 	if err != nil {
 		return object.Info{}, err
@@ -157,14 +160,14 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 	return s.putParts(ctx, key, first, next, sums, src, opts)
 }
 
-// reserve says how much memory an upload with parts of this size works in.
-func (s *Store) reserve(src object.Source, part int64, sum *checksum.CRC) {
+// reserve says how much memory an upload with so many parts of this size in flight works in.
+func (s *Store) reserve(src object.Source, part int64, inFlight int, sum *checksum.CRC) {
 	var beside object.Checksum
 	if sum != nil {
 		beside = sum.Beside
 	}
 	// One block more than a part: the next block shows whether a part is the last.
-	src.Reserve(part+object.BlockSize, (part+object.BlockSize)*int64(s.config.Concurrency+1), beside)
+	src.Reserve(part+object.BlockSize, (part+object.BlockSize)*int64(inFlight+1), beside)
 }
 
 // putWhole stores an object in one request.

@@ -16,11 +16,20 @@ import (
 )
 
 const (
-	// growAfter is the part after which an object of unknown size gets larger parts.
-	growAfter = mostParts / 2
-	// mostGrown bounds these parts: every part in flight grows, and the budget is shared.
-	mostGrown = buffers.DefaultBudget / 4
+	// defaultConcurrency is how many parts an upload has in flight at most.
+	defaultConcurrency = 16
+	// defaultPart is the size of parts: as small as there can be, so that as many as possible are in flight in the budget.
+	defaultPart = leastPart
+	// defaultWhole is up to which size an object is put in one request, if that is known in time. A multipart upload takes
+	// three round trips more.
+	defaultWhole = 8 << 20
+	// growAfter is the part after which an object of unknown size gets parts growBy times as large.
+	growAfter = mostParts / 4
+	growBy    = 4
 )
+
+// mostGrown bounds the parts of large objects: every part in flight grows, and the budget is shared.
+func mostGrown() int64 { return buffers.Shared.Budget() / 4 / object.BlockSize * object.BlockSize }
 
 // joinRate, in bytes a second, is the least rate at which a server copies and joins parts before it answers. (S3 itself
 // begins to answer at once.)
@@ -41,12 +50,20 @@ func wholeBlocks(size int64) int64 {
 // partSize plans an upload of size bytes, -1 if unknown.
 func (s *Store) partSize(size int64) (int64, error) {
 	part := wholeBlocks(s.config.PartSize)
+	switch {
+	case part > 0:
+	case size > defaultWhole, size < 0 && !s.config.EqualParts:
+		part = defaultPart
+	default:
+		part = defaultWhole
+	}
 	if size > object.MaxSize {
 		return 0, object.Errorf(object.Refused, "an object has at most %d bytes", int64(object.MaxSize))
 	}
 	if size > part*mostParts {
+		most := max(mostGrown(), part)
 		part = wholeBlocks((size + mostParts - 1) / mostParts)
-		if part > max(mostGrown, s.config.PartSize) {
+		if part > most {
 			return 0, object.Errorf(object.Refused,
 				"an object of %d bytes in %d parts needs part_size of at least %d bytes", size, mostParts, part)
 		}
@@ -127,14 +144,14 @@ func (u *upload) create(ctx context.Context, summed []object.Block, sum string, 
 	return err
 }
 
-// send uploads the parts, some at once.
+// send uploads the parts, as many at once as help.
 func (u *upload) send(ctx context.Context, current *part, next object.Block, src object.Source) error {
 	s := u.store
 	ctx, stop := context.WithCancelCause(ctx)
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(s.config.Concurrency)
+	flight := newFlight(s.config.Concurrency, sinceNow())
 	known, _ := src.Expected()
-	size := current.size
+	size, wants := current.size, 1
 	fail := func(err error) error {
 		stop(err)
 		_ = group.Wait() // if a part failed, it has ended ctx, and err is its error already
@@ -142,18 +159,27 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 	}
 	defer stop(nil)
 	for number := int32(1); ; number++ {
+		entered, err := flight.enter(ctx, src.Refused())
+		if err != nil {
+			current.release()
+			return fail(err)
+		}
 		sending, done := current, &s3api.Part{Number: number, Sums: u.sums.cut()}
 		u.parts = append(u.parts, done)
 		group.Go(func() (err error) {
+			defer func() { flight.leave(entered, sending.size, err == nil) }()
 			defer object.Rescue(&err)
 			return u.part(ctx, sending, done)
 		})
-		if known < 0 && number == growAfter && !s.config.EqualParts && size < mostGrown {
-			size = min(2*size, mostGrown)
-			s.reserve(src, size, u.sums.crc)
+		grows := known < 0 && number == growAfter && !s.config.EqualParts && size < mostGrown()
+		if grows {
+			size = min(growBy*size, mostGrown())
+		}
+		if now := flight.wants(); grows || now != wants {
+			wants = now
+			s.reserve(src, size, wants, u.sums.crc)
 		}
 		var ended bool
-		var err error
 		current, ended, err = collectAfter(ctx, next, src, size, u.sums.add)
 		next = nil
 		switch {

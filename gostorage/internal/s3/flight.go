@@ -1,0 +1,78 @@
+package s3
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/flow"
+)
+
+// flight is the parts of an upload that are in flight: as many as the controller wants. One goroutine enters parts; each
+// leaves from its own.
+type flight struct {
+	clock func() time.Duration
+	left  chan struct{} // tells that a part has left
+
+	mu      sync.Mutex
+	control *flow.Controller
+	count   int
+}
+
+// newFlight makes a flight of at most so many parts.
+func newFlight(most int, clock func() time.Duration) *flight {
+	return &flight{clock: clock, left: make(chan struct{}, 1), control: flow.New(most, clock())}
+}
+
+// sinceNow is a clock.
+func sinceNow() func() time.Duration {
+	begun := time.Now()
+	return func() time.Duration { return time.Since(begun) }
+}
+
+// enter waits until another part may be sent, and gives the time. refused tells that the part had to wait for memory.
+func (f *flight) enter(ctx context.Context, refused bool) (time.Duration, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.count >= f.control.Wants() {
+		f.control.Waits(f.clock())
+		defer func() { f.control.Resumes(f.clock()) }()
+	}
+	for f.count >= f.control.Wants() {
+		f.mu.Unlock()
+		select {
+		case <-f.left:
+		case <-ctx.Done():
+		}
+		f.mu.Lock()
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+	}
+	f.count++
+	if refused && f.count < f.control.Wants() {
+		f.control.Refused(f.count)
+	}
+	return f.clock(), nil
+}
+
+// leave is for a part that has entered at a time. It is told whether the part has ended well.
+func (f *flight) leave(entered time.Duration, bytes int64, well bool) {
+	f.mu.Lock()
+	f.count--
+	if now := f.clock(); well {
+		f.control.Finished(now, bytes, now-entered)
+	}
+	f.mu.Unlock()
+	select {
+	case f.left <- struct{}{}:
+	default:
+	}
+}
+
+// wants is how many parts should be in flight.
+func (f *flight) wants() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.control.Wants()
+}
