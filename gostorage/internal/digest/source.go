@@ -23,7 +23,7 @@ func (p *Pipe) Reserve(need, most int64, checksum object.Checksum) {
 }
 
 // Refused implements object.Source.
-func (p *Pipe) Refused() bool { return p.refused.Swap(false) }
+func (p *Pipe) Refused() int64 { return p.refused.Swap(0) * buffers.Size }
 
 // Next implements object.Source.
 func (p *Pipe) Next(ctx context.Context, worth int64) (object.Block, error) {

@@ -3,7 +3,7 @@
 //
 // # The rule
 //
-// A transfer begins with one request in flight. After some requests the controller looks back at them (a window):
+// A transfer begins with one request in flight, or with the number that the one before it has found. After some requests the controller looks back at them (a window):
 //
 //   - A number in flight brings that number times the bytes a second of one request. Requests that began before the
 //     number was set do not count.
@@ -103,6 +103,17 @@ type window struct {
 // that jumps begins another: nobody knows how much it will read there.
 func New(most int, at time.Duration) *Controller {
 	return &Controller{most: max(most, 1), number: 1, window: window{since: at}, climbing: true, pause: leastPause}
+}
+
+// Begin has the climb begin with a number that Found gave for another transfer over the same line.
+func (c *Controller) Begin(number int) { c.number = min(max(number, 1), c.most) }
+
+// Found is the number that is right for the line as far as is known, or 0 if the climb is not over.
+func (c *Controller) Found() int {
+	if c.climbing && c.number > 1 {
+		return 0
+	}
+	return c.number
 }
 
 // Wants is how many requests should be in flight. A range counts until its reader has taken it, a part until it is

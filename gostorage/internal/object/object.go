@@ -80,8 +80,9 @@ type Source interface {
 	// and which checksum of each block it will ask for, or nil. It may be called again when that changes.
 	Reserve(need, most int64, checksum Checksum)
 
-	// Refused tells whether there was less memory than the Store could use, since this was asked last.
-	Refused() bool
+	// Refused gives how many bytes of memory there were when the Store could use more and there was no more, or 0 if that
+	// has not happened since this was asked last.
+	Refused() int64
 }
 
 // Checksum writes a block to a hash and gives its checksum.

@@ -19,9 +19,11 @@ type flight struct {
 	count   int
 }
 
-// newFlight makes a flight of at most so many parts.
-func newFlight(most int, clock func() time.Duration) *flight {
-	return &flight{clock: clock, left: make(chan struct{}, 1), control: flow.New(most, clock())}
+// newFlight makes a flight of at most so many parts. It begins with what another one has found, or 0.
+func newFlight(most, found int, clock func() time.Duration) *flight {
+	control := flow.New(most, clock())
+	control.Begin(found)
+	return &flight{clock: clock, left: make(chan struct{}, 1), control: control}
 }
 
 // sinceNow is a clock.
@@ -30,8 +32,15 @@ func sinceNow() func() time.Duration {
 	return func() time.Duration { return time.Since(begun) }
 }
 
-// enter waits until another part may be sent, and gives the time. refused tells that the part had to wait for memory.
-func (f *flight) enter(ctx context.Context, refused bool) (time.Duration, error) {
+// fits says that there is memory for so many parts and no more.
+func (f *flight) fits(parts int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.control.Refused(parts)
+}
+
+// enter waits until another part may be sent, and gives the time.
+func (f *flight) enter(ctx context.Context) (time.Duration, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.count >= f.control.Wants() {
@@ -50,9 +59,6 @@ func (f *flight) enter(ctx context.Context, refused bool) (time.Duration, error)
 		}
 	}
 	f.count++
-	if refused && f.count < f.control.Wants() {
-		f.control.Refused(f.count)
-	}
 	return f.clock(), nil
 }
 
@@ -75,4 +81,11 @@ func (f *flight) wants() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.control.Wants()
+}
+
+// found is how many are right for the line, or 0 if that is not known yet.
+func (f *flight) found() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.control.Found()
 }

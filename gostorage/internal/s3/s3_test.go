@@ -130,9 +130,9 @@ func (e *endless) Checksum() (uint64, bool)              { return 0, true }
 func (e *endless) Release()                              {}
 func (e *endless) Reserve(int64, int64, object.Checksum) {}
 
-func (e *endless) Refused() bool { return false }
-func (e *endless) Read([]byte) (int, error)              { return 0, errors.ErrUnsupported }
-func (e *endless) Record() string                        { return "" }
+func (e *endless) Refused() int64           { return 0 }
+func (e *endless) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+func (e *endless) Record() string           { return "" }
 
 func (e *endless) Expected() (int64, string) { return e.size, "" }
 func (e *endless) Sum() (int64, string)      { return int64(len(e.bytes)), hexSum(e.bytes) }

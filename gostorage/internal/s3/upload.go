@@ -149,9 +149,14 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 	s := u.store
 	ctx, stop := context.WithCancelCause(ctx)
 	group, ctx := errgroup.WithContext(ctx)
-	flight := newFlight(s.config.Concurrency, sinceNow())
+	flight := newFlight(s.config.Concurrency, int(s.bucket.Traits.InFlight.Load()), sinceNow())
 	known, _ := src.Expected()
 	size, wants := current.size, 1
+	defer func() {
+		if found := flight.found(); found > 0 {
+			s.bucket.Traits.InFlight.Store(int32(found))
+		}
+	}()
 	fail := func(err error) error {
 		stop(err)
 		_ = group.Wait() // if a part failed, it has ended ctx, and err is its error already
@@ -159,7 +164,10 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 	}
 	defer stop(nil)
 	for number := int32(1); ; number++ {
-		entered, err := flight.enter(ctx, src.Refused())
+		if memory := src.Refused(); memory > 0 {
+			flight.fits(int(memory / size))
+		}
+		entered, err := flight.enter(ctx)
 		if err != nil {
 			current.release()
 			return fail(err)
