@@ -129,10 +129,9 @@ func (e *endless) Bytes() []byte                         { return e.bytes }
 func (e *endless) Checksum() (uint64, bool)              { return 0, true }
 func (e *endless) Release()                              {}
 func (e *endless) Reserve(int64, int64, object.Checksum) {}
-
-func (e *endless) Refused() int64           { return 0 }
-func (e *endless) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
-func (e *endless) Record() string           { return "" }
+func (e *endless) Refused() int64                        { return 0 }
+func (e *endless) Read([]byte) (int, error)              { return 0, errors.ErrUnsupported }
+func (e *endless) Record() string                        { return "" }
 
 func (e *endless) Expected() (int64, string) { return e.size, "" }
 func (e *endless) Sum() (int64, string)      { return int64(len(e.bytes)), hexSum(e.bytes) }
@@ -224,7 +223,7 @@ func TestKnownSizesArePlanned(t *testing.T) {
 	store := &Store{config: Config{PartSize: 8 << 20}}
 	for size, want := range map[int64]int64{
 		-1: 8 << 20, 0: 8 << 20, 8 << 20 * mostParts: 8 << 20, 8<<20*mostParts + 1: 8<<20 + object.BlockSize,
-		mostGrown() * mostParts: mostGrown(), mostGrown()*mostParts + 1: 0,
+		16 << 20 * mostParts: 16 << 20, 16<<20*mostParts + 1: 0,
 	} {
 		part, err := store.partSize(size)
 		if part != want || (err == nil) != (want > 0) {
@@ -232,6 +231,32 @@ func TestKnownSizesArePlanned(t *testing.T) {
 		}
 		if want > 0 && size > part*mostParts {
 			t.Errorf("%d parts of %d do not hold %d bytes", mostParts, part, size)
+		}
+	}
+}
+
+func TestPartsAreAsSmallAsPossibleUnlessSaid(t *testing.T) {
+	defer buffers.Shared.SetBudget(buffers.DefaultBudget)
+	for _, one := range []struct {
+		budget, size int64
+		equal        bool
+		want         int64
+	}{
+		{buffers.DefaultBudget, -1, false, 5 << 20},
+		{buffers.DefaultBudget, -1, true, 8 << 20},
+		{buffers.DefaultBudget, 8 << 20, false, 8 << 20}, // one request
+		{buffers.DefaultBudget, 8<<20 + 1, false, 5 << 20},
+		{buffers.DefaultBudget, 8<<20 + 1, true, 5 << 20},
+		{buffers.DefaultBudget, 5<<20*mostParts + 1, true, 5<<20 + object.BlockSize},
+		{buffers.DefaultBudget, 16<<20*mostParts + 1, false, 0},
+		{2 * buffers.DefaultBudget, 16<<20*mostParts + 1, false, 16<<20 + object.BlockSize},
+		{16 << 20, 5 << 20 * mostParts, false, 5 << 20},
+		{16 << 20, 5<<20*mostParts + 1, false, 0},
+	} {
+		buffers.Shared.SetBudget(one.budget)
+		store := &Store{config: Config{EqualParts: one.equal}}
+		if part, err := store.partSize(one.size); part != one.want || (err == nil) != (one.want > 0) {
+			t.Errorf("%+v: parts of %d (%v)", one, part, err)
 		}
 	}
 }
