@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/calls"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
@@ -61,6 +62,13 @@ func Open(store int64, config string) (done bool, err error) {
 func Close(store int64) (done bool, err error) {
 	defer guard("close", &err)
 	return true, table.Close(store)
+}
+
+// SetBudget sets how many bytes of memory all transfers of the process share for their work ahead.
+func SetBudget(bytes int64) (done bool, err error) {
+	defer guard("budget", &err)
+	buffers.Shared.SetBudget(bytes)
+	return true, nil
 }
 
 // Start starts an operation, on a key if it has one, under a number that the caller chooses. It answers as Wait does.

@@ -27,6 +27,8 @@ def s3(**options):
 FOUND = {
     "both styles": (FLAT | entry(**APART), "E001", ["STORAGE_ADAPTERS", "STORAGE_TEMP_DIR"]),
     "no shape": ({"STORAGE_ADAPTERS": ["x"]}, "E001", ["STORAGE_ADAPTERS"]),
+    "budget": (FLAT | {"STORAGE_MEMORY_BUDGET": "64 MiB"}, "E001", ["STORAGE_MEMORY_BUDGET", "16 MiB", "'64 MiB'"]),
+    "small budget": (FLAT | {"STORAGE_MEMORY_BUDGET": 2**24 - 1}, "E001", ["STORAGE_MEMORY_BUDGET", "16 MiB"]),
     "no place": ({}, "E001", ["STORAGE_TEMP_DIR", "BASE_DIR"]),
     "backend": ({"STORAGE_BACKEND": "s4"}, "E001", ["STORAGE_BACKEND", "'s3'"]),
     "prefix": ({"STORAGE_FINAL_PREFIX": "x", "BASE_DIR": Path("/nowhere")}, "E001", ["STORAGE_FINAL_PREFIX", "'s3'"]),
@@ -83,6 +85,7 @@ UNREAD = {
         ["STORAGE_FINAL_DIR", "'s3'"],
     ),
     "misspelt": (FLAT | {"STORAGE_FINAL_DIRS": "x"}, ["STORAGE_FINAL_DIRS", "STORAGE_FINAL_DIR?"]),
+    "misspelt budget": (FLAT | {"STORAGE_MEMORY_BUDGETS": 2**26}, ["STORAGE_MEMORY_BUDGETS", "STORAGE_MEMORY_BUDGET?"]),
     "misspelt dictionary": (FLAT | {"STORAGE_ADAPTER": {}}, ["STORAGE_ADAPTER", "STORAGE_ADAPTERS?"]),
 }
 
@@ -108,6 +111,8 @@ def test_no_warnings_while_debugging(name):
     "values",
     [
         FLAT,
+        FLAT | {"STORAGE_MEMORY_BUDGET": 2**24},
+        entry(**APART) | {"STORAGE_MEMORY_BUDGET": 2**30},
         FLAT | {"STORAGE_CLASS_FOR_UPLOADS": "a project's own name"},
         entry(**APART),
         entry("test_conf.Directories", **APART, colour="red"),

@@ -1,5 +1,6 @@
 """From settings to adapters."""
 
+import contextlib
 import copy
 import gc
 import math
@@ -23,6 +24,7 @@ from storage import (
     StorageError,
     conf,
     get_storage_adapter,
+    native,
 )
 from storage.checks import check_settings
 
@@ -130,6 +132,31 @@ def test_aws_names_may_stand_beside_the_dictionary():
     names = {"AWS_ACCESS_KEY_ID": "k", "AWS_STORAGE_BUCKET_NAME": "b"}
     with override_settings(STORAGE_ADAPTERS={"default": MEMORY}, **names):
         assert isinstance(get_storage_adapter(), MemoryStorageAdapter)
+
+
+def test_the_memory_budget_is_that_of_the_last_adapter_to_open():
+    def budget():
+        get_storage_adapter().put_final("a", b"x")
+        return native.stats()["budget"]
+
+    with override_settings(STORAGE_ADAPTERS={"default": MEMORY}):
+        assert budget() == 64 * 2**20
+        with override_settings(STORAGE_MEMORY_BUDGET=100 * 2**20):
+            assert budget() == 100 * 2**20
+        with override_settings(STORAGE_MEMORY_BUDGET=""):
+            assert budget() == 64 * 2**20
+        for wrong in (2**24 - 1, "67108864", 1e8, True):
+            with (
+                override_settings(STORAGE_MEMORY_BUDGET=wrong),
+                pytest.raises(ImproperlyConfigured, match="STORAGE_MEMORY_BUDGET"),
+            ):
+                get_storage_adapter()
+
+
+def test_a_memory_budget_of_an_adapter_made_by_hand():
+    with override_settings(STORAGE_MEMORY_BUDGET=32 * 2**20), contextlib.closing(MemoryStorageAdapter()) as adapter:
+        adapter.put_final("a", b"x")
+        assert native.stats()["budget"] == 32 * 2**20
 
 
 @pytest.mark.parametrize("backend", ["s3", "storage.S3StorageAdapter", f"{__name__}.Bucket"])

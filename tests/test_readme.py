@@ -212,7 +212,7 @@ def test_every_option_is_described(adapter):
 
 
 def test_every_flat_name_is_described():
-    names = {*conf.FLAT_NAMES, *(name for names in conf.FLAT.values() for name in names)}
+    names = {conf.MEMORY_BUDGET, *conf.FLAT_NAMES, *(name for names in conf.FLAT.values() for name in names)}
     assert table(ROOT / "docs/settings.md", "setting") == names
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import _loader, native
+from . import _loader, conf, native
 from .arguments import (
     MAX_PART_NUMBER,
     MAX_SECONDS,
@@ -66,6 +66,7 @@ class NativeAdapter(StorageAdapter):
                 if self._closed:
                     raise StorageError("the adapter was closed", code="closed")
                 if self._opened != _loader.generation:  # a forked child opens its own stores
+                    native.set_budget(conf.memory_budget())
                     for store, configuration in zip(self._stores, self._configurations(), strict=True):
                         native.open_store(store, configuration)
                     self._opened = _loader.generation

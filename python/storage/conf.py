@@ -11,13 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .base import StorageAdapter
 
 SETTING = "STORAGE_ADAPTERS"
+
+MEMORY_BUDGET = "STORAGE_MEMORY_BUDGET"
+DEFAULT_MEMORY_BUDGET = 64 * 1024 * 1024
+LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
+MOST_MEMORY_BUDGET = 1024**4
+"""In bytes. The setting is for the process, so it stands beside both forms of the settings of adapters."""
 
 BACKENDS = {
     "local": "storage.LocalStorageAdapter",
@@ -145,6 +151,7 @@ def _value(name: str) -> Any:
 
 def configuration() -> dict[str, Entry]:
     """All aliases with what is set for each. Raises ``ImproperlyConfigured``."""
+    memory_budget()
     adapters = _value(SETTING)
     flat = [name for name in FLAT_NAMES if _value(name) is not None]
     if adapters is None:
@@ -156,6 +163,20 @@ def configuration() -> dict[str, Entry]:
     if not isinstance(adapters, Mapping):
         raise ImproperlyConfigured(f"{SETTING} is a dict of aliases, like STORAGES")
     return {alias: _from_dict(alias, entry) for alias, entry in adapters.items()}
+
+
+def memory_budget() -> int:
+    """Bytes of memory that all transfers of the process share. Raises ``ImproperlyConfigured``."""
+    if not settings.configured and ENVIRONMENT_VARIABLE not in os.environ:  # an adapter without a project
+        return DEFAULT_MEMORY_BUDGET
+    value = _value(MEMORY_BUDGET)
+    if value is None:
+        return DEFAULT_MEMORY_BUDGET
+    if isinstance(value, bool) or not isinstance(value, int) or not LEAST_MEMORY_BUDGET <= value <= MOST_MEMORY_BUDGET:
+        raise ImproperlyConfigured(
+            f"{MEMORY_BUDGET} is a number of bytes, at least {LEAST_MEMORY_BUDGET} (16 MiB), not {value!r}"
+        )
+    return value
 
 
 def _from_dict(alias: str, entry: object) -> Entry:
@@ -287,9 +308,10 @@ def unread() -> list[tuple[str, str]]:
     for name in FLAT[other]:
         if name.startswith("STORAGE_") and name not in FLAT.get(kind, {}) and _value(name) is not None:
             found.append((name, f"STORAGE_BACKEND is {backend!r}, and {name} is for {other!r}"))
+    ours = SETTING, MEMORY_BUDGET, *FLAT_NAMES
     for name in dir(settings):
-        if name.startswith("STORAGE_") and name not in (SETTING, *FLAT_NAMES):
-            near = difflib.get_close_matches(name, (SETTING, *FLAT_NAMES), n=1, cutoff=0.9)
+        if name.startswith("STORAGE_") and name not in ours:
+            near = difflib.get_close_matches(name, ours, n=1, cutoff=0.9)
             if near:
                 found.append((name, f"there is no setting {name}; did you mean {near[0]}?"))
     return found

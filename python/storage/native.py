@@ -135,6 +135,11 @@ def _end(number: int) -> None:
     _owned.pop(number, None)
 
 
+def set_budget(size: int) -> None:
+    """Set how many bytes of memory all transfers of the process share for their work ahead."""
+    _invoke("SetBudget", size)
+
+
 def open_store(store: int, config: dict[str, Any]) -> None:
     """Make a store on the Go side, unless it exists."""
     _invoke("Open", store, json.dumps(config))

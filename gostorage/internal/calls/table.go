@@ -122,8 +122,8 @@ func (t *Table) Stats() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return fmt.Sprintf(
-		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"connections":%d}`,
+		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"budget":%d,"connections":%d}`,
 		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-task.Waiting(),
-		buffers.Shared.Lent(), buffers.Shared.Mapped(), httpconn.Connections(),
+		buffers.Shared.Lent(), buffers.Shared.Mapped(), buffers.Shared.Budget(), httpconn.Connections(),
 	)
 }
