@@ -19,7 +19,7 @@ type flight struct {
 	count   int
 }
 
-// newFlight makes a flight of at most so many parts. It begins with what another one has found, or 0.
+// newFlight makes a flight of at most so many parts. It begins with so many as another one has found.
 func newFlight(most, found int, clock func() time.Duration) *flight {
 	control := flow.New(most, clock())
 	control.Begin(found)

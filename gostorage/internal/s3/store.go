@@ -138,7 +138,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return object.Info{}, err
 	}
 	sums := s.summer(s.checksum())
-	s.reserve(src, size, 1, sums.crc)
+	s.reserve(src, size, s.inFlight(), sums.crc)
 	first, ended, err := collect(ctx, src, size, sums.add)
 	if err != nil {
 		return object.Info{}, err
@@ -158,6 +158,11 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return s.putWhole(ctx, first, info, opts)
 	}
 	return s.putParts(ctx, key, first, next, sums, src, opts)
+}
+
+// inFlight is how many parts an upload begins with.
+func (s *Store) inFlight() int {
+	return max(1, min(int(s.bucket.Traits.InFlight.Load()), s.config.Concurrency))
 }
 
 // reserve says how much memory an upload with so many parts of this size in flight works in.

@@ -149,9 +149,9 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 	s := u.store
 	ctx, stop := context.WithCancelCause(ctx)
 	group, ctx := errgroup.WithContext(ctx)
-	flight := newFlight(s.config.Concurrency, int(s.bucket.Traits.InFlight.Load()), sinceNow())
+	flight := newFlight(s.config.Concurrency, s.inFlight(), sinceNow())
 	known, _ := src.Expected()
-	size, wants := current.size, 1
+	size, wants := current.size, 0
 	defer func() {
 		if found := flight.found(); found > 0 {
 			s.bucket.Traits.InFlight.Store(int32(found))
