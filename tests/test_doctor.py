@@ -412,7 +412,7 @@ def test_the_table(versitygw):
         r"^  access_key +\*{4}" + versitygw.access_key[-4:] + r" +STORAGE_ADAPTERS\['default'\]$", text, re.M
     )
     assert re.search(r"^  secret_key +\*{4} +STORAGE", text, re.M)
-    assert re.search(r"^  max_attempts +4 +default$", text, re.M)
+    assert re.search(r"^  read_timeout +30 +default$", text, re.M)
     assert re.search(r"^  ok +conditional_complete +both +\d+ ms  an object that is there", text, re.M)
     assert re.search(r"^  ok +put +\d+ ms", text, re.M)
 
