@@ -268,6 +268,61 @@ func TestHoldMakesRoom(t *testing.T) {
 	pipe.Close()
 }
 
+// What a Store no longer uses, and what others are to have, goes back to the budget.
+func TestBlocksGoBackToTheBudget(t *testing.T) {
+	for _, others := range []bool{false, true} {
+		pool := buffers.NewPool(buffers.DefaultBudget)
+		pipe := NewPipe(pool, Expect{Size: -1})
+		const need, most = 10 * buffers.Size, 1000 * buffers.Size
+		pipe.Reserve(need, most, nil)
+		data := make([]byte, buffers.Size)
+		held := []object.Block{}
+		for {
+			n, err := pipe.Write(data, 50*time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 { // there is no more
+				break
+			}
+			block, err := pipe.Next(t.Context(), buffers.Size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, block)
+		}
+		count := int64(len(held))
+		if refused := pipe.Refused(); refused != count*buffers.Size || pipe.Refused() != 0 {
+			t.Errorf("%d blocks were all, told are %d bytes", count, refused)
+		}
+		want := int64(20)
+		if others {
+			_ = pool.Share().TryGet() // there is none, but now it counts
+			want = count/2 + 10       // half of the budget, with some that is left for each, and its own
+		} else {
+			pipe.Reserve(need, want*buffers.Size, nil)
+		}
+		for _, block := range held {
+			block.Release()
+		}
+		held = nil
+		for range 2 * count {
+			if _, err := pipe.Write(data, time.Second); err != nil {
+				t.Fatal(err)
+			}
+			block, err := pipe.Next(t.Context(), buffers.Size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			block.Release()
+		}
+		if lent := pool.Lent(); lent > want {
+			t.Errorf("others %v: of %d blocks are left %d, not %d", others, count, lent, want)
+		}
+		pipe.Close()
+	}
+}
+
 // A transfer that fails gives back what was lent to it, and takes no more.
 func TestLentBlocksOfATransferThatFails(t *testing.T) {
 	pool := buffers.NewPool(buffers.DefaultBudget)

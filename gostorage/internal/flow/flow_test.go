@@ -303,7 +303,9 @@ func TestAnything(t *testing.T) {
 		var at time.Duration
 		for range 500 {
 			at += time.Duration(random.Int64N(1 << random.IntN(40)))
-			switch random.IntN(8) {
+			switch random.IntN(9) {
+			case 8:
+				c.Begin(random.IntN(30) - 5)
 			case 0:
 				c.Waits(at)
 			case 1:
@@ -316,7 +318,7 @@ func TestAnything(t *testing.T) {
 			default:
 				c.Finished(at, random.Int64N(1<<random.IntN(40)), time.Duration(random.Int64N(1<<random.IntN(40))))
 			}
-			if n := c.Wants(); n < 1 || n > max(most, 1) {
+			if n := c.Wants(); n < 1 || n > max(most, 1) || c.Found() != 0 && c.Found() != n {
 				t.Fatalf("seed %d: %d in flight of at most %d", seed, n, most)
 			}
 		}
@@ -340,6 +342,33 @@ func TestAnyLine(t *testing.T) {
 		}
 		if c := s.run(64*mib, seed, ours, nil); c.highest > 16 || c.took > time.Hour {
 			t.Errorf("%+v: %+v", s, c)
+		}
+	}
+}
+
+// A transfer that begins with what the one before has found has no climb to make, and finds out if the line has changed.
+func TestBeginning(t *testing.T) {
+	far := scene{
+		line: line{each: 50e6, trip: 20 * time.Millisecond, jitter: 0.1}, up: true, piece: partSize, peer: hashing, count: 1,
+	}
+	for seed := range uint64(2) {
+		first := New(16, 0)
+		cold := far.run(128*mib, seed, func() policy { return first }, nil)
+		found := first.Found()
+		warm := far.run(128*mib, seed, func() policy {
+			c := New(16, 0)
+			c.Begin(found)
+			return c
+		}, nil)
+		slow := far
+		slow.line.each, slow.peer = 100e6, 20e6
+		last := New(16, 0)
+		last.Begin(found)
+		slow.run(512*mib, seed, func() policy { return last }, nil)
+		report := fmt.Sprintf("found %d, then %d; %v, then %v", found, last.Found(), cold.took, warm.took)
+		t.Log(report)
+		if found < 12 || float64(warm.took) > 0.75*float64(cold.took) || last.Found() != 1 {
+			t.Error(report)
 		}
 	}
 }

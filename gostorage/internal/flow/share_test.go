@@ -12,12 +12,15 @@ func TestSharesAreEven(t *testing.T) {
 	first := total.Share()
 	for first.Take(5) {
 	}
-	if first.mine != 60 {
-		t.Errorf("one alone has %d of 64", first.mine)
+	if first.mine != 60 || first.Exceeds() {
+		t.Errorf("one alone has %d of 64, too many: %v", first.mine, first.Exceeds())
 	}
 	second := total.Share()
 	if second.Take(5) {
 		t.Error("there was nothing left")
+	}
+	if !first.Exceeds() || second.Exceeds() {
+		t.Error("the first has to give back")
 	}
 	for first.mine > 0 { // as its requests end, it goes on with fewer
 		first.Give(5)
@@ -27,7 +30,7 @@ func TestSharesAreEven(t *testing.T) {
 			break
 		}
 	}
-	if first.mine != 25 || second.mine != 25 {
+	if first.mine != 25 || second.mine != 25 || first.Exceeds() {
 		t.Errorf("two have %d and %d", first.mine, second.mine)
 	}
 	first.End()
