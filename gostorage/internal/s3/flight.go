@@ -16,14 +16,18 @@ type flight struct {
 
 	mu      sync.Mutex
 	control *flow.Controller
+	lanes   *flow.Lanes
 	count   int
 }
 
-// newFlight makes a flight of at most so many parts. It begins with so many as another one has found.
-func newFlight(most, found int, clock func() time.Duration) *flight {
+// newFlight makes a flight of at most so many parts, all but one of them over connections of a total; nil: any number. It
+// begins with so many parts as another one has found.
+func newFlight(most, found int, connections *flow.Total, clock func() time.Duration) *flight {
 	control := flow.New(most, clock())
 	control.Begin(found)
-	return &flight{clock: clock, left: make(chan struct{}, 1), control: control}
+	return &flight{
+		clock: clock, left: make(chan struct{}, 1), control: control, lanes: flow.NewLanes(connections, most),
+	}
 }
 
 // sinceNow is a clock.
@@ -43,11 +47,12 @@ func (f *flight) fits(parts int) {
 func (f *flight) enter(ctx context.Context) (time.Duration, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.count >= f.control.Wants() {
-		f.control.Waits(f.clock())
-		defer func() { f.control.Resumes(f.clock()) }()
-	}
-	for f.count >= f.control.Wants() {
+	for waits := false; !f.room(); {
+		if !waits {
+			waits = true
+			f.control.Waits(f.clock())
+			defer func() { f.control.Resumes(f.clock()) }()
+		}
 		f.mu.Unlock()
 		select {
 		case <-f.left:
@@ -62,8 +67,21 @@ func (f *flight) enter(ctx context.Context) (time.Duration, error) {
 	return f.clock(), nil
 }
 
+// room takes room for another part, if one is wanted and there is a connection for it.
+func (f *flight) room() bool {
+	if f.count >= f.control.Wants() {
+		return false
+	}
+	if !f.lanes.TryEnter() {
+		f.control.Refused(f.count)
+		return false
+	}
+	return true
+}
+
 // leave is for a part that has entered at a time. It is told whether the part has ended well.
 func (f *flight) leave(entered time.Duration, bytes int64, well bool) {
+	f.lanes.Leave()
 	f.mu.Lock()
 	f.count--
 	if now := f.clock(); well {
@@ -75,6 +93,9 @@ func (f *flight) leave(entered time.Duration, bytes int64, well bool) {
 	default:
 	}
 }
+
+// end says that no more parts enter.
+func (f *flight) end() { f.lanes.End() }
 
 // wants is how many parts should be in flight.
 func (f *flight) wants() int {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/flow"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -28,7 +29,7 @@ func ticks() func() time.Duration {
 // Parts enter and leave in any order; there are never more than are wanted, and none waits in vain.
 func TestAFlightHoldsWhatIsWanted(t *testing.T) {
 	const most, all = 8, 2000
-	f := newFlight(most, 0, ticks())
+	f := newFlight(most, 0, nil, ticks())
 	var parts sync.WaitGroup
 	var flying, highest atomic.Int64
 	for range all {
@@ -53,7 +54,7 @@ func TestAFlightHoldsWhatIsWanted(t *testing.T) {
 
 func TestAFlightBeginsWithOneOrWhatWasFound(t *testing.T) {
 	for _, one := range []struct{ most, found, begins int }{{16, 0, 1}, {16, 1, 1}, {16, 7, 7}, {4, 7, 4}} {
-		f := newFlight(one.most, one.found, ticks())
+		f := newFlight(one.most, one.found, nil, ticks())
 		for range one.begins {
 			if _, err := f.enter(t.Context()); err != nil {
 				t.Fatal(err)
@@ -65,6 +66,31 @@ func TestAFlightBeginsWithOneOrWhatWasFound(t *testing.T) {
 		if _, err := f.enter(ctx); err != enough || f.count != one.begins {
 			t.Errorf("%+v: after %d comes %v", one, f.count, err)
 		}
+	}
+}
+
+// Of connections that others have, a flight gets an even share, and always one.
+func TestAFlightSharesConnections(t *testing.T) {
+	total := flow.NewTotal(4, 1)
+	others := flow.NewLanes(total, 8)
+	for others.TryEnter() {
+	}
+	f := newFlight(16, 8, total, ticks())
+	for n := range 4 {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(10*time.Millisecond, cancel)
+		if _, err := f.enter(ctx); (err == nil) != (n == 0) {
+			t.Errorf("part %d: %v", n, err)
+		}
+		cancel()
+	}
+	for range 4 {
+		others.Leave()
+	}
+	others.End()
+	f.leave(0, 1, true)
+	if _, err := f.enter(t.Context()); err != nil || f.count != 1 {
+		t.Errorf("%d are in flight, %v", f.count, err)
 	}
 }
 

@@ -149,7 +149,8 @@ func (u *upload) send(ctx context.Context, current *part, next object.Block, src
 	s := u.store
 	ctx, stop := context.WithCancelCause(ctx)
 	group, ctx := errgroup.WithContext(ctx)
-	flight := newFlight(s.config.Concurrency, s.inFlight(), sinceNow())
+	flight := newFlight(s.config.Concurrency, s.inFlight(), s.bucket.Connections, sinceNow())
+	defer flight.end()
 	known, _ := src.Expected()
 	size, wants := current.size, 0
 	defer func() {
