@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,6 +33,8 @@ django_configurations = pytest.mark.skipif(
     sys.version_info >= (3, 15),
     reason="django-configurations 2.5.1 loads settings by load_module, which Python 3.15 does not call",
 )
+FREE_THREADED = shutil.which("python{}.{}t".format(*sys.version_info))
+free_threaded = pytest.mark.skipif(not FREE_THREADED, reason="there is no free-threaded Python of this version on PATH")
 SERVERS = {"versitygw", "minio", "moto", "toxiproxy", "faults", "store", "own_store", "world", "proxy"}
 
 

@@ -2,13 +2,16 @@
 
 import importlib.util
 import re
+import shutil
 import struct
+import subprocess
 import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from conftest import FREE_THREADED, free_threaded
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -201,6 +204,18 @@ def test_a_free_threaded_python_fails_the_build(monkeypatch, tmp_path):
     monkeypatch.setattr(toolchain.sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
     with pytest.raises(BuildError, match="free-threaded Python is not supported"):
         steps.build(tmp_path / "a.so", "cpython-314t-x86_64-linux-gnu", loadable=True)
+
+
+@pytest.mark.slow
+@pytest.mark.python
+@free_threaded
+def test_a_real_free_threaded_python_builds_no_wheel(tmp_path):
+    unwanted = shutil.ignore_patterns("build", ".*", "_generated", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=unwanted)
+    command = [sys.executable, "-m", "pip", "--python", FREE_THREADED, "wheel", "--no-deps", "-w", tmp_path / "wheels"]
+    done = subprocess.run([*command, tmp_path / "source"], capture_output=True, text=True, timeout=100)
+    assert done.returncode and "a free-threaded Python is not supported" in done.stdout + done.stderr, done.stderr
+    assert not list(tmp_path.glob("wheels/*"))
 
 
 def test_an_old_go_does_not_do(monkeypatch, tmp_path):

@@ -1,10 +1,15 @@
 """Limits of the system that are too low: an error says which one, and the process goes on."""
 
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 import trustme
+from conftest import FREE_THREADED, free_threaded
 
 START = """
 import os, resource, sys
@@ -87,8 +92,9 @@ with adapter.get_final_stream(*final) as stream:
 """
 
 
-def run(code, folder):
-    done = subprocess.run([sys.executable, "-c", START + code, folder], capture_output=True, text=True, timeout=60)
+def run(code, folder, python=sys.executable, **options):
+    command = [python, "-c", START + code, folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
     assert done.returncode == 0, done.stderr
 
 
@@ -166,3 +172,22 @@ def test_a_sub_interpreter(kind, first, tmp_path):
 
 def test_a_free_threaded_python(tmp_path):
     run("sys.abiflags += 't'" + FAILS.format(limit="python3.14, not python3.14t"), tmp_path)
+
+
+@free_threaded
+@pytest.mark.parametrize("extension", [False, True])
+def test_a_real_free_threaded_python(extension, tmp_path):
+    """The package as it would be installed there, without an extension or with that of the other Python."""
+    import storage
+
+    package = Path(storage.__file__).parent
+    shutil.copytree(package, tmp_path / "storage", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    if extension:
+        name = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
+        suffix = subprocess.run([FREE_THREADED, "-c", name], capture_output=True, text=True, check=True).stdout.strip()
+        built = package / f"_gostorage{sysconfig.get_config_var('EXT_SUFFIX')}"
+        shutil.copy(built, tmp_path / f"storage/_gostorage{suffix}")
+    path = os.pathsep.join([str(tmp_path), str(package.parent)])  # Django of this Python
+    code = "import storage; assert storage.__file__.startswith(sys.argv[1]);"
+    code += FAILS.format(limit="python3.14, not python3.14t")
+    run(code, tmp_path, FREE_THREADED, env={**os.environ, "PYTHONPATH": path})
