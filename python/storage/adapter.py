@@ -34,7 +34,7 @@ from .arguments import (
 )
 from .base import StorageAdapter
 from .exceptions import ContentMismatch, InvalidKey, StorageError
-from .streams import Meter, ObjectReader, check_source, known_length, pump
+from .streams import Meter, ObjectReader, check_source, exact_length, known_length, pump
 from .sweep import Sweep
 from .types import Assembled, FinalObject, Keep, Progress, Source, SweepReport, TempPart
 
@@ -151,6 +151,8 @@ class NativeAdapter(StorageAdapter):
             return native.call(getattr(self, area), "put", key=key, whole=stream, **options)
         check_source(stream)
         length = known_length(stream)
+        if (whole := exact_length(stream, length)) is not None:
+            options.setdefault("size", whole)  # what is known to fit into one request is not sent in parts
         meter = Meter(progress, options.get("size"))
         with native.Call(getattr(self, area), "put", key=key, **options) as call:
             done = pump(stream, call, meter)

@@ -95,6 +95,13 @@ def known_length(source: object) -> int | None:
     return inner.length if isinstance(inner, HTTPResponse) else None
 
 
+def exact_length(source: object, length: int | None) -> int | None:
+    """The ``known_length`` of a source that can give no more than that, or None."""
+    if type(source) is bytes:
+        return len(source)
+    return length if isinstance(getattr(source, "_request", source), HttpRequest) else None
+
+
 def _length_of_body(request: HttpRequest) -> int | None:
     """How many bytes of the body Django has still to read, by the length that the client stated."""
     stated = str(request.META.get("CONTENT_LENGTH") or "")
