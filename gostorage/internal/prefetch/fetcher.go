@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// ahead is how many blocks of a range may be fetched before they are asked for.
-	ahead = rangeSize / object.BlockSize
+	// ahead is how many blocks of the only range may be fetched before they are asked for.
+	ahead = 8
+	// mostBlocks is how many a range has that is fetched beside others.
+	mostBlocks = rangeSize / object.BlockSize
 	// mostCuts is how often a range may be cut; each leastGain bytes that have come allow one more cut. So an object is
 	// not read by a request for each of its bytes.
 	mostCuts  = 16
@@ -79,7 +81,7 @@ func newFetcher(
 ) *fetcher {
 	s := &fetcher{
 		source: source, ctx: ctx, cancel: cancel, blocks: blocks, share: share, at: from, next: from, begun: from, until: until,
-		filled: make(chan chunk, ahead+2), free: make(chan *buffers.Block, ahead+1),
+		filled: make(chan chunk, mostBlocks+2), free: make(chan *buffers.Block, mostBlocks+1),
 		done: make(chan struct{}), cut: make(chan struct{}),
 		asked: make(chan struct{}, 1), lent: make(chan room, 1),
 	}
