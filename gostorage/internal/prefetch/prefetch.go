@@ -255,7 +255,7 @@ func (p *Prefetcher) extend() {
 // whether that is done. A server that does not give the range gets no other request.
 func (p *Prefetcher) prove(long *fetcher, wants int) bool {
 	if p.proof == nil {
-		from := long.at + max(rangeSize, long.at-p.begun)
+		from := long.at + max(rangeSize, p.mayBeUnread()-rangeSize)
 		if wants > 1 && from+rangeSize < long.until {
 			p.proof = p.ahead(from, from+rangeSize)
 		}

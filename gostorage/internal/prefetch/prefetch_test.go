@@ -197,10 +197,12 @@ func TestWithoutRanges(t *testing.T) {
 func TestAnErrorComesInItsPlace(t *testing.T) {
 	data := random(24 << 20)
 	broken := object.Errorf(object.Permission, "no more")
-	var from atomic.Int64
+	var from atomic.Int64 // where the first range that fails begins
+	from.Store(int64(len(data)))
 	a := &away{data: data, delay: time.Millisecond, speed: 20_000, fault: func(n int, at int64) (error, bool) {
 		if at > 8<<20 {
-			from.CompareAndSwap(0, at)
+			for least := from.Load(); at < least && !from.CompareAndSwap(least, at); least = from.Load() {
+			}
 			return broken, false
 		}
 		return nil, false
