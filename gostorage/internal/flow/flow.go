@@ -3,7 +3,8 @@
 //
 // # The rule
 //
-// A transfer begins with one request in flight, or with the number that the one before it has found. After some requests the controller looks back at them (a window):
+// A transfer begins with one request in flight, or with the number that the one before it has found. After some requests
+// the controller looks back at them (a window):
 //
 //   - A number in flight brings that number times the bytes a second of one request. Requests that began before the
 //     number was set do not count.
@@ -72,6 +73,7 @@ const (
 // time, with times of one clock that does not go back.
 type Controller struct {
 	most, number int
+	judged, near bool // whether there was a window, and whether each request of the last one was fast
 	window       window
 	waiting      bool
 	waitsSince   time.Duration
@@ -108,13 +110,16 @@ func New(most int, at time.Duration) *Controller {
 // Begin has the climb begin with a number that Found gave for another transfer over the same line.
 func (c *Controller) Begin(number int) { c.number = min(max(number, 1), c.most) }
 
-// Found is the number that is right for the line as far as is known, or 0 if the climb is not over.
+// Found is the number that is right for the line as far as is known, or 0 if nothing is, or the climb is not over.
 func (c *Controller) Found() int {
-	if c.climbing && c.number > 1 {
+	if !c.judged || c.climbing && c.number > 1 {
 		return 0
 	}
 	return c.number
 }
+
+// Near tells whether the store has shown to be so near that one request is enough.
+func (c *Controller) Near() bool { return c.near }
 
 // Wants is how many requests should be in flight. A range counts until its reader has taken it, a part until it is
 // answered.
@@ -176,8 +181,9 @@ func (c *Controller) judge(at time.Duration) {
 	elapsed := float64(at - w.since)
 	each := float64(w.bytes) / w.took.Seconds()
 	now := level{c.number, each * float64(c.number)}
+	c.judged, c.near = true, each >= fast
 	switch waited := float64(w.waited) / elapsed; {
-	case each >= fast:
+	case c.near:
 		c.number, c.climbing, c.base = 1, true, level{}
 	case waited < waits:
 		c.content(now, waited < hardly, float64(w.busy)/elapsed)

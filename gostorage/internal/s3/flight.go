@@ -104,9 +104,9 @@ func (f *flight) wants() int {
 	return f.control.Wants()
 }
 
-// found is how many are right for the line, or 0 if that is not known yet.
-func (f *flight) found() int {
+// found is how many are right for the line, or 0 if that is not known yet, and whether the store is near.
+func (f *flight) found() (parts int, near bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.control.Found()
+	return f.control.Found(), f.control.Near()
 }

@@ -239,22 +239,24 @@ func TestPartsAreAsSmallAsPossibleUnlessSaid(t *testing.T) {
 	defer buffers.Shared.SetBudget(buffers.DefaultBudget)
 	for _, one := range []struct {
 		budget, size int64
-		equal        bool
+		equal, near  bool
 		want         int64
 	}{
-		{buffers.DefaultBudget, -1, false, 5 << 20},
-		{buffers.DefaultBudget, -1, true, 8 << 20},
-		{buffers.DefaultBudget, 8 << 20, false, 8 << 20}, // one request
-		{buffers.DefaultBudget, 8<<20 + 1, false, 5 << 20},
-		{buffers.DefaultBudget, 8<<20 + 1, true, 5 << 20},
-		{buffers.DefaultBudget, 5<<20*mostParts + 1, true, 5<<20 + object.BlockSize},
-		{buffers.DefaultBudget, 16<<20*mostParts + 1, false, 0},
-		{2 * buffers.DefaultBudget, 16<<20*mostParts + 1, false, 16<<20 + object.BlockSize},
-		{16 << 20, 5 << 20 * mostParts, false, 5 << 20},
-		{16 << 20, 5<<20*mostParts + 1, false, 0},
+		{buffers.DefaultBudget, -1, false, false, 5 << 20},
+		{buffers.DefaultBudget, -1, true, false, 8 << 20},
+		{buffers.DefaultBudget, -1, false, true, 8 << 20},
+		{buffers.DefaultBudget, 8 << 20, false, false, 8 << 20}, // one request
+		{buffers.DefaultBudget, 8<<20 + 1, false, false, 5 << 20},
+		{buffers.DefaultBudget, 8<<20 + 1, true, false, 5 << 20},
+		{buffers.DefaultBudget, 5<<20*mostParts + 1, true, false, 5<<20 + object.BlockSize},
+		{buffers.DefaultBudget, 16<<20*mostParts + 1, false, false, 0},
+		{2 * buffers.DefaultBudget, 16<<20*mostParts + 1, false, false, 16<<20 + object.BlockSize},
+		{16 << 20, 5 << 20 * mostParts, false, false, 5 << 20},
+		{16 << 20, 5<<20*mostParts + 1, false, false, 0},
 	} {
 		buffers.Shared.SetBudget(one.budget)
-		store := &Store{config: Config{EqualParts: one.equal}}
+		store := &Store{config: Config{EqualParts: one.equal}, bucket: &s3api.Bucket{}}
+		store.bucket.Traits.Near.Store(one.near)
 		if part, err := store.partSize(one.size); part != one.want || (err == nil) != (one.want > 0) {
 			t.Errorf("%+v: parts of %d (%v)", one, part, err)
 		}

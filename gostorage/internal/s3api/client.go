@@ -56,6 +56,7 @@ type Bucket struct {
 
 // Traits are what a store has shown of itself, so that it is asked only once.
 type Traits struct {
+	Near      atomic.Bool             // the last upload has found it so near that one part at a time is enough
 	InFlight  atomic.Int32            // how many parts in flight have been right for the last upload; 0: not known
 	Miscounts atomic.Bool             // it tells checksums that are not those of the bytes
 	Unordered atomic.Bool             // it lists in no order
