@@ -37,8 +37,8 @@ class S3StorageAdapter(NativeAdapter):
     beside that, so none waits for another.
 
     An upload sends as many parts at once as the line to the store needs, at most ``concurrency``; None means 16.
-    ``part_size`` None means 5 MiB, 8 MiB on a store that an upload has found to be near, more for large objects, and one
-    request for an object of a known size up to 8 MiB.
+    ``part_size`` None means 5 MiB, 8 MiB on a store that an upload has found to be near, more for large objects, and
+    one request for an object of a known size up to 8 MiB.
 
     ``checksum`` says how the server verifies the parts of a large upload. ``auto`` means ``crc64nvme`` if the server
     accepts it, else the SHA-256 in the signature of each part.

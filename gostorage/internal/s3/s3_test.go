@@ -255,8 +255,9 @@ func TestPartsAreAsSmallAsPossibleUnlessSaid(t *testing.T) {
 		{16 << 20, 5<<20*mostParts + 1, false, false, 0},
 	} {
 		buffers.Shared.SetBudget(one.budget)
-		store := &Store{config: Config{EqualParts: one.equal}, bucket: &s3api.Bucket{}}
+		store := open(t, "http://127.0.0.1:9", func(c *Config) { c.PartSize, c.EqualParts = 0, one.equal })
 		store.bucket.Traits.Near.Store(one.near)
+		_ = store.Close()
 		if part, err := store.partSize(one.size); part != one.want || (err == nil) != (one.want > 0) {
 			t.Errorf("%+v: parts of %d (%v)", one, part, err)
 		}
