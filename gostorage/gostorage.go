@@ -133,7 +133,8 @@ func Finish(call int64) (answer string, err error) {
 	return table.Finish(call)
 }
 
-// Wait gives the result of a call: for an object its size and SHA-256, otherwise JSON. While the call goes on, the
+// Wait gives the result of a call: for an object its size and SHA-256, and if it was asked for its description in JSON;
+// otherwise JSON. While the call goes on, the
 // answer is an at sign and a descriptor, which becomes readable once there is news of the call. If a get reads a whole
 // object that fits into the n bytes at address, its bytes are there then.
 func Wait(call int64, address uintptr, n int64) (answer string, err error) {

@@ -4,6 +4,7 @@ import array
 import dataclasses
 import gzip
 import io
+import json
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -834,8 +836,10 @@ def test_reader(adapter):
         buffer = bytearray(100_000)
         assert reader.readinto(buffer) and buffer.startswith(DATA[:10])
         reader.seek(0)
-        chunks = list(reader)
-        assert b"".join(chunks) == DATA and max(map(len, chunks)) <= 256 * KiB and len(chunks) < 9
+        chunks = list(reader.chunks())
+        assert b"".join(chunks) == DATA and {len(chunk) for chunk in chunks[:-1]} == {256 * KiB}
+        reader.seek(0)
+        assert list(reader) == io.BytesIO(DATA).readlines()
         with pytest.raises(ValueError):
             reader.seek(-1)
         with pytest.raises((io.UnsupportedOperation, AttributeError)):
@@ -1116,6 +1120,63 @@ def test_content_type_and_metadata(adapter):
             adapter.put_final("b", b"x", metadata=metadata)
     with pytest.raises(ObjectNotFound):
         adapter.stat_final(final.bucket, f"{adapter.prefix}b")
+
+
+def test_description(adapter):
+    """What `stat_final` and readers tell beside the size and the digest, in one form on all adapters."""
+    metadata = {"by": "Zoë\n|%", "Long-Name": "a" * 100 + "é" * 100, "odd": " =?utf-8?b?eA==?= \u2028<", "empty": ""}
+    told = {name.lower(): value for name, value in metadata.items()}
+    before = datetime.now(UTC) - timedelta(seconds=2)  # S3 tells whole seconds
+    put = adapter.put_final("a", DATA, content_type="text/plain; charset=utf-8", metadata=metadata)
+    assert (put.content_type, put.modified, put.metadata) == (None, None, None)
+    stated = adapter.stat_final(put)
+    assert stated == put and hash(stated) == hash(put)
+    assert (stated.content_type, stated.metadata) == ("text/plain; charset=utf-8", told)
+    assert before <= stated.modified <= datetime.now(UTC) + timedelta(seconds=2)
+    assert stated.modified.utcoffset() == timedelta()
+    for part in ({}, {"start": 5, "length": 10}, {"start": len(DATA) + 1}):
+        with adapter.get_final_stream(put, **part) as reader:
+            assert (reader.content_type, reader.metadata) == (stated.content_type, stated.metadata)
+            assert abs(reader.modified - stated.modified) < timedelta(seconds=1)
+    parts = [adapter.put_temp_part("s", n + 1, data) for n, data in enumerate((BYTES[: 6 * MiB], b"end"))]
+    for number, joined in enumerate((parts, parts[:1], parts[1:])):
+        final = adapter.assemble(f"joined/{number}", joined, content_type="image/png", metadata=metadata)
+        found = adapter.stat_final(final)
+        assert (found.content_type, found.metadata) == ("image/png", told)
+    plain = adapter.stat_final(adapter.put_final("a", b"small"))
+    assert (plain.content_type, plain.metadata) == ("application/octet-stream", {})
+    with adapter.get_final_stream(plain) as reader:
+        assert (reader.content_type, reader.metadata, reader.read()) == (plain.content_type, {}, b"small")
+    with adapter.get_temp_part_stream(parts[1]) as reader:
+        assert (reader.content_type, reader.metadata) == ("application/octet-stream", {})
+
+
+def test_values_as_dicts(adapter):
+    part = adapter.put_temp_part("s", 1, b"abc")
+    final = adapter.put_final("a", b"abc", metadata={"k": "v"})
+    stated = adapter.stat_final(final)
+    for value in (part, final, stated):
+        made = json.loads(json.dumps(value.as_dict()))
+        back = type(value).from_dict(made)
+        assert back == value and back.as_dict() == value.as_dict() == made
+    assert (back.modified, back.metadata, back.content_type) == (stated.modified, {"k": "v"}, stated.content_type)
+    plain = {"bucket": final.bucket, "key": final.key, "size": 3, "sha256": final.sha256}
+    assert FinalObject.from_dict(plain) == final
+    for bad, error in (
+        (None, TypeError),
+        ([], TypeError),
+        ({}, ValueError),
+        (plain | {"key": 5}, TypeError),
+        (plain | {"size": "3"}, TypeError),
+        (plain | {"size": True}, TypeError),
+        (plain | {"other": 1}, ValueError),
+        (plain | {"modified": 5}, TypeError),
+        (plain | {"modified": "yesterday"}, ValueError),
+        (plain | {"modified": "2026-11-29T12:00:00"}, ValueError),
+        (part.as_dict(), ValueError),
+    ):
+        with pytest.raises(error):
+            FinalObject.from_dict(bad)
 
 
 def test_health(adapter):

@@ -19,7 +19,7 @@ from conftest import BYTES
 from django.core.files.base import File
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile, UploadedFile
 from django.core.handlers.asgi import ASGIRequest
-from django.http import FileResponse, HttpRequest
+from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.test import RequestFactory
 
 from storage import ContentMismatch, MemoryStorageAdapter, ObjectNotFound, ObjectReader, StorageError
@@ -178,13 +178,35 @@ def test_lines_and_peeks(memory):
         assert (reader.readline(), reader.readline()) == (b"one\n", b"two\n")
         assert io.TextIOWrapper(reader).read() == "three"
     with memory.get_final_stream(final, start=4, length=5) as reader:
-        assert reader.size == 5 and reader.readlines() == [b"two\nt"]
+        assert reader.size == 5 and reader.readlines() == [b"two\n", b"t"]
         assert reader.sha256 == final.sha256
 
 
-def test_chunks_not_lines(memory):
-    with memory.get_final_stream(memory.put_final("a", b"\n" * (CHUNK + 1))) as reader:
-        assert [len(chunk) for chunk in reader] == [CHUNK, 1]
+def test_lines_and_chunks(memory):
+    for data in (b"one\ntwo\n\nlast", b"\n" * (CHUNK + 1)):
+        final = memory.put_final("a", data)
+        with memory.get_final_stream(final) as reader:
+            assert list(reader) == io.BytesIO(data).readlines()
+            assert list(reader) == list(reader.chunks()) == []
+        with memory.get_final_stream(final) as reader:
+            assert next(reader) == io.BytesIO(data).readline()
+            assert b"".join(reader.chunks(3)) == data.partition(b"\n")[2]
+    with memory.get_final_stream(final) as reader:
+        assert [len(chunk) for chunk in reader.chunks()] == [CHUNK, 1]
+        reader.seek(0)
+        assert [len(chunk) for chunk in reader.chunks(CHUNK - 1)] == [CHUNK - 1, 2]
+        for bad, error in ((0, ValueError), (-1, ValueError), (None, TypeError), (True, TypeError), (2.0, TypeError)):
+            with pytest.raises(error):
+                reader.chunks(bad)
+
+
+def test_closing_the_chunks_closes_the_stream(memory):
+    """Django closes what a StreamingHttpResponse was given, also if nobody has asked for a piece."""
+    reader = memory.get_final_stream(memory.put_final("a", DATA))
+    response = StreamingHttpResponse(reader.chunks())
+    assert next(iter(response)) == DATA[:CHUNK]
+    response.close()
+    assert reader.closed
 
 
 def test_closing(memory):

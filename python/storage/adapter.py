@@ -277,7 +277,9 @@ class NativeAdapter(StorageAdapter):
             return ObjectReader(self, call.number, call.wait(), start=start, length=length)
 
     def _final_object(self, stored: dict[str, Any]) -> FinalObject:
-        return FinalObject(self.bucket, self.prefix + stored["key"], stored["size"], stored["sha256"] or None)
+        description = native.described(stored["description"]) if "description" in stored else ()
+        key, sha256 = self.prefix + stored["key"], stored["sha256"] or None
+        return FinalObject(self.bucket, key, stored["size"], sha256, *description)
 
     def _final_key(
         self, bucket: str | FinalObject, key: str | FinalObject | None, op: str

@@ -192,6 +192,14 @@ def check_size(size: int) -> int:
     return size
 
 
+def check_chunk(size: int) -> int:
+    """The size of a piece in bytes, at least 1."""
+    size = _whole("size", size)
+    if size < 1:
+        raise ValueError("size is a number of bytes, at least 1")
+    return size
+
+
 def check_range(start: int, length: int | None) -> tuple[int, int | None]:
     """Where to read, in bytes. Both are cut to the largest object, so that start and length can be added."""
     if length is None and type(start) is int and start == 0:  # nearly always: for small requests each call counts

@@ -156,7 +156,10 @@ class StorageAdapter(ABC):
 
     @abstractmethod
     def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
-        """Describe a final object as it is now; a given ``FinalObject`` only names it. Raises ``ObjectNotFound``."""
+        """Describe a final object as it is now, also its content type, time and metadata: see ``FinalObject``.
+
+        ``bucket`` and ``key`` name it, or a ``FinalObject``, of which no more is used. Raises ``ObjectNotFound``.
+        """
 
     @abstractmethod
     def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:

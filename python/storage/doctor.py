@@ -342,7 +342,7 @@ class RoundTrip:
         started = time.monotonic()
         back = hashlib.sha256()
         with self._adapter.get_final_stream(put) as stream:
-            for chunk in stream:
+            for chunk in stream.chunks():
                 back.update(chunk)
         down = time.monotonic() - started
         if back.digest() != digest.digest():

@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections import deque
+from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
 
@@ -279,8 +280,11 @@ class Call:
         if text[0] == "{":
             decoded: dict[str, Any] = _decode(text)[0]
             return decoded
-        size, sha256, *more = text.split(" ")
+        known, brace, description = text.partition("{")
+        size, sha256, *more = known.split(" ")
         result: dict[str, Any] = {"key": self._start[2], "size": int(size), "sha256": sha256}
+        if brace:
+            result["description"] = brace + description  # see `described`
         if "whole" in more:
             # No slice: a slice of all of it would be the buffer itself, which is used again.
             result["data"] = memoryview(self._room)[: result["size"]].tobytes()
@@ -306,6 +310,20 @@ class Call:
     def progress(self) -> int:
         """Bytes moved so far."""
         return int(_invoke("Progress", self.number))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def described(description: str) -> tuple[str, datetime | None, dict[str, str]]:
+    """The content type, the time of change and the metadata in the description of an object."""
+    told = _decode(description)[0]
+    return told["content_type"], moment(told["modified"]), told["metadata"]
+
+
+def moment(modified: int | None) -> datetime | None:
+    """The time that is so many microseconds after 1970."""
+    return None if modified is None else _EPOCH + timedelta(microseconds=modified)
 
 
 def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from datetime import datetime
 from http.client import HTTPResponse
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from django.core.files import File, uploadedfile
 from django.http import HttpRequest
 
 from . import _loader, native
+from .arguments import check_chunk
 from .exceptions import StorageError
 from .types import Progress, Source
 
@@ -383,9 +385,10 @@ class ObjectReader(io.BufferedReader):
     """A stored object, or a range of it, as a binary stream: seekable, buffered, a context manager.
 
     ``size`` is the number of bytes that this stream can give. ``sha256`` belongs to the whole object, and is None if
-    the store does not know it. ``name`` is the key. Iteration gives chunks of 256 KiB, not lines. Reading to the end
-    verifies the digest: ``ContentMismatch`` comes in place of the last bytes. The stream reads the object as it was at
-    its opening, even if the object is replaced or deleted meanwhile.
+    the store does not know it. So do ``content_type``, ``modified`` and ``metadata``, as in a `FinalObject`. ``name``
+    is the key. Iteration gives lines, as with any binary file; ``chunks`` gives pieces for a response. Reading to the
+    end verifies the digest: ``ContentMismatch`` comes in place of the last bytes. The stream reads the object as it was
+    at its opening, even if the object is replaced or deleted meanwhile.
 
     In a forked child of the process that opened it, every read raises ``StorageError`` with the code "forked". In a
     signal handler that interrupted a read of it, a read raises one with the code "reentrant".
@@ -396,6 +399,7 @@ class ObjectReader(io.BufferedReader):
     ) -> None:
         self._key: str = opened["key"]
         self.sha256: str | None = opened["sha256"] or None
+        self._description: str = opened["description"]
         self._generation = _loader.generation
         self._window: _Window | None = None
         if "data" in opened:
@@ -418,6 +422,21 @@ class ObjectReader(io.BufferedReader):
     def name(self) -> str:
         """The key of the object."""
         return self._key
+
+    @property
+    def content_type(self) -> str:
+        """The content type of the object, "application/octet-stream" if none was given."""
+        return native.described(self._description)[0]
+
+    @property
+    def modified(self) -> datetime | None:
+        """When the object was modified, with a time zone; None if the store does not tell."""
+        return native.described(self._description)[1]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the object. Names are in lower case."""
+        return native.described(self._description)[2]
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; all that is left if ``size`` is negative or None."""
@@ -464,11 +483,24 @@ class ObjectReader(io.BufferedReader):
     def __repr__(self) -> str:
         return f"<ObjectReader {self._key!r}, {self.size} bytes>"
 
-    def __iter__(self) -> ObjectReader:
-        return self
+    def chunks(self, size: int = CHUNK) -> Chunks:
+        """What is left in pieces of ``size`` bytes (256 KiB), of which the last may be shorter.
+
+        For a ``StreamingHttpResponse``, which closes the pieces and so the stream. Raises ``TypeError`` or
+        ``ValueError`` unless ``size`` is a number of at least 1.
+        """
+        return Chunks(self, check_chunk(size))
+
+
+class Chunks(Iterator[bytes]):
+    """The pieces of a stream, one after the other. ``close`` closes the stream."""
+
+    def __init__(self, reader: ObjectReader, size: int) -> None:
+        self._reader, self._size = reader, size
+        self.close = reader.close
 
     def __next__(self) -> bytes:
-        chunk = self.read(CHUNK)
-        if not chunk:
+        piece = self._reader.read(self._size)
+        if not piece:
             raise StopIteration
-        return chunk
+        return piece

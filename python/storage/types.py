@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import datetime
+from types import NoneType
+from typing import Any, Protocol, Self, TypeAlias, cast, runtime_checkable
 
 
 @runtime_checkable
@@ -37,6 +39,22 @@ class Assembled(int):
         return self
 
 
+def _from_dict(cls: type[Any], values: Mapping[str, Any], checks: Mapping[str, tuple[Any, ...]]) -> Any:
+    """A value of a class from a dict of its fields. Fields with a default may be missing."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{cls.__name__}.from_dict takes a dict, not {type(values).__name__}")
+    known = fields(cls)
+    if unknown := sorted(map(repr, values.keys() - {one.name for one in known})):
+        raise ValueError(f"a {cls.__name__} has no {', '.join(unknown)}")
+    for one in known:
+        if one.name not in values and one.default is MISSING:
+            raise ValueError(f"the {cls.__name__} lacks {one.name!r}")
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, checks[name]):
+            raise TypeError(f"{name} of a {cls.__name__} is not {type(value).__name__}")
+    return cls(**values)
+
+
 @dataclass(frozen=True, slots=True)
 class TempPart:
     """A stored part. ``size`` is in bytes, ``sha256`` in lower-case hex; None only if the store cannot know it."""
@@ -49,18 +67,76 @@ class TempPart:
     def __str__(self) -> str:
         return self.key
 
+    def as_dict(self) -> dict[str, Any]:
+        """All fields by name, in a form that JSON has."""
+        return {"key": self.key, "part_number": self.part_number, "size": self.size, "sha256": self.sha256}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The part of which ``as_dict`` made ``values``. Raises ``TypeError`` or ``ValueError`` for anything else."""
+        return cast("Self", _from_dict(cls, values, _PART))
+
 
 @dataclass(frozen=True, slots=True)
 class FinalObject:
-    """A stored object; ``bucket, key = final`` works. ``size`` is in bytes, ``sha256`` in lower-case hex."""
+    """A stored object; ``bucket, key = final`` works. ``size`` is in bytes, ``sha256`` in lower-case hex.
+
+    ``stat_final`` also tells the ``content_type`` ("application/octet-stream" if none was given), when the object was
+    ``modified`` (a datetime with a time zone; None if the store does not tell), and the ``metadata`` with its names in
+    lower case. They are None in what puts and listings return, and are not compared. A file system without extended
+    attributes keeps no content type and no metadata.
+    """
 
     bucket: str
     key: str
     size: int | None
     sha256: str | None
+    content_type: str | None = field(default=None, compare=False)
+    modified: datetime | None = field(default=None, compare=False)
+    metadata: Mapping[str, str] | None = field(default=None, compare=False)
 
     def __iter__(self) -> Iterator[str]:
         return iter((self.bucket, self.key))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields by name, in a form that JSON has: ``modified`` is a text in ISO 8601."""
+        return {
+            "bucket": self.bucket,
+            "key": self.key,
+            "size": self.size,
+            "sha256": self.sha256,
+            "content_type": self.content_type,
+            "modified": None if self.modified is None else self.modified.isoformat(),
+            "metadata": None if self.metadata is None else dict(self.metadata),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The object of which ``as_dict`` made ``values``; bucket, key, size and sha256 are enough.
+
+        Raises ``TypeError`` or ``ValueError`` for anything else.
+        """
+        made = cast("Self", _from_dict(cls, values, _FINAL))
+        if made.modified is None:
+            return made
+        modified = datetime.fromisoformat(str(made.modified))
+        if modified.tzinfo is None:
+            raise ValueError("modified has a time zone")
+        return replace(made, modified=modified)
+
+
+_TEXT, _NUMBER = (str, NoneType), (int, NoneType)
+_PART = {"key": (str,), "part_number": (int,), "size": _NUMBER, "sha256": _TEXT}
+_FINAL = {
+    "bucket": (str,),
+    "key": (str,),
+    "size": _NUMBER,
+    "sha256": _TEXT,
+    "content_type": _TEXT,
+    "modified": _TEXT,
+    "metadata": (Mapping, NoneType),
+}
+"""The classes of the values in the dicts."""
 
 
 Keep: TypeAlias = Callable[[str], object]

@@ -99,7 +99,7 @@ def read_big():
 
 def read_by_chunks():
     with adapter.get_final_stream(*large) as reader:
-        for _ in reader:
+        for _ in reader.chunks():
             pass
 
 

@@ -49,7 +49,8 @@ def storage_errors(view: View) -> View:
 def stream_response(stream: ObjectReader, content_type: str = "") -> StreamingHttpResponse:
     """The stream in pieces of 256 KiB; Django closes it."""
     headers = {} if stream.size is None else {"Content-Length": str(stream.size)}
-    return StreamingHttpResponse(stream, content_type=content_type or "application/octet-stream", headers=headers)
+    content_type = content_type or "application/octet-stream"
+    return StreamingHttpResponse(stream.chunks(), content_type=content_type, headers=headers)
 
 
 @require_POST

@@ -277,30 +277,44 @@ func (t *Table) answer(id int64, c *call, room []byte) (string, error) {
 	if c.err != nil {
 		return "", object.Wire(c.op, c.key, c.err)
 	}
-	text, err := written(c.result)
 	if ok && opened.fills(room) {
 		t.Cancel(id)
-		text += " whole"
+		opened.filled = true
 	}
-	return text, err
+	return written(c.result)
 }
 
 // written is the form in which a result crosses to Python. For one object it is the size and the SHA-256, which needs
-// no decoder, and one more word for a reader that borrows. For the rest it is JSON.
+// no decoder; for a reader one more word if it borrows, or has filled the room; and for an object that was asked for its
+// description in JSON, which is decoded when somebody wants it. For the rest it is JSON.
 func written(result any) (string, error) {
 	switch result := result.(type) {
 	case object.Info:
 		return strconv.FormatInt(result.Size, 10) + " " + result.SHA256, nil
+	case described:
+		return withDescription(result.Info, "")
 	case *openedReader:
-		text, err := written(result.Info)
-		if result.borrows {
-			text += " borrows"
+		word := ""
+		switch {
+		case result.filled:
+			word = " whole"
+		case result.borrows:
+			word = " borrows"
 		}
-		return text, err
+		return withDescription(result.Info, word)
 	default:
 		text, err := json.Marshal(result)
 		return string(text), err
 	}
+}
+
+func withDescription(info object.Info, word string) (string, error) {
+	text, err := written(info)
+	if err != nil {
+		return "", err
+	}
+	description, err := description(info)
+	return text + word + " " + description, err
 }
 
 func closed(channel <-chan struct{}) bool {

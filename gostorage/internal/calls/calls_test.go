@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -249,7 +250,7 @@ func TestSmallObjectsComeWithTheAnswer(t *testing.T) {
 	} {
 		room := make([]byte, try.room)
 		text, err := asked(t, table, call, "get", "k", try.args, room)
-		if err != nil || strings.HasSuffix(text, " whole") != try.whole {
+		if err != nil || strings.Contains(text, " whole {") != try.whole {
 			t.Errorf("with room for %d of %q: %q, %v", try.room, try.args, text, err)
 		}
 		if try.whole && string(room[:10]) != "some bytes" {
@@ -265,6 +266,36 @@ func TestSmallObjectsComeWithTheAnswer(t *testing.T) {
 	nothingLeft(t, table)
 }
 
+// sevenBytes is how an object of which no more is known crosses.
+const sevenBytes = `7  {"content_type":"application/octet-stream","modified":null,"metadata":{}}`
+
+// What a store or a file system says of an object is told only in the form that it can have.
+func TestDescriptions(t *testing.T) {
+	when := time.Date(2026, 11, 29, 12, 0, 0, 123456789, time.UTC)
+	for want, info := range map[string]object.Info{
+		`{"content_type":"text/plain; a=b","modified":1795953600123456,"metadata":{"by":"Zo\u00eb {\""}}`: {
+			ContentType: "text/plain; a=b", Modified: when, Metadata: map[string]string{"By": "Zo\u00eb {\""},
+		},
+		`{"content_type":"application/octet-stream","modified":null,"metadata":{}}`: {
+			ContentType: "text/plain\r\nX: y", Modified: time.Unix(1<<40, 0),
+		},
+		`{"content_type":"application/octet-stream","modified":-1000000,"metadata":{}}`: {
+			ContentType: strings.Repeat("a", 256), Modified: time.Unix(-1, 0),
+		},
+	} {
+		var is, should any
+		text, err := description(info)
+		if err != nil || json.Unmarshal([]byte(text), &is) != nil || json.Unmarshal([]byte(want), &should) != nil || !reflect.DeepEqual(is, should) {
+			t.Errorf("%+v is told as %s, %v", info, text, err)
+		}
+	}
+	for _, bad := range []string{"", " a", "a ", "\u00e9", "a\tb", "\x7f"} {
+		if visible(bad) {
+			t.Errorf("%q passes for a content type", bad)
+		}
+	}
+}
+
 func TestShortCallsAreMadeOnTheThreadThatAsks(t *testing.T) {
 	table, store := newWaiting(t)
 	before := runtime.NumGoroutine()
@@ -273,7 +304,7 @@ func TestShortCallsAreMadeOnTheThreadThatAsks(t *testing.T) {
 			t.Errorf("it waits for %s, %v", text, err)
 		}
 		store.come()
-		if text, err := waited(t, table, call); text != "7 " {
+		if text, err := waited(t, table, call); text != sevenBytes {
 			t.Errorf("stat gives %q, %v", text, err)
 		}
 	}
@@ -282,7 +313,7 @@ func TestShortCallsAreMadeOnTheThreadThatAsks(t *testing.T) {
 	if text == fmt.Sprintf("@%d", store.ends[0]) {
 		t.Error("it waits for what is there")
 	}
-	if text, err = await(t, table, 4, text, err, nil); text != "7 " || err != nil {
+	if text, err = await(t, table, 4, text, err, nil); text != sevenBytes || err != nil {
 		t.Errorf("stat gives %q, %v", text, err)
 	}
 	nothingLeft(t, table)

@@ -2,6 +2,7 @@ package calls
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"strings"
 	"sync"
@@ -48,7 +49,46 @@ type openedReader struct {
 	object.Info
 	whole   bool // the whole object was wanted, not a range
 	borrows bool // Read can use memory for the bytes that follow
+	filled  bool // all bytes are in the caller's room, and the reader is gone
 	reader  *reader
+}
+
+// described is an object as the caller asked for it: with all that the store tells.
+type described struct{ object.Info }
+
+// told is what is told of an object beside its size and digest.
+type told struct {
+	ContentType string            `json:"content_type"`
+	Modified    *int64            `json:"modified"` // in microseconds since 1970; nil if it is not known
+	Metadata    map[string]string `json:"metadata"`
+}
+
+// description gives that in JSON, in the same form for all stores: names of metadata are in lower case, and an object
+// whose content type nobody has told, or told in a form that is none, has the type that is true of any object.
+func description(info object.Info) (string, error) {
+	all := told{ContentType: info.ContentType, Metadata: make(map[string]string, len(info.Metadata))}
+	if !visible(all.ContentType) {
+		all.ContentType = "application/octet-stream"
+	}
+	if at := info.Modified; !at.IsZero() && 1 <= at.UTC().Year() && at.UTC().Year() <= 9999 {
+		all.Modified = new(at.UnixMicro())
+	}
+	for name, value := range info.Metadata {
+		all.Metadata[strings.ToLower(name)] = value
+	}
+	text, err := json.Marshal(all)
+	return string(text), err
+}
+
+// visible tells whether a text can be a content type: at most 255 characters of visible ASCII, with blanks only in
+// between. storage.arguments.check_content_type takes no other.
+func visible(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return text != "" && len(text) <= 255 && strings.Trim(text, " ") == text
 }
 
 // fills tells whether room now holds all that was wanted. An error that prevents it is given again by the reader.
@@ -130,11 +170,16 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			if err != nil {
 				return nil, err
 			}
-			return &openedReader{opened.Info(), r.hint() == object.Whole, opened.Borrows(), &reader{opened, id}}, nil
+			return &openedReader{
+				Info: opened.Info(), whole: r.hint() == object.Whole, borrows: opened.Borrows(), reader: &reader{opened, id},
+			}, nil
 		}, nil
 	case "stat":
 		r.short = true
-		return func(ctx context.Context) (any, error) { return on.Stat(ctx, r.Key) }, nil
+		return func(ctx context.Context) (any, error) {
+			info, err := on.Stat(ctx, r.Key)
+			return described{info}, err
+		}, nil
 	case "delete":
 		r.short = true
 		if r.Temp {

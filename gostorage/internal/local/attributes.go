@@ -94,6 +94,32 @@ func get(file *os.File, name string) string {
 	return string(value[:n])
 }
 
+// readDescription notes the content type and the metadata that are stored with a file. What is damaged, or was written
+// by somebody else in another form, is not told.
+func readDescription(file *os.File, info *object.Info) {
+	info.ContentType = get(file, contentTypeAttribute)
+	if text := getLong(file, metadataAttribute); len(text) > 0 && json.Unmarshal(text, &info.Metadata) != nil {
+		info.Metadata = nil
+	}
+}
+
+// longestAttribute in bytes is the largest value that Linux keeps.
+const longestAttribute = 64 << 10
+
+// getLong gives an attribute of any length, or nothing.
+func getLong(file *os.File, name string) []byte {
+	value := make([]byte, 512)
+	n, err := unix.Fgetxattr(int(file.Fd()), name, value)
+	if errors.Is(err, unix.ERANGE) {
+		value = make([]byte, longestAttribute)
+		n, err = unix.Fgetxattr(int(file.Fd()), name, value)
+	}
+	if err != nil {
+		return nil
+	}
+	return value[:n]
+}
+
 // digestRecord is the digest, what tells whether somebody else has written to the file since, and a checksum. With 56
 // bytes it still fits into an ext4 inode of the usual 256: a longer one would have a block of its own to be written.
 func digestRecord(info *object.Info) string {

@@ -515,7 +515,12 @@ func (s *Store) Get(_ context.Context, key string, _ object.Range) (object.Reade
 	if err != nil {
 		return nil, err
 	}
-	return at.open(key)
+	opened, err := at.open(key)
+	if err != nil {
+		return nil, err
+	}
+	readDescription(opened.File, &opened.info)
+	return opened, nil
 }
 
 func (p *place) open(key string) (*reader, error) {

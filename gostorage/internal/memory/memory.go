@@ -41,7 +41,7 @@ func (s *Store) Put(ctx context.Context, key string, src object.Source, opts obj
 		return object.Info{}, err
 	}
 	size, sum := src.Sum()
-	info := object.Info{Key: key, Size: size, SHA256: sum, Record: src.Record(), Modified: time.Now()}
+	info := object.Info{Key: key, Size: size, SHA256: sum, Record: src.Record()}
 	return s.place(ctx, entry{info: info, data: into}, opts)
 }
 
@@ -54,6 +54,7 @@ func (s *Store) place(ctx context.Context, stored entry, opts object.PutOptions)
 	if there, ok := s.objects[stored.info.Key]; ok && !opts.Overwrite {
 		return object.Same(there.info, stored.info)
 	}
+	stored.info.Modified, stored.info.ContentType, stored.info.Metadata = time.Now(), opts.ContentType, opts.Metadata
 	s.objects[stored.info.Key] = stored
 	return stored.info, nil
 }
@@ -134,7 +135,7 @@ func (s *Store) Join(ctx context.Context, join *object.Join) (object.Info, error
 		return object.Info{}, err
 	}
 	return s.place(ctx, entry{
-		info: object.Info{Key: join.Key, Size: join.Size, SHA256: sum, Modified: time.Now()}, data: data,
+		info: object.Info{Key: join.Key, Size: join.Size, SHA256: sum}, data: data,
 	}, join.Options)
 }
 

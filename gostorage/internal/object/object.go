@@ -28,7 +28,13 @@ type Info struct {
 	Version string `json:"-"`
 	// Record is what the Source wanted to store with its bytes, if it was stored.
 	Record   string    `json:"-"`
-	Modified time.Time `json:"-"`
+	Modified time.Time `json:"-"` // zero if the store does not tell
+
+	// ContentType and Metadata are known from Get and Stat. If nobody has told them, or the store could not keep them, the
+	// type is "" or application/octet-stream, and the metadata empty. Names of metadata may differ in case from those
+	// that were given.
+	ContentType string            `json:"-"`
+	Metadata    map[string]string `json:"-"`
 }
 
 // Same tells whether these are the bytes that were described before. A digest tells more than an ETag, which may change
@@ -152,7 +158,7 @@ type Store interface {
 	// first read.
 	Get(ctx context.Context, key string, hint Range) (Reader, error)
 
-	// Stat describes the object without reading it. A missing key is NotFound.
+	// Stat describes the object without reading it, with all that Info has. A missing key is NotFound.
 	Stat(ctx context.Context, key string) (Info, error)
 
 	// Delete removes the object.

@@ -47,6 +47,7 @@ import (
 )
 
 const (
+	ourMetadata    = "gostorage-"       // begins each name of ours, and no name of a caller
 	digestMetadata = "gostorage-sha256" // the SHA-256 of the object, where it was known before the request
 	uploadMetadata = "gostorage-upload" // tells an object of this upload from one that another writer put
 	recordMetadata = "gostorage-record"
@@ -302,6 +303,16 @@ func (s *Store) look(ctx context.Context, key string) (object.Info, *s3api.Objec
 func known(info *object.Info, told *s3api.Object) {
 	info.ETag, info.SHA256 = told.ETag, knownDigest(told.Metadata)
 	info.Version, info.Record = told.Metadata[uploadMetadata], told.Metadata[recordMetadata]
+	info.ContentType = told.Type
+	for name, value := range told.Metadata {
+		if strings.HasPrefix(name, ourMetadata) {
+			continue
+		}
+		if info.Metadata == nil {
+			info.Metadata = map[string]string{}
+		}
+		info.Metadata[name] = s3api.HeaderText(value)
+	}
 }
 
 // knownDigest is the SHA-256 that was stored with an object, or "" if the text is none.

@@ -217,9 +217,11 @@ func described(response *http.Response) (*Object, error) {
 	headers := response.Header
 	found := &Object{
 		ETag: etag, Size: -1, Length: response.ContentLength, Metadata: metadataOf(response),
-		Encoding: headers.Get("Content-Encoding"),
+		Encoding: headers.Get("Content-Encoding"), Type: headers.Get("Content-Type"),
 	}
-	found.Modified, _ = http.ParseTime(headers.Get("Last-Modified")) // or zero
+	if modified, err := http.ParseTime(headers.Get("Last-Modified")); err == nil {
+		found.Modified = dated(&modified)
+	}
 	if headers.Get("X-Amz-Checksum-Type") == string(types.ChecksumTypeFullObject) {
 		found.CRC64NVME = headers.Get("X-Amz-Checksum-Crc64nvme")
 	}
@@ -235,7 +237,7 @@ func readHead(_ context.Context, _ *sdk.HeadObjectInput, response *http.Response
 	if err != nil {
 		return nil, err
 	}
-	found.Size, found.Type = response.ContentLength, response.Header.Get("Content-Type")
+	found.Size = response.ContentLength
 	found.Version = response.Header.Get("X-Amz-Version-Id")
 	return found, nil
 }

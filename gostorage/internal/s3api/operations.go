@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -156,7 +157,7 @@ type Object struct {
 	Size      int64 // of the whole object in bytes, or -1 if not told
 	Modified  time.Time
 	Encoding  string // its Content-Encoding
-	Type      string // its Content-Type, only from HEAD
+	Type      string // its Content-Type
 	Metadata  map[string]string
 	CRC64NVME string // in base64; "" if not told, or not of the whole object
 	Version   string // in a bucket that keeps versions, only from HEAD
@@ -658,4 +659,13 @@ func headerValue(text string) string {
 	}
 	add()
 	return strings.Join(words, " ")
+}
+
+// HeaderText is the text that a header holds, perhaps in encoded words. What cannot be decoded is given as it is.
+func HeaderText(value string) string {
+	text, err := new(mime.WordDecoder).DecodeHeader(value)
+	if err != nil {
+		return value
+	}
+	return text
 }

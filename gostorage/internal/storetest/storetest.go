@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +52,7 @@ func Run(t *testing.T, open func(*testing.T) object.Store) {
 var Clauses = []Clause{
 	{"round_trip", roundTrip},
 	{"replaces_whole", replacesWhole},
+	{"description_is_told", describes},
 	{"failing_source_leaves_nothing", failingSource},
 	{"expectations_hold_before_commit", expectations},
 	{"cancel_leaves_nothing", cancelled},
@@ -115,6 +118,21 @@ func put(ctx context.Context, s object.Store, key string, data []byte, expect di
 		pipe.CloseWrite()
 	}()
 	return s.Put(ctx, key, pipe, object.PutOptions{Overwrite: overwrite})
+}
+
+// putDescribed stores an object with a content type and metadata.
+func putDescribed(s object.Store, key string, data []byte, contentType string, metadata map[string]string) error {
+	pipe := digest.NewPipe(buffers.Shared, anything)
+	defer pipe.Close()
+	go func() {
+		if _, err := pipe.Write(data, time.Second); err == nil {
+			pipe.CloseWrite()
+		}
+	}()
+	_, err := s.Put(context.Background(), key, pipe, object.PutOptions{
+		Overwrite: true, ContentType: contentType, Metadata: metadata,
+	})
+	return err
 }
 
 func store(s object.Store, key string, data []byte) error {
@@ -211,6 +229,32 @@ func failingSource(s object.Store) error {
 		return fmt.Errorf("a failing replacement gives %v", err)
 	}
 	return holds(s, "old", before)
+}
+
+func describes(s object.Store) error {
+	metadata := map[string]string{"by": "Zo\u00eb <\u2028>", "long": strings.Repeat("v", 1500)}
+	if err := errors.Join(putDescribed(s, "k", []byte("x"), "text/plain", metadata), store(s, "plain", nil)); err != nil {
+		return err
+	}
+	opened, err := s.Get(context.Background(), "k", object.Whole)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = opened.Close() }()
+	info, err := s.Stat(context.Background(), "k")
+	if err != nil {
+		return err
+	}
+	for _, info := range []object.Info{info, opened.Info()} {
+		if info.ContentType != "text/plain" || !maps.Equal(info.Metadata, metadata) || info.Modified.IsZero() {
+			return fmt.Errorf("the description is %+v", info)
+		}
+	}
+	info, err = s.Stat(context.Background(), "plain")
+	if info.ContentType != "" && info.ContentType != "application/octet-stream" || len(info.Metadata) > 0 {
+		return fmt.Errorf("an object that nobody described is %+v", info)
+	}
+	return err
 }
 
 func expectations(s object.Store) error {

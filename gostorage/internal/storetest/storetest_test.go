@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +24,14 @@ func (s commitsOnError) Put(ctx context.Context, key string, src object.Source, 
 		return object.Info{}, errors.Join(failed, err)
 	}
 	return put(ctx, s.Store, key, got, anything, o.Overwrite, -1)
+}
+
+type forgetsTheDescription struct{ object.Store }
+
+func (s forgetsTheDescription) Stat(ctx context.Context, key string) (object.Info, error) {
+	info, err := s.Store.Stat(ctx, key)
+	info.Metadata = nil
+	return info, err
 }
 
 type lazyNotFound struct{ object.Store }
@@ -76,7 +83,11 @@ type walksFolders struct{ object.Store }
 // Walk gives folder after folder by their names, as a file system would.
 func (s walksFolders) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
-		found := slices.SortedFunc(maps.Keys(maps.Collect(s.Store.Walk(ctx, after))), func(a, b object.Info) int {
+		var found []object.Info
+		for info := range s.Store.Walk(ctx, after) {
+			found = append(found, info)
+		}
+		slices.SortFunc(found, func(a, b object.Info) int {
 			return slices.Compare(strings.Split(a.Key, "/"), strings.Split(b.Key, "/"))
 		})
 		for _, info := range found {
@@ -110,6 +121,7 @@ func TestSuiteRejectsBrokenStores(t *testing.T) {
 		store  func(object.Store) object.Store
 		clause string
 	}{
+		"no description":     {func(s object.Store) object.Store { return forgetsTheDescription{s} }, "description_is_told"},
 		"commits on error":   {func(s object.Store) object.Store { return commitsOnError{s} }, "failing_source_leaves_nothing"},
 		"lazy not found":     {func(s object.Store) object.Store { return lazyNotFound{s} }, "missing_is_not_found_at_open"},
 		"always overwrites":  {func(s object.Store) object.Store { return alwaysOverwrites{s} }, "one_of_many_creates"},

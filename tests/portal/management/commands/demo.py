@@ -114,7 +114,7 @@ class Command(BaseCommand):
             bar = progress.add_task("read back, verified", total=size)
             with services.open_file(stored) as stream, read.measure():
                 count = 0
-                for piece in stream:
+                for piece in stream.chunks():
                     count += len(piece)
                     progress.update(bar, completed=count)
             peak = peak_memory()
