@@ -35,6 +35,7 @@ from storage import (
     TempPart,
     native,
 )
+from storage import adapter as storage_adapter
 
 KiB, MiB = 1024, 1024 * 1024
 DATA = BYTES[: 700 * KiB + 3]
@@ -1149,6 +1150,100 @@ def test_description(adapter):
         assert (reader.content_type, reader.metadata, reader.read()) == (plain.content_type, {}, b"small")
     with adapter.get_temp_part_stream(parts[1]) as reader:
         assert (reader.content_type, reader.metadata) == ("application/octet-stream", {})
+
+
+def listing(adapter, *args, **kwargs):
+    """The names that a listing gives, without the adapter's prefix."""
+    found = list(adapter.list_final(*args, **kwargs))
+    assert all(final.bucket == adapter.bucket and final.key.startswith(adapter.prefix) for final in found)
+    return [final.key.removeprefix(adapter.prefix) for final in found]
+
+
+def test_list_final(adapter):
+    """The order of keys is neither that of names in a folder nor that of the alphabet."""
+    names = ["A", "a b/1", "a!/1", "a-b/1", "a/1", "a/2", "a/3/x", "a0", "aa", "b", "b\u00e9/1", "b\U0001f600/1"]
+    puts = {}
+    for i, name in enumerate(random.Random(3).sample(names, len(names))):
+        puts[name] = adapter.put_final(name, BYTES[:i], content_type="text/plain")
+    adapter.put_temp_part("a", 1, b"no final object")
+    before = datetime.now(UTC)
+    found = list(adapter.list_final())
+    assert [final.key for final in found] == [puts[name].key for name in names]
+    for name, final in zip(names, found, strict=True):
+        assert (final.bucket, final.size) == (adapter.bucket, puts[name].size)
+        assert final.sha256 == (None if adapter.backend == "s3" else puts[name].sha256)
+        assert abs(final.modified - before) < timedelta(minutes=1)
+        assert (final.content_type, final.metadata) == (None, None)
+    prefix = adapter.prefix
+    assert listing(adapter, prefix) == listing(adapter, prefix[:2]) == names
+    for beginning in (
+        "a",
+        "a/",
+        "a/3",
+        "a/3/x",
+        "a-",
+        "b\u00e9",
+        "A",
+        "z",
+        "a/3/x/",
+        "..",
+        "a/.",
+        ".gostorage-staging",
+    ):
+        wanted = [name for name in names if name.startswith(beginning)]
+        assert listing(adapter, prefix + beginning) == wanted
+        for i, name in enumerate(wanted):
+            assert listing(adapter, prefix + beginning, start_after=prefix + name) == wanted[i + 1 :]
+    assert listing(adapter, start_after=puts["a/2"]) == listing(adapter, start_after=prefix + "a/2") == names[6:]
+    assert listing(adapter, start_after=prefix + "a/2\u00e9") == names[6:]
+    assert listing(adapter, start_after=prefix + "\U0010ffff") == []
+    assert listing(adapter, prefix + "a/", start_after=prefix + "b") == []
+    assert listing(adapter, prefix + "a/", start_after=prefix + "a") == ["a/1", "a/2", "a/3/x"]
+    assert listing(adapter, prefix + "a/", start_after=prefix + "a-b/1") == ["a/1", "a/2", "a/3/x"]
+    assert next(adapter.list_final(prefix + "b")).key == puts["b"].key
+    for final in found:
+        assert adapter.stat_final(final) == dataclasses.replace(final, sha256=puts[final.key[len(prefix) :]].sha256)
+        adapter.delete_final(final)
+    assert listing(adapter) == []
+
+
+def test_bad_arguments_of_list_final(adapter):
+    final = adapter.put_final("a", b"x")
+    for bad in (None, b"a", 5, True):
+        for arguments in ({"prefix": bad}, {"start_after": bad}):
+            with pytest.raises(TypeError):
+                adapter.list_final(**arguments)
+    for bad in ("a\0", "a\\b", "\n", "\ud800", "a" * 2000):
+        for arguments in ({"prefix": bad}, {"start_after": bad}):
+            with pytest.raises(InvalidKey) as caught:
+                adapter.list_final(**arguments)
+            assert caught.value.op == "list"
+    with pytest.raises(StorageError) as caught:
+        adapter.list_final(start_after=dataclasses.replace(final, bucket="another"))
+    assert caught.value.code == "bucket"
+    for bad in ("/", "a//", "../", "a/./b", ".gostorage-staging/a", "a" * 256 + "/"):
+        with pytest.raises(InvalidKey):
+            adapter.list_final(adapter.prefix + bad)
+    if adapter.prefix:
+        with pytest.raises(InvalidKey, match=adapter.prefix):
+            adapter.list_final("elsewhere/")
+
+
+@MANY
+def test_list_final_in_pages(adapter, monkeypatch):
+    monkeypatch.setattr(storage_adapter, "FIRST_PAGE", 2)
+    monkeypatch.setattr(storage_adapter, "PAGE", 3)
+    names = [f"{number % 4}/{number:03}" for number in range(30)]
+    for name in names:
+        adapter.put_final(name, b"x")
+    names.sort()
+    assert listing(adapter) == names
+    assert listing(adapter, f"{adapter.prefix}2/0") == [name for name in names if name.startswith("2/")]
+    seen = []
+    for final in adapter.list_final():  # what is listed may be deleted at once
+        seen.append(final.key.removeprefix(adapter.prefix))
+        adapter.delete_final(final)
+    assert seen == names
 
 
 def test_values_as_dicts(adapter):

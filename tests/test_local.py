@@ -645,6 +645,62 @@ def test_the_staging_folder_of_before_is_swept(local, tmp_path):
     again.close()
 
 
+def test_listings_show_what_is_ours_and_follow_nothing(local, tmp_path):
+    outside, final = tmp_path / "outside", tmp_path / "final"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    puts, writes = [local.put_final(name, b"x") for name in ("a", "folder/b", "z")], []
+    (final / "link").symlink_to(outside)
+    (final / "folder/secret").symlink_to(outside / "secret")
+    (final / "inside").symlink_to("folder")
+    (final / "nowhere").symlink_to("gone")
+    os.mkfifo(final / "fifo")
+    (final / "empty").mkdir()
+    for staging in (".gostorage-staging", "folder/.gostorage-staging", ".GOSTORAGE-staging. "):
+        (final / staging).mkdir(exist_ok=True)
+        (final / staging / "write").write_bytes(b"unfinished")
+        writes.append(final / staging / "write")
+    for illegal in (b"\xff", b"new\nline", b"back\\slash"):
+        (final / os.fsdecode(illegal)).write_bytes(b"no key")
+    assert list(local.list_final()) == puts
+    for prefix in ("link/", "inside/", "folder/s", "fi", ".g", ".G", "..", "FOLDER/", "folder/.g"):
+        assert list(local.list_final(prefix)) == []
+    assert list(local.list_final("folder")) == list(local.list_final("folder/")) == puts[1:2]
+    for write in writes:
+        write.unlink()
+
+
+def test_a_listing_tells_no_digest_that_may_be_wrong(local, tmp_path):
+    final = local.put_final("a", b"before")
+    (tmp_path / "final/a").write_bytes(b"after!")
+    (tmp_path / "final/b").write_bytes(b"of somebody else")
+    assert [(found.key, found.size, found.sha256) for found in local.list_final()] == [("a", 6, None), ("b", 16, None)]
+    assert final.sha256
+
+
+def test_a_folder_that_cannot_be_read_ends_a_listing(tmp_path):
+    for name in "abc":
+        make_local(tmp_path).put_final(f"{name}/x", b"x")
+    (tmp_path / "final/b").chmod(0)
+    without_override(
+        f"""
+from django.conf import settings
+settings.configure()
+import storage
+adapter = storage.LocalStorageAdapter(temp_dir={str(tmp_path / "temp")!r}, final_dir={str(tmp_path / "final")!r})
+found = []
+try:
+    for final in adapter.list_final():
+        found.append(final.key)
+except storage.StoragePermissionError as error:
+    assert error.key == "b/", error.key
+else:
+    raise AssertionError("b was left out")
+assert found == ["a/x"], found
+"""
+    )
+
+
 def test_metadata_that_does_not_fit_says_so(mount, tmp_path):
     """ext4 keeps all attributes of a file in a block, here of 1 KiB."""
     image = tmp_path / "image"

@@ -491,6 +491,21 @@ def put_parts(w, numbers=range(1, 8)):
         w.server.put(f"{TEMP}s/{number:05}", b"%05d" % number)
 
 
+def put_finals(w, names="abcdefg"):
+    for name in names:
+        w.server.put(f"{FINAL}s/{name}", name.encode())
+
+
+@pytest.mark.parametrize("habit", ENDLESS, ids=lambda habit: habit.name)
+@pytest.mark.parametrize("objects", ["a", "abcdefg"])
+@pytest.mark.parametrize("prefix", ["", f"{FINAL}s/"], ids=["all", "some"])
+def test_a_listing_of_finals_that_does_not_advance_is_an_error(habit, objects, prefix):
+    with world(habit, page=3) as w:
+        put_finals(w, objects)
+        fails(lambda: list(w.adapter.list_final(prefix)))
+        assert len(w.server.log) < 2000
+
+
 @pytest.mark.parametrize("habit", ENDLESS, ids=lambda habit: habit.name)
 @pytest.mark.parametrize("parts", [1, 7])
 @pytest.mark.parametrize("method", ["list_temp_parts", "delete_temp_parts", "sweep"])
@@ -529,6 +544,20 @@ def test_odd_listings(habit, page):
         assert {f"{TEMP}other/00001", "elsewhere", "f/tempest/s/00001"} <= left
         if not isinstance(deleted, StorageError):
             assert deleted == 7 and len(left) == 3
+
+
+@pytest.mark.parametrize(("habit", "page"), ODD, ids=lambda value: getattr(value, "name", value))
+def test_odd_listings_of_finals(habit, page):
+    """Each object once, in order and below the prefix, or an error."""
+    with world(habit, page=page) as w:
+        put_finals(w)
+        for key in (f"{TEMP}s/00001", "elsewhere", f"{FINAL}t/a", f"{FINAL}s//b", f"{FINAL}s/../b", "f/finals/s/x"):
+            w.server.put(key, b"other")
+        for after in ("", f"{FINAL}s/c"):
+            found = outcome(lambda after=after: list(w.adapter.list_final(f"{FINAL}s/", start_after=after)))
+            if not isinstance(found, StorageError):
+                wanted = [f"{FINAL}s/{name}" for name in "abcdefg"]
+                assert [final.key for final in found] == [key for key in wanted if key > after]
 
 
 def test_a_page_without_a_token_goes_on():

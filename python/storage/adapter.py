@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from .arguments import (
     MAX_PART_NUMBER,
     MAX_SECONDS,
     check_age,
+    check_beginning,
     check_callable,
     check_content_type,
     check_expected,
@@ -37,6 +38,9 @@ from .exceptions import ContentMismatch, InvalidKey, StorageError
 from .streams import Meter, ObjectReader, check_source, exact_length, known_length, pump
 from .sweep import Sweep
 from .types import Assembled, FinalObject, Keep, Progress, Source, SweepReport, TempPart
+
+FIRST_PAGE, PAGE = 1000, 8000
+"""How many objects of a listing are held: fewer at first, for whoever wants only some."""
 
 logger = logging.getLogger("storage")
 
@@ -250,6 +254,40 @@ class NativeAdapter(StorageAdapter):
     def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
         return self._final_object(native.call(self._final, "stat", key=self._final_key(bucket, key, "stat")[0]))
 
+    def list_final(self, prefix: str = "", *, start_after: str | FinalObject = "") -> Iterator[FinalObject]:
+        return self._pages(self._below(prefix), self._after(start_after))
+
+    def _pages(self, prefix: str, after: str | None) -> Iterator[FinalObject]:
+        most = FIRST_PAGE
+        while after is not None:
+            page = native.call(self._final, "list", prefix=prefix, after=after, most=most)
+            for item in page["objects"]:
+                key, modified = self.prefix + item["key"], native.moment(item["modified"])
+                yield FinalObject(self.bucket, key, item["size"], item["sha256"] or None, modified=modified)
+            after, most = page["objects"][-1]["key"] if page["more"] else None, PAGE
+
+    def _below(self, prefix: str) -> str:
+        """The prefix of keys without ours."""
+        prefix = check_beginning("prefix", prefix, "list")
+        if self.prefix.startswith(prefix):
+            return ""
+        if not prefix.startswith(self.prefix):
+            raise InvalidKey(f"a prefix of final objects begins with {self.prefix!r}", op="list", key=prefix)
+        folder, slash, _ = prefix[len(self.prefix) :].rpartition("/")
+        if slash:
+            check_key(folder, "list")
+        return prefix[len(self.prefix) :]
+
+    def _after(self, start_after: str | FinalObject) -> str | None:
+        """The key after which a listing begins, without our prefix; None if all objects come before it."""
+        if isinstance(start_after, FinalObject):
+            self._check_bucket(start_after.bucket, start_after.key, "list")
+            start_after = start_after.key
+        after = check_beginning("start_after", start_after, "list")
+        if after.startswith(self.prefix):
+            return after[len(self.prefix) :]
+        return "" if after < self.prefix else None
+
     def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
         native.call(self._final, "delete", key=self._final_key(bucket, key, "delete")[0])
 
@@ -286,15 +324,18 @@ class NativeAdapter(StorageAdapter):
     ) -> tuple[str, dict[str, Any]]:
         """The key without our prefix, and the size and digest that a `FinalObject` states; see `check_expected`."""
         bucket, key, expected = check_final(bucket, key)
-        if bucket != self.bucket:
-            raise StorageError(
-                f"this adapter has the bucket {self.bucket!r}, not {bucket[:100]!r}", code="bucket", op=op, key=key
-            )
+        self._check_bucket(bucket, key, op)
         if not key.startswith(self.prefix):
             raise InvalidKey(
                 f"the keys of final objects begin with {self.prefix!r}: use FinalObject.key", op=op, key=key
             )
         return check_key(key[len(self.prefix) :], op), expected
+
+    def _check_bucket(self, bucket: str, key: str, op: str) -> None:
+        if bucket != self.bucket:
+            raise StorageError(
+                f"this adapter has the bucket {self.bucket!r}, not {bucket[:100]!r}", code="bucket", op=op, key=key
+            )
 
 
 def flag(name: str, value: bool) -> bool:

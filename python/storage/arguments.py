@@ -83,6 +83,15 @@ def check_key(key: str, op: str = "") -> str:
     return key
 
 
+def check_beginning(name: str, text: str, op: str = "") -> str:
+    """The beginning of keys, or a key: only the characters are checked, and the length. Raises ``InvalidKey``."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is a str, not {type(text).__name__}")
+    if not _encodable(text) or len(text.encode()) > 2 * MAX_KEY_BYTES or _FORBIDDEN.search(text):
+        raise InvalidKey(f"{name} is no beginning of a legal key", op=op)
+    return str.__str__(text)
+
+
 def _invalid(key: str, op: str, why: str) -> InvalidKey:
     return InvalidKey(f"not a legal key: {why}", op=op, key=key)
 

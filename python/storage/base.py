@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import ClassVar, Self
 
@@ -159,6 +159,22 @@ class StorageAdapter(ABC):
         """Describe a final object as it is now, also its content type, time and metadata: see ``FinalObject``.
 
         ``bucket`` and ``key`` name it, or a ``FinalObject``, of which no more is used. Raises ``ObjectNotFound``.
+        """
+
+    @abstractmethod
+    def list_final(self, prefix: str = "", *, start_after: str | FinalObject = "") -> Iterator[FinalObject]:
+        """The final objects whose keys begin with ``prefix``, one after the other in the order of their keys.
+
+        ``prefix`` is the beginning of whole keys as in ``FinalObject.key``, and may end anywhere; "" means all. Only
+        keys after ``start_after`` are listed: a key, the beginning of one, or a ``FinalObject``. The order is that of
+        the characters' code points. Some thousand objects are held at a time, however many there are.
+
+        Size and ``modified`` are told; ``sha256`` is None where a listing cannot know it, as on S3. An object that is
+        stored or deleted meanwhile may be listed or not.
+
+        Raises ``InvalidKey`` for a prefix that no key of this adapter has; ``StorageError`` for a ``start_after`` of
+        another bucket. While it is iterated, ``StorageError`` if the store cannot be listed; what a disk does not let
+        us look at raises it where it would come.
         """
 
     @abstractmethod

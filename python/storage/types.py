@@ -83,8 +83,8 @@ class FinalObject:
 
     ``stat_final`` also tells the ``content_type`` ("application/octet-stream" if none was given), when the object was
     ``modified`` (a datetime with a time zone; None if the store does not tell), and the ``metadata`` with its names in
-    lower case. They are None in what puts and listings return, and are not compared. A file system without extended
-    attributes keeps no content type and no metadata.
+    lower case. They are None in what puts return, and in listings but for ``modified``; they are not compared. A file
+    system without extended attributes keeps no content type and no metadata.
     """
 
     bucket: str

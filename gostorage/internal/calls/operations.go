@@ -28,6 +28,8 @@ type Request struct {
 	TempStore   int64             `json:"temp_store"`
 	Parts       []part            `json:"parts"`
 	Sweep       parts.Sweep       `json:"sweep"`
+	After       string            `json:"after"` // where a page begins: with the keys after this text
+	Most        int               `json:"most"`  // objects of a page; 0: all objects of a folder are listed
 
 	Carry   bool    `json:"carry"`   // a part: the digest of the whole is continued over it
 	Temp    bool    `json:"temp"`    // a part: its sidecar is deleted with it
@@ -70,14 +72,20 @@ func description(info object.Info) (string, error) {
 	if !visible(all.ContentType) {
 		all.ContentType = "application/octet-stream"
 	}
-	if at := info.Modified; !at.IsZero() && 1 <= at.UTC().Year() && at.UTC().Year() <= 9999 {
-		all.Modified = new(at.UnixMicro())
-	}
+	all.Modified = micros(info.Modified)
 	for name, value := range info.Metadata {
 		all.Metadata[strings.ToLower(name)] = value
 	}
 	text, err := json.Marshal(all)
 	return string(text), err
+}
+
+// micros gives a time in microseconds since 1970, or nil if it is not known, or is none that Python has.
+func micros(at time.Time) *int64 {
+	if at.IsZero() || at.UTC().Year() < 1 || at.UTC().Year() > 9999 {
+		return nil
+	}
+	return new(at.UnixMicro())
 }
 
 // visible tells whether a text can be a content type: at most 255 characters of visible ASCII, with blanks only in
@@ -102,6 +110,41 @@ func (o *openedReader) fills(room []byte) bool {
 
 type listed struct {
 	Objects []object.Info `json:"objects"`
+}
+
+// page is some objects of a listing, and whether there may be more after the last one.
+type page struct {
+	Objects []entry `json:"objects"`
+	More    bool    `json:"more"`
+}
+
+type entry struct {
+	object.Info
+	Modified *int64 `json:"modified"`
+}
+
+// onePage gives the next objects of a listing. An error that comes after some of them is that of the next page.
+func onePage(ctx context.Context, on object.Store, r *Request) (page, error) {
+	found := page{Objects: []entry{}}
+	for info, err := range on.Walk(ctx, r.Prefix, r.After) {
+		if err != nil && len(found.Objects) == 0 {
+			if known, ok := err.(*object.Error); ok && known.Key == "" {
+				about := *known
+				about.Key = info.Key
+				err = &about
+			}
+			return page{}, err
+		}
+		if err != nil {
+			found.More = true
+			break
+		}
+		found.Objects = append(found.Objects, entry{info, micros(info.Modified)})
+		if found.More = len(found.Objects) >= r.Most; found.More {
+			break
+		}
+	}
+	return found, nil
 }
 
 type examined struct {
@@ -187,6 +230,9 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 		}
 		return func(ctx context.Context) (any, error) { return struct{}{}, on.Delete(ctx, r.Key) }, nil
 	case "list":
+		if r.Most > 0 {
+			return func(ctx context.Context) (any, error) { return onePage(ctx, on, r) }, nil
+		}
 		return func(ctx context.Context) (any, error) {
 			found, err := on.List(ctx, r.Prefix)
 			return listed{found}, err
@@ -219,6 +265,9 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 func checkKeys(op string, r *Request) error {
 	switch op {
 	case "list", "delete_all", "probe", "extend":
+		if r.Most > 0 { // the prefix ends anywhere, and no key is made of it
+			return nil
+		}
 		return object.CheckKey(strings.TrimSuffix(r.Prefix, "/"))
 	case "check", "survey", "sweep":
 		return nil

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"syscall"
 	"time"
 
@@ -141,9 +142,26 @@ func checksum(record []byte) []byte {
 	return sum[:checksumSize]
 }
 
+// listedDigest gives the digest of a file that was looked at in a folder, or "" if it is not known.
+func listedDigest(directory *os.File, info object.Info) string {
+	kept := make([]byte, recordSize+1)
+	name := procPath(int(directory.Fd())) + "/" + path.Base(info.Key)
+	n, err := unix.Lgetxattr(name, digestAttribute, kept)
+	if err != nil {
+		return ""
+	}
+	if sum, unchanged := parseDigest(string(kept[:n]), info); unchanged {
+		return sum
+	}
+	return ""
+}
+
 // readDigest gives the digest stored with the file, and whether the file was not changed since.
 func readDigest(file *os.File, info object.Info) (string, bool) {
-	kept := get(file, digestAttribute)
+	return parseDigest(get(file, digestAttribute), info)
+}
+
+func parseDigest(kept string, info object.Info) (string, bool) {
 	if len(kept) != recordSize || kept[0] != recordVersion {
 		return "", false
 	}

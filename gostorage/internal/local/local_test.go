@@ -3,6 +3,7 @@ package local_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -210,5 +211,34 @@ func TestUnfinishedAreTheFilesInStaging(t *testing.T) {
 	}
 	if err := store.Inspect(ctx, &write); object.CodeOf(err) != object.NotFound {
 		t.Error(err)
+	}
+}
+
+// A folder of more names than are held is read several times, and each of its objects is given once.
+func TestWalkOfALargeFolder(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "f"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const count = 40_000
+	for i := range count {
+		name := filepath.Join(root, "f", fmt.Sprintf("%05d", i*7919%count)) // in another order than that of keys
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store := local.Open(config(root))
+	defer func() { _ = store.Close() }()
+	for _, from := range []int{0, 39_990} {
+		next := from
+		for info, err := range store.Walk(context.Background(), "f/", fmt.Sprintf("f/%05d", from-1)) {
+			if want := fmt.Sprintf("f/%05d", next); err != nil || info.Key != want {
+				t.Fatalf("%q, %v in place of %q", info.Key, err, want)
+			}
+			next++
+		}
+		if next != count {
+			t.Errorf("%d objects", next)
+		}
 	}
 }

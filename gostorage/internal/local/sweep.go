@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -17,17 +18,25 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Walk implements object.Sweeper. It follows no symbolic links.
-func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
+// Walk implements object.Store. It follows no symbolic links, and compares names byte by byte: a folder is never opened
+// by the name in a prefix, which a file system may take for another one.
+func (s *Store) Walk(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
 		at, err := s.here()
 		if err == nil {
-			err = at.visit(ctx, "", after, yield)
+			err = (&visit{at, prefix, after, yield}).folder(ctx, "")
 		}
 		if err != nil && err != errStopped {
 			yield(object.Info{}, err)
 		}
 	}
+}
+
+// visit is one walk.
+type visit struct {
+	*place
+	prefix, after string
+	yield         func(object.Info, error) bool
 }
 
 // errStopped is the error of a visit that was told to stop.
@@ -36,65 +45,104 @@ var errStopped = errors.New("stopped")
 // lostAndFound is what mkfs puts at the top of a file system, for root alone.
 const lostAndFound = "lost+found/"
 
-// visit gives the files below a folder that come after a text. The folder is "", or a name with a slash at its end.
-// What cannot be looked at comes with its error, and the rest after it.
-func (p *place) visit(ctx context.Context, folder, after string, yield func(object.Info, error) bool) error {
+// mostNames bounds the names of a folder that are held, some 100 bytes each. A folder of more is read several times.
+const mostNames = 16_000
+
+// folder gives the files below a folder. The folder is "", or a name with a slash at its end. What cannot be looked at
+// comes with its error, and the rest after it.
+func (v *visit) folder(ctx context.Context, name string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	directory, err := p.root.OpenFile(cmp.Or(strings.TrimSuffix(folder, "/"), "."), unix.O_DIRECTORY, 0)
+	directory, err := v.root.OpenFile(cmp.Or(strings.TrimSuffix(name, "/"), "."), unix.O_DIRECTORY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
-	if errors.Is(err, fs.ErrPermission) && folder == lostAndFound {
+	if errors.Is(err, fs.ErrPermission) && name == lostAndFound {
 		return nil
 	}
-	var entries []fs.DirEntry
 	if err == nil {
-		entries, err = directory.ReadDir(-1)
 		defer func() { _ = directory.Close() }()
 	}
-	if err != nil && folder == "" {
-		return classify(err)
-	}
-	if err != nil {
-		return pass(yield(object.Info{Key: folder}, classify(err)))
-	}
-	// In the order of keys a folder counts with its slash: "a-b/1" comes before "a/1".
-	keys, found := make([]string, 0, len(entries)), make(map[string]fs.DirEntry, len(entries))
-	for _, entry := range entries {
-		key := folder + entry.Name()
-		if entry.IsDir() {
-			key += "/"
+	for last := ""; ; {
+		var keys []string
+		more := false
+		if err == nil {
+			keys, more, err = v.next(ctx, directory, name, last)
 		}
-		if key > after || entry.IsDir() && strings.HasPrefix(after, key) {
-			keys, found[key] = append(keys, key), entry
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil && name == "":
+			return classify(err)
+		case err != nil:
+			return pass(v.yield(object.Info{Key: name}, classify(err)))
 		}
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		if object.CheckKey(strings.TrimSuffix(key, "/")) != nil {
-			continue // no object of ours: no key can name it
-		}
-		if found[key].IsDir() {
-			if err := p.visit(ctx, key, after, yield); err != nil {
+		for _, key := range keys {
+			if err := v.one(ctx, directory, key); err != nil {
 				return err
 			}
-			continue
 		}
-		file, err := found[key].Info()
-		info := object.Info{Key: key}
-		switch {
-		case errors.Is(err, fs.ErrNotExist), err == nil && !file.Mode().IsRegular():
-			continue // deleted meanwhile, or not a file
-		case err == nil:
-			info.Size, info.Modified = file.Size(), file.ModTime()
+		if !more {
+			return nil
 		}
-		if err := pass(yield(info, classify(err))); err != nil {
-			return err
+		last = keys[len(keys)-1]
+		_, err = directory.Seek(0, io.SeekStart)
+	}
+}
+
+// next gives the first of the keys in a folder that come after the last one, in their order, and whether there are more.
+// In the order of keys a folder counts with its slash: "a-b/1" comes before "a/1".
+func (v *visit) next(ctx context.Context, directory *os.File, folder, last string) (keys []string, more bool, err error) {
+	cut := func() {
+		slices.Sort(keys)
+		if len(keys) > mostNames {
+			keys, more = keys[:mostNames], true
 		}
 	}
-	return nil
+	for err == nil && ctx.Err() == nil {
+		var entries []fs.DirEntry
+		entries, err = directory.ReadDir(1024)
+		for _, entry := range entries {
+			key, inside := folder+entry.Name(), false
+			if entry.IsDir() {
+				key += "/"
+				inside = strings.HasPrefix(v.after, key) || strings.HasPrefix(v.prefix, key)
+			}
+			wanted := strings.HasPrefix(key, v.prefix) && key > v.after || inside
+			if wanted && key > last && object.CheckKey(strings.TrimSuffix(key, "/")) == nil { // else no key can name it
+				keys = append(keys, key)
+			}
+		}
+		if len(keys) >= 2*mostNames {
+			cut()
+		}
+	}
+	cut()
+	if err == io.EOF {
+		err = nil
+	}
+	return keys, more, err
+}
+
+// one gives a file, or those below a folder.
+func (v *visit) one(ctx context.Context, directory *os.File, key string) error {
+	if strings.HasSuffix(key, "/") {
+		return v.folder(ctx, key)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	stat, err := look(directory, path.Base(key))
+	if stat == nil && err == nil {
+		return nil // deleted meanwhile, or not a file
+	}
+	info := object.Info{Key: key}
+	if err == nil {
+		info.Size, info.Modified = stat.Size, modified(stat)
+		info.SHA256 = listedDigest(directory, info)
+	}
+	return pass(v.yield(info, err))
 }
 
 // pass gives errStopped if the visit must not go on.

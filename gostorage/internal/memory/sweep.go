@@ -8,10 +8,10 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
-// Walk implements object.Sweeper.
-func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
+// Walk implements object.Store.
+func (s *Store) Walk(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
-		all, _ := s.List(ctx, "") // never fails
+		all, _ := s.List(ctx, prefix) // never fails
 		for _, info := range all {
 			if info.Key > after && !yield(info, nil) {
 				return

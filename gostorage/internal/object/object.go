@@ -8,6 +8,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"iter"
 	"time"
 )
 
@@ -173,6 +174,12 @@ type Store interface {
 	// List gives all objects below a folder, ordered by key, each once.
 	// Before: prefix ends with a slash.
 	List(ctx context.Context, prefix string) ([]Info, error)
+
+	// Walk gives the objects whose keys begin with a prefix, which may end anywhere, and come after a text, in the order
+	// of keys and each once. It holds a page of them, however many there are. Their digests may be unknown. So may their
+	// times, which are zero then: they may be young. An error with a key is about what lies there, or below it if the
+	// key ends in a slash; the rest comes after it.
+	Walk(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
 
 	Sweeper
 

@@ -26,12 +26,7 @@ func (u *Unseen) Unwrap() error { return u.Why }
 
 // Sweeper is what a sweep needs of a Store.
 type Sweeper interface {
-	// Walk gives the objects whose keys come after a text, in the order of keys. Their digests may be unknown. So may
-	// their times, which are zero then: they may be young. An error with a key is about what lies there, or below it if
-	// the key ends in a slash; the rest comes after it.
-	Walk(ctx context.Context, after string) iter.Seq2[Info, error]
-
-	// Unfinished gives the writes that have not ended, in the same way. Modified is when they began. A
+	// Unfinished gives the writes that have not ended, as Walk gives objects. Modified is when they began. A
 	// store that has no list of them gives Unseen.
 	Unfinished(ctx context.Context, after string) iter.Seq2[Unfinished, error]
 

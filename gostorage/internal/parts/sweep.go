@@ -178,7 +178,7 @@ func (s *Sweep) litter(ctx context.Context, in object.Store) (old []*litter, las
 	var objects []object.Info
 	if s.Parts {
 		objects, last, err = take(
-			s, in.Walk(ctx, s.After), func(one object.Info) string { return one.Key }, last, mostInFolder,
+			s, in.Walk(ctx, "", s.After), func(one object.Info) string { return one.Key }, last, mostInFolder,
 		)
 		if err != nil {
 			return nil, "", err

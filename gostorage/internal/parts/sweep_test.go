@@ -59,7 +59,7 @@ func after[T any](from map[string]time.Duration, after string, of func(key strin
 	}
 }
 
-func (s *sweepable) Walk(_ context.Context, from string) iter.Seq2[object.Info, error] {
+func (s *sweepable) Walk(_ context.Context, _, from string) iter.Seq2[object.Info, error] {
 	return after(s.objects, from, func(key string) object.Info {
 		return object.Info{Key: key, Size: 1, Modified: s.now.Add(-s.objects[key])}
 	})

@@ -21,20 +21,33 @@ const (
 func (s *Store) List(ctx context.Context, prefix string) ([]object.Info, error) {
 	s.bucket.Ref()
 	defer s.bucket.Unref()
-	return (&listing{store: s, prefix: prefix}).all(ctx, nil)
+	return (&listing{store: s, prefix: prefix, folder: true}).all(ctx, nil)
 }
 
-// Walk implements object.Sweeper. A page is given once the next one has come and goes on behind it. Some stores list in
+// Walk implements object.Store. A page is given once the next one has come and goes on behind it. Some stores list in
 // no order: then the whole listing is held and sorted.
-func (s *Store) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
+func (s *Store) Walk(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
 		s.bucket.Ref()
 		defer s.bucket.Unref()
-		l := &listing{store: s, after: after}
+		if after > prefix && !strings.HasPrefix(after, prefix) {
+			return // behind all of them
+		}
+		l := &listing{store: s, prefix: prefix}
+		if after > prefix { // MinIO lists nothing after a key that does not have the prefix
+			l.after = after
+		}
+		// MinIO refuses a prefix that ends in a dot as a segment. Where XML has no form for a character, the whole
+		// segments before it tell what an answer means.
+		folder := prefix[:strings.LastIndexByte(prefix, '/')+1]
+		if rest := prefix[len(folder):]; rest == "." || rest == ".." || !s.bucket.InXML(prefix) {
+			l.prefix = folder
+		}
 		given := 0
 		give := func(page []object.Info) bool {
 			for _, info := range page {
-				if given++; info.Key > after && !yield(info, nil) {
+				wanted := info.Key > after && strings.HasPrefix(info.Key, prefix)
+				if given++; wanted && !yield(info, nil) {
 					return false
 				}
 			}
@@ -90,6 +103,7 @@ func ordered(last string, page []object.Info) bool {
 type listing struct {
 	store         *Store
 	prefix, after string
+	folder        bool // all of it is held
 	token         string
 	fruitless     int
 	seen          map[string]bool
@@ -105,10 +119,10 @@ func (l *listing) all(ctx context.Context, found []object.Info) ([]object.Info, 
 		}
 		found = append(append(found, page...), again...)
 		switch {
-		case l.prefix == "" && len(found) > mostUnordered:
+		case !l.folder && len(found) > mostUnordered:
 			return nil, object.Errorf(object.Refused,
-				"the store lists more than %d objects in no order: set a temp_prefix with fewer of them", mostUnordered)
-		case l.prefix != "" && len(found) > mostBelow:
+				"the store lists more than %d objects in no order: use a prefix with fewer of them", mostUnordered)
+		case l.folder && len(found) > mostBelow:
 			return nil, object.Errorf(object.Refused, "there are more than %d objects in the folder", mostBelow)
 		}
 	}
@@ -177,7 +191,7 @@ func (l *listing) next(ctx context.Context) (page, again []object.Info, err erro
 
 // remember keeps what a page has named. For an ordered listing, the last page that named something is enough.
 func (l *listing) remember(known map[string]bool) {
-	if l.store.bucket.Traits.Unordered.Load() || l.prefix != "" {
+	if l.store.bucket.Traits.Unordered.Load() || l.folder {
 		for key := range known {
 			l.seen[key] = true
 		}

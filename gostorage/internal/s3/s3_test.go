@@ -562,7 +562,7 @@ func TestAListingOfOneKeyEnds(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var failed error
-	for _, err := range store.Walk(ctx, "") {
+	for _, err := range store.Walk(ctx, "", "") {
 		failed = err
 	}
 	if object.CodeOf(failed) != object.Unavailable || asked.Load() > 2*s3api.MaxFruitless {

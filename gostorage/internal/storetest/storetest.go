@@ -410,15 +410,39 @@ func walks(s object.Store) error {
 	if err := walksFrom(s, "a0", keys[9:], before); err != nil { // behind all of a/
 		return err
 	}
-	for range s.Walk(context.Background(), "") {
+	for range s.Walk(context.Background(), "", "") {
 		break
+	}
+	for prefix, want := range map[string][]string{
+		"a":      {"a b/1", "a!/1", "a-b/1", "a-b/2", "a.b/1", "a/1", "a/2", "a/3/x", "a0/1"},
+		"a/":     {"a/1", "a/2", "a/3/x"},
+		"a/3":    {"a/3/x"},
+		"a/3/x":  {"a/3/x"},
+		"a-":     {"a-b/1", "a-b/2"},
+		"b":      {"b"},
+		"b/":     nil,
+		"\u00e9": {"\u00e9/1"},
+		"a/3/xx": nil, "c": nil, "/": nil, "../": nil, "a//": nil, "a/./": nil,
+	} {
+		if err := walksBelow(s, prefix, "", want, before); err != nil {
+			return err
+		}
+		for i, key := range want {
+			if err := walksBelow(s, prefix, key, want[i+1:], before); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
 func walksFrom(s object.Store, after string, want []string, since time.Time) error {
+	return walksBelow(s, "", after, want, since)
+}
+
+func walksBelow(s object.Store, prefix, after string, want []string, since time.Time) error {
 	var found []string
-	for info, err := range s.Walk(context.Background(), after) {
+	for info, err := range s.Walk(context.Background(), prefix, after) {
 		if err != nil {
 			return err
 		}
@@ -428,7 +452,7 @@ func walksFrom(s object.Store, after string, want []string, since time.Time) err
 		}
 	}
 	if !slices.Equal(found, want) {
-		return fmt.Errorf("after %q there are %q, not %q", after, found, want)
+		return fmt.Errorf("below %q, after %q there are %q, not %q", prefix, after, found, want)
 	}
 	return nil
 }

@@ -81,10 +81,10 @@ func (s listsNeighbours) List(ctx context.Context, prefix string) ([]object.Info
 type walksFolders struct{ object.Store }
 
 // Walk gives folder after folder by their names, as a file system would.
-func (s walksFolders) Walk(ctx context.Context, after string) iter.Seq2[object.Info, error] {
+func (s walksFolders) Walk(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
 		var found []object.Info
-		for info := range s.Store.Walk(ctx, after) {
+		for info := range s.Store.Walk(ctx, prefix, after) {
 			found = append(found, info)
 		}
 		slices.SortFunc(found, func(a, b object.Info) int {
@@ -100,8 +100,14 @@ func (s walksFolders) Walk(ctx context.Context, after string) iter.Seq2[object.I
 
 type walksFromTheBeginning struct{ object.Store }
 
-func (s walksFromTheBeginning) Walk(ctx context.Context, _ string) iter.Seq2[object.Info, error] {
-	return s.Store.Walk(ctx, "")
+func (s walksFromTheBeginning) Walk(ctx context.Context, prefix, _ string) iter.Seq2[object.Info, error] {
+	return s.Store.Walk(ctx, prefix, "")
+}
+
+type walksWholeFolders struct{ object.Store }
+
+func (s walksWholeFolders) Walk(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
+	return s.Store.Walk(ctx, prefix[:strings.LastIndexByte(prefix, '/')+1], after)
 }
 
 type deletesSome struct{ object.Store }
@@ -121,17 +127,18 @@ func TestSuiteRejectsBrokenStores(t *testing.T) {
 		store  func(object.Store) object.Store
 		clause string
 	}{
-		"no description":     {func(s object.Store) object.Store { return forgetsTheDescription{s} }, "description_is_told"},
-		"commits on error":   {func(s object.Store) object.Store { return commitsOnError{s} }, "failing_source_leaves_nothing"},
-		"lazy not found":     {func(s object.Store) object.Store { return lazyNotFound{s} }, "missing_is_not_found_at_open"},
-		"always overwrites":  {func(s object.Store) object.Store { return alwaysOverwrites{s} }, "one_of_many_creates"},
-		"keeps the old":      {func(s object.Store) object.Store { return keepsOld{s} }, "replaces_whole"},
-		"delete of missing":  {func(s object.Store) object.Store { return deleteFailsTwice{s} }, "delete_is_idempotent"},
-		"lists a neighbour":  {func(s object.Store) object.Store { return listsNeighbours{s} }, "list_is_ordered_and_bounded"},
-		"walks by names":     {func(s object.Store) object.Store { return walksFolders{s} }, "walk_goes_on_in_the_order_of_keys"},
-		"walks all again":    {func(s object.Store) object.Store { return walksFromTheBeginning{s} }, "walk_goes_on_in_the_order_of_keys"},
-		"deletes some":       {func(s object.Store) object.Store { return deletesSome{s} }, "delete_many_deletes_what_is_there"},
-		"ignores a mismatch": {func(s object.Store) object.Store { return commitsOnError{s} }, "expectations_hold_before_commit"},
+		"no description":      {func(s object.Store) object.Store { return forgetsTheDescription{s} }, "description_is_told"},
+		"commits on error":    {func(s object.Store) object.Store { return commitsOnError{s} }, "failing_source_leaves_nothing"},
+		"lazy not found":      {func(s object.Store) object.Store { return lazyNotFound{s} }, "missing_is_not_found_at_open"},
+		"always overwrites":   {func(s object.Store) object.Store { return alwaysOverwrites{s} }, "one_of_many_creates"},
+		"keeps the old":       {func(s object.Store) object.Store { return keepsOld{s} }, "replaces_whole"},
+		"delete of missing":   {func(s object.Store) object.Store { return deleteFailsTwice{s} }, "delete_is_idempotent"},
+		"lists a neighbour":   {func(s object.Store) object.Store { return listsNeighbours{s} }, "list_is_ordered_and_bounded"},
+		"walks by names":      {func(s object.Store) object.Store { return walksFolders{s} }, "walk_goes_on_in_the_order_of_keys"},
+		"walks all again":     {func(s object.Store) object.Store { return walksFromTheBeginning{s} }, "walk_goes_on_in_the_order_of_keys"},
+		"walks whole folders": {func(s object.Store) object.Store { return walksWholeFolders{s} }, "walk_goes_on_in_the_order_of_keys"},
+		"deletes some":        {func(s object.Store) object.Store { return deletesSome{s} }, "delete_many_deletes_what_is_there"},
+		"ignores a mismatch":  {func(s object.Store) object.Store { return commitsOnError{s} }, "expectations_hold_before_commit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, clause := range Clauses {
