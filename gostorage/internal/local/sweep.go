@@ -94,10 +94,11 @@ func (v *visit) folder(ctx context.Context, name string) error {
 // next gives the first of the keys in a folder that come after the last one, in their order, and whether there are more.
 // In the order of keys a folder counts with its slash: "a-b/1" comes before "a/1".
 func (v *visit) next(ctx context.Context, directory *os.File, folder, last string) (keys []string, more bool, err error) {
+	bound := "" // keys from there on are not among the first
 	cut := func() {
 		slices.Sort(keys)
 		if len(keys) > mostNames {
-			keys, more = keys[:mostNames], true
+			bound, keys, more = keys[mostNames], keys[:mostNames], true
 		}
 	}
 	for err == nil && ctx.Err() == nil {
@@ -110,7 +111,7 @@ func (v *visit) next(ctx context.Context, directory *os.File, folder, last strin
 				inside = strings.HasPrefix(v.after, key) || strings.HasPrefix(v.prefix, key)
 			}
 			wanted := strings.HasPrefix(key, v.prefix) && key > v.after || inside
-			if wanted && key > last && object.CheckKey(strings.TrimSuffix(key, "/")) == nil { // else no key can name it
+			if wanted && key > last && (!more || key < bound) && object.CheckKey(strings.TrimSuffix(key, "/")) == nil { // else no key can name it
 				keys = append(keys, key)
 			}
 		}
