@@ -1246,6 +1246,108 @@ def test_list_final_in_pages(adapter, monkeypatch):
     assert seen == names
 
 
+@pytest.mark.parametrize("size", [0, 1, 700 * KiB, 11 * MiB + 1])
+def test_copy_final(adapter, size):
+    data, metadata = BYTES[:size], {"by": "Zoë\n|%", "long": "v" * 700}
+    final = adapter.put_final("a/b", data, content_type="text/x-own", metadata=metadata)
+    copies = [
+        adapter.copy_final(final, "copies/1"),
+        adapter.copy_final(final.bucket, final.key, "copies/2"),
+        adapter.copy_final(*final, "copies/1"),
+        adapter.copy_final(final, file_id=uuid.UUID(int=5), overwrite=False),
+        adapter.copy_final(final, file_id=uuid.UUID(int=5), overwrite=False),
+    ]
+    copies.append(adapter.copy_final(copies[0], "copies/3"))
+    names = ["copies/1", "copies/2", "copies/1", *[str(uuid.UUID(int=5))] * 2, "copies/3"]
+    for name, copy in zip(names, copies, strict=True):
+        assert copy == dataclasses.replace(final, key=adapter.prefix + name)
+        stated = adapter.stat_final(copy)
+        assert (stated, stated.content_type, stated.metadata) == (copy, "text/x-own", metadata)
+        assert read_final(adapter, copy) == data
+    adapter.put_final("copies/1", b"other")  # a copy is an object of its own
+    adapter.delete_final(copies[1])
+    for one in (final, copies[3], copies[5]):
+        assert read_final(adapter, one) == data
+
+
+def test_copies_that_fail_leave_all_as_it_was(adapter):
+    final, other = adapter.put_final("a", DATA), adapter.put_final("b", b"other")
+    with pytest.raises(ObjectExists):
+        adapter.copy_final(final, "b", overwrite=False)
+    with pytest.raises(ObjectNotFound) as caught:
+        adapter.copy_final(final.bucket, f"{adapter.prefix}missing", "b")
+    assert caught.value.op == "copy" and caught.value.key == "missing"
+    for changed in ({"size": 5}, {"sha256": digest(b"")}):
+        with pytest.raises(ContentMismatch):
+            adapter.copy_final(dataclasses.replace(final, **changed), "b")
+        with pytest.raises(ContentMismatch):
+            adapter.copy_final(dataclasses.replace(final, **changed), "a")
+    with pytest.raises(StorageError):
+        adapter.copy_final("another", final.key, "b")
+    for bad in ("", "../b", "a//b"):
+        with pytest.raises(InvalidKey):
+            adapter.copy_final(final, bad)
+    for bad in (None, 5.0, b"b", final):
+        with pytest.raises(TypeError):
+            adapter.copy_final(final, bad)
+    with pytest.raises(TypeError):
+        adapter.copy_final(final, "b", overwrite=1)
+    assert read_final(adapter, final) == DATA and read_final(adapter, other) == b"other"
+
+
+def test_a_copy_to_itself_changes_nothing(adapter):
+    final = adapter.put_final("a", DATA, content_type="text/plain", metadata={"k": "v"})
+    before = adapter.stat_final(final).as_dict()
+    assert adapter.copy_final(final, "a") == adapter.copy_final(final, "a", overwrite=False) == final
+    assert adapter.stat_final(final).as_dict() == before
+    assert read_final(adapter, final) == DATA
+
+
+@pytest.mark.parametrize("size", [0, 1, 700 * KiB, 11 * MiB + 1])
+def test_adopt_final(adapter, size):
+    """An object of ours is read and verified, and stays as it is."""
+    data = BYTES[:size]
+    final = adapter.put_final("a/b", data, content_type="text/plain", metadata={"k": "v"})
+    for key in (final, final.key):
+        assert adapter.adopt_final(key) == final
+    stated = adapter.stat_final(final)
+    assert (stated, stated.content_type, stated.metadata) == (final, "text/plain", {"k": "v"})
+    for changed in ({"size": 5}, {"sha256": digest(b"other")}):
+        with pytest.raises(ContentMismatch):
+            adapter.adopt_final(dataclasses.replace(final, **changed))
+    with pytest.raises(ObjectNotFound):
+        adapter.adopt_final(f"{adapter.prefix}a/missing")
+    assert read_final(adapter, final) == data
+
+
+@not_on("memory", "s3-moto", "s3-bare")
+@pytest.mark.parametrize("size", [0, 700 * KiB, 11 * MiB + 1])
+def test_adopted_objects_are_like_all_others(adapter, size):
+    """Of objects that somebody else has put there, the SHA-256 is known from then on."""
+    data = BYTES[:size]
+    final = dataclasses.replace(adapter.put_final("up/a", b"before"), size=size, sha256=None)
+    put_behind(adapter, final.key, data, their="own")
+    before = adapter.stat_final(final)
+    assert (before.size, before.sha256) == (size, None)
+    for changed in ({"size": size + 1}, {"sha256": digest(b"other")}):
+        with pytest.raises(ContentMismatch):
+            adapter.adopt_final(dataclasses.replace(final, **changed))
+    assert adapter.stat_final(final).sha256 is None
+    copy = adapter.copy_final(final, "copy")
+    adopted = adapter.adopt_final(final.key)
+    for one, name in ((copy, "copy"), (adopted, "up/a")):
+        stated = adapter.stat_final(one)
+        assert stated == one == FinalObject(adapter.bucket, adapter.prefix + name, size, digest(data))
+        assert (stated.content_type, stated.metadata) == (before.content_type, before.metadata)
+        assert read_final(adapter, one) == data
+    assert adapter.adopt_final(adopted) == adopted
+    if adapter.backend == "s3":
+        assert stated.metadata == {"their": "own"}
+        put_behind(adapter, final.key, data, **{"gostorage-sha256": digest(b"a digest of other bytes")})
+        with pytest.raises(ContentMismatch):
+            adapter.adopt_final(final.key)
+
+
 def test_values_as_dicts(adapter):
     part = adapter.put_temp_part("s", 1, b"abc")
     final = adapter.put_final("a", b"abc", metadata={"k": "v"})

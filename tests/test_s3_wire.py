@@ -307,6 +307,19 @@ def test_options_reach_the_server_with_a_copy(faults):
     assert headers["x-amz-metadata-directive"] == "REPLACE"
 
 
+def test_a_copy_moves_no_bytes(faults):
+    with contextlib.closing(make_s3(faults.endpoint)) as adapter:
+        final = adapter.put_final("a", LARGE, size=len(LARGE), sha256=sha256(LARGE).hexdigest())
+        faults.clear()
+        adapter.copy_final(final, "b")  # this shows that the store knows copies
+        adapter.copy_final(final, "b")
+        assert [entry.operation for entry in faults.log()] == [
+            "HeadObject",
+            *("CreateMultipartUpload", "UploadPartCopy", "CompleteMultipartUpload"),
+            *("HeadObject", "CopyObject"),
+        ]
+
+
 # ---- what covers it
 
 # For each option: headers of a small put, of the beginning, of a part and of the end of a large one, and of a read.

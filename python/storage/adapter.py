@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -256,6 +256,27 @@ class NativeAdapter(StorageAdapter):
 
     def list_final(self, prefix: str = "", *, start_after: str | FinalObject = "") -> Iterator[FinalObject]:
         return self._pages(self._below(prefix), self._after(start_after))
+
+    def copy_final(
+        self,
+        bucket: str | FinalObject,
+        key: object = None,
+        file_id: object = None,
+        *,
+        overwrite: bool = True,
+    ) -> FinalObject:
+        if isinstance(bucket, FinalObject) and file_id is None:
+            key, file_id = None, key
+        target = check_file_id(file_id, "copy")
+        source, stated = self._final_key(bucket, cast("str | None", key), "copy")
+        overwrite = check_flag("overwrite", overwrite)
+        parts = [{"key": source, **stated}]
+        return self._final_object(native.call(self._final, "copy", key=target, parts=parts, overwrite=overwrite))
+
+    def adopt_final(self, key: str | FinalObject) -> FinalObject:
+        bucket = key.bucket if isinstance(key, FinalObject) else self.bucket
+        name, stated = self._final_key(bucket, key, "adopt")
+        return self._final_object(native.call(self._final, "adopt", key=name, **stated))
 
     def _pages(self, prefix: str, after: str | None) -> Iterator[FinalObject]:
         most = FIRST_PAGE

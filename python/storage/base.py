@@ -178,6 +178,38 @@ class StorageAdapter(ABC):
         """
 
     @abstractmethod
+    def copy_final(
+        self,
+        bucket: str | FinalObject,
+        key: object = None,
+        file_id: object = None,
+        *,
+        overwrite: bool = True,
+    ) -> FinalObject:
+        """Copy a final object to ``file_id``, with its content type, metadata and digest.
+
+        ``copy_final(bucket, key, file_id)``, or ``copy_final(final, file_id)``: a ``FinalObject`` also states the size
+        and the digest that the object must have. The store copies the bytes if it can; they are read only if it cannot,
+        or does not know their SHA-256. A copy to the object's own key changes nothing.
+
+        All or nothing, and ``overwrite`` as in ``put_final``. Raises ``ObjectNotFound`` if there is no such object;
+        ``ContentMismatch`` if it has changed; ``ObjectExists`` with ``overwrite=False`` if a different object is at
+        ``file_id``; else as ``put_final`` does.
+        """
+
+    @abstractmethod
+    def adopt_final(self, key: str | FinalObject) -> FinalObject:
+        """Take over an object that came another way, such as a direct upload. It is then like those of ``put_final``.
+
+        ``key`` is its whole key, as in ``FinalObject.key``; a ``FinalObject`` also states the size and the digest that
+        it must have. The object is read once, and its SHA-256 is stored with it. On S3 the store copies the object to
+        its own key for that, and what another writer puts there meanwhile can be lost.
+
+        Raises ``ObjectNotFound``; ``ContentMismatch`` if the object has changed, or has a digest that is not that of
+        its bytes; ``StoragePermissionError`` if nothing can be stored with it.
+        """
+
+    @abstractmethod
     def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
         """Delete a final object. A missing object is no error."""
 

@@ -47,6 +47,10 @@ type part struct {
 	SHA256 string `json:"sha256"`
 }
 
+func (p part) wanted() parts.Wanted {
+	return parts.Wanted{Key: p.Key, Expect: expected(p.Size, p.SHA256)}
+}
+
 type openedReader struct {
 	object.Info
 	whole   bool // the whole object was wanted, not a range
@@ -201,6 +205,14 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			return nil, err
 		}
 		return r.assemble(on, temp), nil
+	case "copy":
+		return func(ctx context.Context) (any, error) {
+			return parts.Copy(ctx, on.Store, r.Parts[0].wanted(), r.Key, r.options().Overwrite)
+		}, nil
+	case "adopt":
+		return func(ctx context.Context) (any, error) {
+			return parts.Adopt(ctx, on.Store, parts.Wanted{Key: r.Key, Expect: expected(r.Size, r.SHA256)})
+		}, nil
 	case "extend":
 		return func(ctx context.Context) (any, error) {
 			count, err := parts.Extend(ctx, on.Store, &on.runs, r.Prefix, time.Duration(r.Seconds*float64(time.Second)))
@@ -285,7 +297,7 @@ func (r *Request) assemble(final, temp *store) func(context.Context) (any, error
 	r.commit = newCommit()
 	wanted := make([]parts.Wanted, len(r.Parts))
 	for i, part := range r.Parts {
-		wanted[i] = parts.Wanted{Key: part.Key, Expect: expected(part.Size, part.SHA256)}
+		wanted[i] = part.wanted()
 	}
 	work := &parts.Assembly{
 		Final: final.Store, Temp: temp.Store, Key: r.Key, Parts: wanted, Expect: expected(r.Size, r.SHA256),

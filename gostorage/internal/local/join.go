@@ -1,12 +1,15 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"os"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
@@ -67,10 +70,10 @@ func (s *Store) commit(
 	return s.publish(ctx, at, file, info, join.Options)
 }
 
-// sameForm tells whether the attributes of a part would be right for the object.
+// sameForm tells whether the digest of a part is stored with it, so that its attributes may be right for the object.
 func sameForm(join *object.Join) bool {
-	part, options := join.Parts[0], join.Options
-	return part.SHA256 != "" && part.Version == "" && options.ContentType == "" && len(options.Metadata) == 0
+	part := join.Parts[0]
+	return part.SHA256 != "" && part.Version == ""
 }
 
 // link publishes the file of the only part under the key.
@@ -84,6 +87,11 @@ func (s *Store) link(ctx context.Context, at, there *place, join *object.Join) (
 	defer file.discard()
 	// The part may have been put with other options.
 	if stat, err := file.Stat(); err != nil || modeOf(stat) != s.config.FileMode {
+		return object.Info{}, object.ErrCannotJoin
+	}
+	var told object.Info
+	readDescription(file.File, &told)
+	if told.ContentType != join.Options.ContentType || !maps.Equal(told.Metadata, join.Options.Metadata) {
 		return object.Info{}, object.ErrCannotJoin
 	}
 	sum, err := join.SHA256(ctx)
@@ -182,4 +190,29 @@ func (s *Store) Keep(_ context.Context, described object.Info, record string) (b
 	defer func() { _ = opened.Close() }()
 	kept, err := set(opened.File, recordAttribute, record)
 	return kept && err == nil, nil // else the record is kept beside it
+}
+
+// Adopt implements object.Adopter.
+func (s *Store) Adopt(ctx context.Context, described object.Info) (object.Info, error) {
+	at, err := s.here()
+	if err != nil {
+		return object.Info{}, err
+	}
+	opened, err := at.open(described.Key)
+	if err != nil {
+		return object.Info{}, err
+	}
+	defer func() { _ = opened.Close() }()
+	info := opened.info
+	if info.SHA256, err = digest.SHA256(ctx, opened); err != nil {
+		return object.Info{}, err
+	}
+	if !opened.Unchanged() || info.Size != described.Size || cmp.Or(described.SHA256, info.SHA256) != info.SHA256 {
+		return object.Info{}, object.Errorf(object.Mismatch, "the object has changed, or has another SHA-256 than expected")
+	}
+	kept, err := set(opened.File, digestAttribute, digestRecord(&info))
+	if err == nil && kept && s.config.Durable {
+		err = opened.Sync()
+	}
+	return info, classify(err)
 }

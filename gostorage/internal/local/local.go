@@ -67,9 +67,10 @@ type Store struct {
 }
 
 var (
-	_ object.Store  = (*Store)(nil)
-	_ object.Joiner = (*Store)(nil)
-	_ object.Keeper = (*Store)(nil)
+	_ object.Store   = (*Store)(nil)
+	_ object.Joiner  = (*Store)(nil)
+	_ object.Keeper  = (*Store)(nil)
+	_ object.Adopter = (*Store)(nil)
 )
 
 // place is the opened root. When the directory is made anew, the old place stays for those who use it.

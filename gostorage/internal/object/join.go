@@ -29,6 +29,14 @@ type Join struct {
 	Commit func(context.Context) error
 }
 
+// Adopter is a Store that can store the digest with an object that is there already. In any other Store an object is
+// joined to its own key.
+type Adopter interface {
+	// Adopt reads the object, stores its digest with it if that is possible, and gives the object with the digest. It is
+	// a Mismatch if the object is no longer the one described, or the digest is not the one described.
+	Adopt(ctx context.Context, described Info) (Info, error)
+}
+
 // Keeper is a Store that can store a record with an object that is there already.
 type Keeper interface {
 	// Keep stores the record with the object if it still is the one described, and tells whether it did.

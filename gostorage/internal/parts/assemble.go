@@ -47,6 +47,11 @@ func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
 	if err != nil {
 		return object.Info{}, err
 	}
+	return a.of(ctx, all)
+}
+
+// of makes the object of parts that were described.
+func (a *Assembly) of(ctx context.Context, all []object.Info) (object.Info, error) {
 	var size int64
 	for _, part := range all {
 		size += part.Size
