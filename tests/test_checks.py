@@ -49,6 +49,26 @@ FOUND = {
         ["STORAGE_TEMP_DIR", "STORAGE_FINAL_DIR"],
     ),
     "mode": (entry(**APART, directory_mode="0750"), "E003", ["directory_mode"]),
+    "one bucket": (
+        {
+            "STORAGE_ADAPTERS": {
+                "a": s3()["STORAGE_ADAPTERS"]["default"],
+                "b": s3(temp_prefix="x")["STORAGE_ADAPTERS"]["default"],
+            }
+        },
+        "E004",
+        ["STORAGE_ADAPTERS", "'a' and 'b'", "bucket 'b'"],
+    ),
+    "one bucket by default": (
+        {
+            "STORAGE_ADAPTERS": {
+                "a": entry(**APART)["STORAGE_ADAPTERS"]["default"],
+                "b": entry(temp_dir="/nowhere/c", final_dir="/nowhere/d")["STORAGE_ADAPTERS"]["default"],
+            }
+        },
+        "E004",
+        ["'a' and 'b'", "bucket 'local'"],
+    ),
     "default place": ({"BASE_DIR": Path("/nowhere")}, "W001", ["STORAGE_TEMP_DIR"]),
     "one default place": (
         {"BASE_DIR": Path("/nowhere"), "STORAGE_TEMP_DIR": "/nowhere/a"},

@@ -120,6 +120,34 @@ def test_dictionary(tmp_path):
         assert get_storage_adapter() is not get_storage_adapter("scratch")
 
 
+def test_the_adapter_of_a_bucket(tmp_path):
+    scratch = MEMORY | {"OPTIONS": {"bucket": "scratch"}}
+    known = local(tmp_path, bucket="b") | {"scratch": scratch, "broken": {"BACKEND": "no.such.Adapter"}}
+    with override_settings(STORAGE_ADAPTERS=known):
+        for _ in range(2):
+            assert get_storage_adapter(bucket="b") is get_storage_adapter()
+            assert get_storage_adapter(bucket="scratch") is get_storage_adapter("scratch")
+        assert get_storage_adapter(bucket="scratch").put_final("a", b"x").bucket == "scratch"
+        with pytest.raises(ImproperlyConfigured, match=r"'uploads'.*'b', 'scratch'"):
+            get_storage_adapter(bucket="uploads")
+        with pytest.raises(ImproperlyConfigured, match=r"'scratsh'.*'scratch'"):
+            get_storage_adapter(bucket="scratsh")
+        for bad in (5, b"b", ["b"]):
+            with pytest.raises(TypeError):
+                get_storage_adapter(bucket=bad)
+        with pytest.raises(TypeError):
+            get_storage_adapter("scratch", bucket="scratch")
+    moved = local(tmp_path / "x", bucket="scratch")["default"]
+    with override_settings(STORAGE_ADAPTERS=known | {"scratch": moved}):
+        assert isinstance(get_storage_adapter(bucket="scratch"), LocalStorageAdapter)
+    twice = override_settings(STORAGE_ADAPTERS={"default": MEMORY, "other": MEMORY})
+    with twice, pytest.raises(ImproperlyConfigured, match="'default' and 'other'"):
+        get_storage_adapter(bucket="memory")
+    own = {"BACKEND": f"{__name__}.Directories", "OPTIONS": {"temp_dir": "/nowhere/a", "final_dir": "/nowhere/b"}}
+    with override_settings(STORAGE_ADAPTERS={"default": MEMORY, "other": own}):
+        assert get_storage_adapter(bucket="local") is get_storage_adapter("other")
+
+
 def test_own_adapter():
     own = {"BACKEND": f"{__name__}.Custom", "OPTIONS": {"colour": "blue"}}
     with override_settings(STORAGE_ADAPTERS={"default": own}):

@@ -366,6 +366,17 @@ def flag(name: str, value: bool) -> bool:
     return value
 
 
+def bucket_of(value: str) -> str:
+    """The name of a store that has no buckets. Raises ``ImproperlyConfigured``."""
+    try:
+        bucket = check_key(value)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"bucket is a name such as 'local': {error}") from None
+    if bucket != bucket.strip():
+        raise ImproperlyConfigured("bucket has a blank at its ends: take it away")
+    return bucket
+
+
 def _part_number(key: str) -> int:
     """The part number in a temp key, or 0 if the file is no part."""
     name = key.rpartition("/")[2]

@@ -14,8 +14,8 @@ from . import conf
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. W001 to W005:
-    allowed, but probably not intended; W001 to W004 only in production."""
+    """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. E004: two adapters have
+    one bucket. W001 to W005: allowed, but probably not intended; W001 to W004 only in production."""
     try:
         known = conf.configuration()
     except ImproperlyConfigured as error:
@@ -23,6 +23,10 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     for alias, entry in known.items():
         found += _check_alias(alias, entry)
+    for bucket, aliases in conf.buckets(conf.BACKENDS.values()).items():
+        if len(aliases) > 1:
+            hint = "Give each alias a bucket of its own: bucket, or bucket_name on S3."
+            found.append(Error(f"{conf.shared_bucket(bucket, aliases)}.", id="storage.E004", hint=hint))
     for name, why in conf.unread():
         found.append(Warning(f"Nothing reads {name}: {why}.", id="storage.W005", hint=f"Remove or rename {name}."))
     return found

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -329,11 +329,19 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def get_storage_adapter(alias: str = "default") -> StorageAdapter:
+def get_storage_adapter(alias: str = "default", *, bucket: str | None = None) -> StorageAdapter:
     """The adapter of an alias: one instance for each alias and process, made anew after a setting is overridden.
 
-    Raises ``ImproperlyConfigured``, which names the setting and says what to do.
+    With ``bucket`` it is the adapter whose bucket that is, whatever its alias: a row with ``FinalObject.bucket`` stays
+    readable after another alias has become the default.
+
+    Raises ``ImproperlyConfigured``, which names the setting, or the bucket that no adapter or more than one has, and
+    says what to do; ``TypeError`` for an alias together with a bucket.
     """
+    if bucket is not None:
+        if alias != "default":
+            raise TypeError("an adapter is named by its alias or by its bucket, not by both")
+        return get_storage_adapter(_alias_of(bucket))
     adapter = _adapters.get(alias)
     if adapter is None or getattr(adapter, "_closed", False):
         with _lock:
@@ -343,6 +351,49 @@ def get_storage_adapter(alias: str = "default") -> StorageAdapter:
                 adapter._named = get_storage_adapter, alias
                 _adapters[alias] = adapter
     return adapter
+
+
+def _alias_of(bucket: str) -> str:
+    """The only alias with this bucket."""
+    if not isinstance(bucket, str):
+        raise TypeError(f"a bucket is a str, not {type(bucket).__name__}")
+    known = _buckets.get(bucket)
+    if known is not None:
+        return known
+    known_buckets = buckets()
+    aliases = known_buckets.get(bucket, [])
+    if not aliases:
+        raise ImproperlyConfigured(f"no adapter has the bucket {bucket!r}{_nearest(bucket, known_buckets)}")
+    if len(aliases) > 1:
+        raise ImproperlyConfigured(shared_bucket(bucket, aliases))
+    _buckets[bucket] = aliases[0]
+    return aliases[0]
+
+
+_buckets: dict[str, str] = {}
+
+
+def buckets(backends: Collection[str] = ()) -> dict[str, list[str]]:
+    """The aliases of each bucket: all, or those with one of these backends. What cannot be made is left out."""
+    found: dict[str, list[str]] = {}
+    for alias, entry in configuration().items():
+        if backends and entry.backend not in backends:
+            continue
+        try:
+            bucket = getattr(get_storage_adapter(alias), "bucket", None)
+        except ImproperlyConfigured:
+            continue
+        if isinstance(bucket, str) and bucket:
+            found.setdefault(bucket, []).append(alias)
+    return found
+
+
+def shared_bucket(bucket: str, aliases: list[str]) -> str:
+    """What is wrong with a bucket of several aliases."""
+    return (
+        f"{SETTING} has the bucket {bucket!r} under {' and '.join(map(repr, aliases))}, so that nobody can tell where"
+        " an object of it lies"
+    )
 
 
 def entry_of(alias: str) -> Entry:
@@ -368,3 +419,4 @@ def forget_adapters(*, setting: str, **_: object) -> None:
     """Receives ``setting_changed``. Adapters in use continue; each is closed when nobody references it any more."""
     if setting == "BASE_DIR" or setting.startswith(("STORAGE_", "AWS_")):
         _adapters.clear()
+        _buckets.clear()

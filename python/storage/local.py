@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .adapter import NativeAdapter, flag
-from .arguments import check_key
+from .adapter import NativeAdapter, bucket_of, flag
 from .conf import setting
 
 
@@ -39,7 +38,7 @@ class LocalStorageAdapter(NativeAdapter):
     ) -> None:
         super().__init__(carry_digest=carry_digest)
         self._directories = _directory("temp_dir", temp_dir), _directory("final_dir", final_dir)
-        self.bucket = _bucket(bucket)
+        self.bucket = bucket_of(bucket)
         self._options = {
             "durable": flag("durable", durable),
             "file_mode": _mode("file_mode", file_mode),
@@ -88,16 +87,6 @@ def _directory(name: str, value: str | os.PathLike[str]) -> str:
             f"{setting('local', name)} is a relative path, and the working directory cannot be used ({error.strerror}):"
             " make it an absolute one"
         ) from None
-
-
-def _bucket(value: str) -> str:
-    try:
-        bucket = check_key(value)
-    except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"bucket is a name such as 'local': {error}") from None
-    if bucket != bucket.strip():
-        raise ImproperlyConfigured("bucket has a blank at its ends: take it away")
-    return bucket
 
 
 def _mode(name: str, value: int) -> int:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from .adapter import NativeAdapter
+from .adapter import NativeAdapter, bucket_of
 
 
 class MemoryStorageAdapter(NativeAdapter):
-    """Keeps everything in memory. Each instance is a separate store; in a forked child it is empty."""
+    """Keeps everything in memory. Each instance is a separate store; in a forked child it is empty.
+
+    ``bucket`` is the name in ``FinalObject``. ``carry_digest`` is as in ``LocalStorageAdapter``.
+
+    Raises ``ImproperlyConfigured``.
+    """
 
     backend: ClassVar[str] = "memory"
-    bucket = "memory"
 
-    def __init__(self, *, carry_digest: bool = True) -> None:
+    def __init__(self, *, bucket: str = "memory", carry_digest: bool = True) -> None:
         super().__init__(carry_digest=carry_digest)
+        self.bucket = bucket_of(bucket)
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"backend": "memory"}, {"backend": "memory"}
