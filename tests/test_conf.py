@@ -272,10 +272,10 @@ WRONG = {
     ),
     "prefixes on this machine": ({"STORAGE_TEMP_PREFIX": "a", "BASE_DIR": "/srv"}, ["STORAGE_TEMP_PREFIX", "'s3'"]),
     "location": (s3(bucket_name="b", location="a"), ["'location'", "temp_prefix"]),
-    "custom_domain": (s3(bucket_name="b", custom_domain="a"), ["'custom_domain'", "get_final_stream"]),
+    "custom_domain": (s3(bucket_name="b", custom_domain="a"), ["'custom_domain'", "public_endpoint_url"]),
     "default_acl": (s3(bucket_name="b", default_acl="a"), ["'default_acl'", "policy"]),
     "file_overwrite": (s3(bucket_name="b", file_overwrite=False), ["'file_overwrite'", "overwrite="]),
-    "querystring_auth": (s3(bucket_name="b", querystring_auth=False), ["'querystring_auth'", "get_final_stream"]),
+    "querystring_auth": (s3(bucket_name="b", querystring_auth=False), ["'querystring_auth'", "url_final"]),
     "misspelt": (s3(bucket_nam="b"), ["'bucket_nam'", "'bucket_name'"]),
     "unnamed bucket": (s3(region_name="eu"), [DEFAULT, "'bucket_name'"]),
     "another location": (
@@ -369,6 +369,7 @@ IMPOSSIBLE = {
     "STORAGE_TEMP_PREFIX": ["temp\n", " temp", "temp ", "te\nmp", "/temp", "a//b", "../a", "a\\b", "/", 5],
     "STORAGE_FINAL_PREFIX": ["final\n", "a/./b", "x" * 124],
     "STORAGE_CONDITIONAL_WRITES": ["LOOK", "look\n", True],
+    "STORAGE_PUBLIC_ENDPOINT_URL": ["s3.example.com", "ftp://x", "https://user:pw@x", "https://x/?a=b", 5],
     "STORAGE_MAX_CONNECTIONS": [0, -1, 257, 1.5, "16", True],
 }
 OPTION = {name: option for names in conf.FLAT.values() for name, option in names.items()}

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import ssl
 import threading
 import time
 import uuid
@@ -15,9 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from conftest import BYTES, CONTRACT, FULL, not_on
+from django.core.exceptions import ImproperlyConfigured
 from django.core.files.base import ContentFile, File
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.test import RequestFactory
@@ -1346,6 +1350,88 @@ def test_adopted_objects_are_like_all_others(adapter, size):
         put_behind(adapter, final.key, data, **{"gostorage-sha256": digest(b"a digest of other bytes")})
         with pytest.raises(ContentMismatch):
             adapter.adopt_final(final.key)
+
+
+def fetched(adapter, url, **request):
+    """The status, the headers and the body of the answer to a URL."""
+    context = ssl.create_default_context(cafile=adapter._ca_bundle) if adapter._ca_bundle else None
+    try:
+        with urlopen(Request(url, **request), context=context, timeout=30) as answer:
+            return answer.status, answer.headers, answer.read()
+    except HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+def test_url_final(adapter):
+    name = "a/Zoë + 100% & #1?.txt"
+    final = adapter.put_final(name, DATA, content_type="text/plain")
+    if adapter.backend != "s3":
+        for method in ("GET", "HEAD", "PUT"):
+            with pytest.raises(ImproperlyConfigured, match="view"):
+                adapter.url_final(final, method=method)
+        return
+    for url in (adapter.url_final(final), adapter.url_final(*final, expires=1000, method="GET")):
+        status, headers, body = fetched(adapter, url)
+        assert (status, headers["Content-Type"], body) == (200, "text/plain", DATA)
+    told = {"filename": 'Zoë "1".txt', "content_type": "application/pdf"}
+    status, headers, body = fetched(adapter, adapter.url_final(final, **told))
+    assert (status, headers["Content-Type"], body) == (200, "application/pdf", DATA)
+    assert headers["Content-Disposition"] == "attachment; filename*=utf-8''Zo%C3%AB%20%221%22.txt"
+    status, headers, body = fetched(adapter, adapter.url_final(final, method="HEAD"), method="HEAD")
+    assert (status, headers["Content-Length"], body) == (200, str(len(DATA)), b"")
+
+
+@not_on("s3-moto", "s3-bare", "local", "local-fast", "memory")
+def test_what_a_url_allows(adapter):
+    """One object, one method, for a time."""
+    final, other = adapter.put_final("a", DATA), adapter.put_final("b", b"other")
+    url = adapter.url_final(final)
+    assert fetched(adapter, url.replace(final.key, other.key))[0] == 403
+    assert fetched(adapter, url, method="PUT", data=b"new")[0] == 403
+    assert fetched(adapter, url.replace("Expires=3600", "Expires=36000"))[0] == 403
+    assert fetched(adapter, url + "&response-content-type=text%2Fhtml")[0] in (400, 403)
+    brief = adapter.url_final(final, expires=1)
+    time.sleep(2.5)
+    assert fetched(adapter, brief)[0] == 403 and fetched(adapter, url)[0] == 200
+    assert read_final(adapter, final) == DATA
+
+
+@not_on("s3-moto", "s3-bare", "local", "local-fast", "memory")
+def test_a_direct_upload_is_adopted(adapter):
+    key = f"{adapter.prefix}up/direct"
+    url = adapter.url_final(adapter.bucket, key, method="PUT", content_type="image/png")
+    assert fetched(adapter, url, method="PUT", data=DATA, headers={"Content-Type": "text/html"})[0] == 403
+    with pytest.raises(ObjectNotFound):
+        adapter.adopt_final(key)
+    assert fetched(adapter, url, method="PUT", data=DATA, headers={"Content-Type": "image/png"})[0] == 200
+    assert adapter.stat_final(adapter.bucket, key).sha256 is None
+    final = adapter.adopt_final(key)
+    assert final == FinalObject(adapter.bucket, key, len(DATA), digest(DATA)) == adapter.stat_final(final)
+    assert adapter.stat_final(final).content_type == "image/png"
+    any_type = adapter.url_final(final, method="PUT")
+    assert fetched(adapter, any_type, method="PUT", data=b"x", headers={"Content-Type": "text/x"})[0] == 200
+
+
+def test_bad_arguments_of_url_final(adapter):
+    final = FinalObject(adapter.bucket, f"{adapter.prefix}a", None, None)
+    for bad, error in (
+        *(({"expires": bad}, ValueError) for bad in (0, -1, 604_801)),
+        *(({"expires": bad}, TypeError) for bad in (None, 5.0, "5", True)),
+        *(({"method": bad}, ValueError) for bad in ("get", "POST", "DELETE", "")),
+        *(({"method": bad}, TypeError) for bad in (None, b"GET")),
+        *(({"filename": bad}, ValueError) for bad in ("", "a\nb", "a\0", "\ud800", "a" * 256)),
+        *(({"filename": bad}, TypeError) for bad in (b"a", 5)),
+        *(({"content_type": bad}, ValueError) for bad in ("a\nb", "é", "a" * 256)),
+        ({"filename": "a", "method": "PUT"}, ValueError),
+        ({"content_type": 5}, TypeError),
+    ):
+        with pytest.raises(error):
+            adapter.url_final(final, **bad)
+    with pytest.raises(StorageError):
+        adapter.url_final("another", final.key)
+    with pytest.raises(InvalidKey):
+        adapter.url_final(adapter.bucket, f"{adapter.prefix}../a")
 
 
 def test_values_as_dicts(adapter):

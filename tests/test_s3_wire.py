@@ -10,14 +10,14 @@ import zlib
 from collections import Counter
 from datetime import timedelta
 from hashlib import sha256
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from conftest import BYTES, knows_conditions, make_s3
 from servers import FaultProxy
 from test_contract import Reads, digest, read_final
 
-from storage import ObjectExists, StorageError
+from storage import ObjectExists, S3StorageAdapter, StorageError
 
 MiB = 1024 * 1024
 PART = 5 * MiB
@@ -318,6 +318,35 @@ def test_a_copy_moves_no_bytes(faults):
             *("CreateMultipartUpload", "UploadPartCopy", "CompleteMultipartUpload"),
             *("HeadObject", "CopyObject"),
         ]
+
+
+@pytest.mark.parametrize(
+    ("options", "begins"),
+    [
+        ({}, "https://uploads.s3.eu-central-1.amazonaws.com/final/a/b%20c?"),
+        ({"endpoint_url": "http://minio:9000"}, "http://minio:9000/uploads/final/a/b%20c?"),
+        (
+            {"endpoint_url": "http://minio:9000", "public_endpoint_url": "https://s3.example.com/"},
+            "https://s3.example.com/uploads/final/a/b%20c?",
+        ),
+        (
+            {"public_endpoint_url": "https://s3.example.com/at", "addressing_style": "virtual"},
+            "https://uploads.s3.example.com/at/final/a/b%20c?",
+        ),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_the_host_of_a_url(options, begins, method):
+    keys = {"access_key": "AKID", "secret_key": "hidden", "security_token": "the+token"}
+    with contextlib.closing(
+        S3StorageAdapter(bucket_name="uploads", region_name="eu-central-1", final_prefix="final", **keys, **options)
+    ) as adapter:
+        url = adapter.url_final("uploads", "final/a/b c", method=method, expires=604_800)
+    assert url.startswith(begins) and "hidden" not in url
+    query = parse_qs(urlsplit(url).query)
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"] and query["X-Amz-Expires"] == ["604800"]
+    assert query["X-Amz-SignedHeaders"] == ["host"] and query["X-Amz-Security-Token"] == ["the+token"]
+    assert query["X-Amz-Credential"][0].startswith("AKID/") and "/eu-central-1/s3/" in query["X-Amz-Credential"][0]
 
 
 # ---- what covers it

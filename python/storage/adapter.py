@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.http import content_disposition_header
 
 from . import _loader, conf, native
 from .arguments import (
@@ -20,12 +21,15 @@ from .arguments import (
     check_callable,
     check_content_type,
     check_expected,
+    check_expires,
     check_file_id,
+    check_filename,
     check_final,
     check_flag,
     check_key,
     check_max_seconds,
     check_metadata,
+    check_method,
     check_part,
     check_part_number,
     check_parts,
@@ -277,6 +281,31 @@ class NativeAdapter(StorageAdapter):
         bucket = key.bucket if isinstance(key, FinalObject) else self.bucket
         name, stated = self._final_key(bucket, key, "adopt")
         return self._final_object(native.call(self._final, "adopt", key=name, **stated))
+
+    def url_final(
+        self,
+        bucket: str | FinalObject,
+        key: str | None = None,
+        *,
+        expires: int = 3600,
+        filename: str | None = None,
+        content_type: str | None = None,
+        method: Literal["GET", "HEAD", "PUT"] = "GET",
+    ) -> str:
+        name, _ = self._final_key(bucket, key, "url")
+        link: dict[str, Any] = {"method": check_method(method), "seconds": check_expires(expires)}
+        link["content_type"] = check_content_type(content_type)
+        if link["method"] == "PUT" and filename is not None:
+            raise ValueError("filename is about an answer: it goes with GET and HEAD")
+        if filename is not None:
+            link["disposition"] = content_disposition_header(True, check_filename(filename))
+        return self._url(name, link)
+
+    def _url(self, key: str, link: dict[str, Any]) -> str:
+        raise ImproperlyConfigured(
+            f"url_final: an object of a {type(self).__name__} has no URL but that of a view that serves it, and no such"
+            " view is included: serve what get_final_stream gives"
+        )
 
     def _pages(self, prefix: str, after: str | None) -> Iterator[FinalObject]:
         most = FIRST_PAGE

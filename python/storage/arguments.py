@@ -242,7 +242,40 @@ def check_max_seconds(max_seconds: float | None) -> float | None:
     return check_seconds("max_seconds", max_seconds)
 
 
+MAX_EXPIRES = 7 * 24 * 3600
+"""The longest time in seconds for which Signature Version 4 signs a URL."""
+
+
+def check_expires(expires: int) -> int:
+    """The seconds after which a URL expires, 1 to 604,800."""
+    expires = _whole("expires", expires)
+    if not 1 <= expires <= MAX_EXPIRES:
+        raise ValueError(f"expires is 1 to {MAX_EXPIRES:,} seconds")
+    return expires
+
+
 # ---- the rest
+
+
+def check_method(method: str) -> str:
+    """The method of a request that a URL allows."""
+    if not isinstance(method, str):
+        raise TypeError(f"method is a str, not {type(method).__name__}")
+    if method not in ("GET", "HEAD", "PUT"):
+        raise ValueError("method is GET, HEAD or PUT")
+    return str.__str__(method)
+
+
+MAX_FILENAME_CHARACTERS = 255
+
+
+def check_filename(filename: str) -> str:
+    """A name for a download: 1 to 255 characters, none of which is a control character."""
+    if not isinstance(filename, str):
+        raise TypeError(f"filename is a str, not {type(filename).__name__}")
+    if not 1 <= len(filename) <= MAX_FILENAME_CHARACTERS or CONTROL.search(filename) or not _encodable(filename):
+        raise ValueError(f"filename has 1 to {MAX_FILENAME_CHARACTERS} characters, and no control characters")
+    return str.__str__(filename)
 
 
 def check_flag(name: str, value: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from .streams import ObjectReader
 from .types import FinalObject, Keep, Progress, Source, SweepReport, TempPart
@@ -207,6 +207,31 @@ class StorageAdapter(ABC):
 
         Raises ``ObjectNotFound``; ``ContentMismatch`` if the object has changed, or has a digest that is not that of
         its bytes; ``StoragePermissionError`` if nothing can be stored with it.
+        """
+
+    @abstractmethod
+    def url_final(
+        self,
+        bucket: str | FinalObject,
+        key: str | None = None,
+        *,
+        expires: int = 3600,
+        filename: str | None = None,
+        content_type: str | None = None,
+        method: Literal["GET", "HEAD", "PUT"] = "GET",
+    ) -> str:
+        """A URL by which anybody can get, describe or put a final object, for ``expires`` seconds (1 to 604,800).
+
+        ``bucket`` and ``key`` name the object, or a ``FinalObject``, of which no more is used. It need not be there:
+        for a PUT the key is ``adapter.prefix`` and a file id. On S3 the URL is signed here, and no request is made for
+        it. Its host is that of ``public_endpoint_url``. With temporary credentials it ends with them at the latest.
+
+        For GET and HEAD, ``filename`` makes the answer a download of that name (1 to 255 characters), and
+        ``content_type`` is the type that the answer tells in place of the object's. For PUT, the client must send
+        ``content_type`` as its Content-Type, if it is given. Pass what was put to ``adopt_final``.
+
+        Raises ``ImproperlyConfigured`` on an adapter whose objects have no URL: local and memory, as yet. Raises
+        ``TypeError`` or ``ValueError`` for other arguments than these; ``StorageError`` without credentials.
         """
 
     @abstractmethod

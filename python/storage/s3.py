@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from . import native
 from .adapter import NativeAdapter, flag
 from .arguments import CONTROL, MAX_KEY_BYTES, check_key
 from .conf import Secret, masked, setting
@@ -39,6 +40,9 @@ class S3StorageAdapter(NativeAdapter):
     An upload sends as many parts at once as the line to the store needs, at most ``concurrency``; None means 16.
     ``part_size`` None means 5 MiB, 8 MiB on a store that an upload has found to be near, more for large objects, and
     one request for an object of a known size up to 8 MiB.
+
+    ``public_endpoint_url`` is the endpoint in the URLs of ``url_final``, if clients reach the store by another host
+    than this process does. It is used in the same ``addressing_style``.
 
     ``checksum`` says how the server verifies the parts of a large upload. ``auto`` means ``crc64nvme`` if the server
     accepts it, else the SHA-256 in the signature of each part.
@@ -80,11 +84,13 @@ class S3StorageAdapter(NativeAdapter):
         proxy: str | None = None,
         carry_digest: bool = True,
         conditional_writes: Literal["required", "look"] = "required",
+        public_endpoint_url: str | None = None,
     ) -> None:
         # This comes first, because error reports show this frame.
         access_key, secret_key = masked("access_key", access_key), masked("secret_key", secret_key)
         security_token = masked("security_token", security_token)
         endpoint_url, proxy = masked("endpoint_url", endpoint_url), masked("proxy", proxy)
+        public_endpoint_url = masked("public_endpoint_url", public_endpoint_url)
         super().__init__(carry_digest=carry_digest)
         if bool(access_key) != bool(secret_key):
             raise ImproperlyConfigured(
@@ -106,7 +112,8 @@ class S3StorageAdapter(NativeAdapter):
             "secret_key": _text("secret_key", secret_key),
             "security_token": _header("security_token", security_token),
             "region_name": _region(region_name),
-            "endpoint_url": _endpoint(endpoint_url),
+            "endpoint_url": _endpoint("endpoint_url", endpoint_url),
+            "public_endpoint_url": _endpoint("public_endpoint_url", public_endpoint_url),
             "addressing_style": _one_of("addressing_style", addressing_style or "auto", ADDRESSING_STYLES),
             "verify": verify is not False,
             "part_size": _number_or_none("part_size", part_size, MIN_PART_SIZE, MAX_PART_SIZE),
@@ -140,6 +147,10 @@ class S3StorageAdapter(NativeAdapter):
             {**shared, "prefix": temp},  # parts are read soon, so they are never in an archive class
             {**shared, "prefix": final, "storage_class": self._storage_class},
         )
+
+    def _url(self, key: str, link: dict[str, Any]) -> str:
+        url: str = native.call(self._final, "url", key=key, **link)["url"]
+        return url
 
     def __repr__(self) -> str:
         return f"<S3StorageAdapter bucket={self.bucket!r} prefix={self.prefix!r}>"
@@ -233,11 +244,11 @@ def _parts(value: str, schemes: tuple[str, ...]) -> SplitResult | None:
     return parts if fits else None
 
 
-def _endpoint(value: str | None) -> str:
-    url = _text("endpoint_url", value)
+def _endpoint(name: str, value: str | None) -> str:
+    url = _text(name, value)
     problem = _problem_of_endpoint(url) if url else ""
     if problem:
-        raise ImproperlyConfigured(f"{setting('s3', 'endpoint_url')} {problem}")
+        raise ImproperlyConfigured(f"{setting('s3', name)} {problem}")
     return url.rstrip("/")
 
 

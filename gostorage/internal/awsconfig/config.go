@@ -40,6 +40,7 @@ type Options struct {
 	SessionToken    string  `json:"security_token"`
 	Region          string  `json:"region_name"`
 	Endpoint        string  `json:"endpoint_url"`
+	PublicEndpoint  string  `json:"public_endpoint_url"` // the endpoint that clients of presigned URLs see, if another one
 	AddressingStyle string  `json:"addressing_style"`
 	Verify          bool    `json:"verify"`
 	CABundle        string  `json:"ca_bundle"`
@@ -56,6 +57,7 @@ type Options struct {
 type Resolved struct {
 	Options     Options // with the endpoint and the region of the environment or the profile if none was set
 	Host        *url.URL
+	Public      *url.URL // the host of presigned URLs
 	Proxy       *url.URL // or nil
 	TLS         *tls.Config
 	Credentials *Credentials
@@ -77,12 +79,20 @@ func (c Options) Resolve(ctx context.Context) (*Resolved, error) {
 	if err != nil {
 		return nil, err
 	}
+	public := host
+	if c.PublicEndpoint != "" {
+		seen := c
+		seen.Endpoint = c.PublicEndpoint
+		if public, err = seen.endpoint(ctx); err != nil {
+			return nil, err
+		}
+	}
 	proxy, err := c.proxy(host)
 	if err != nil {
 		return nil, err
 	}
 	exposed := host.Scheme == "http" && !(loopback(host) && (proxy == nil || loopback(proxy)))
-	return &Resolved{c, host, proxy, secure, keep(credentials), exposed}, nil
+	return &Resolved{c, host, public, proxy, secure, keep(credentials), exposed}, nil
 }
 
 // loopback tells whether a URL leads to this machine.

@@ -33,7 +33,10 @@ type Request struct {
 
 	Carry   bool    `json:"carry"`   // a part: the digest of the whole is continued over it
 	Temp    bool    `json:"temp"`    // a part: its sidecar is deleted with it
-	Seconds float64 `json:"seconds"` // after which no other part is begun
+	Seconds float64 `json:"seconds"` // after which no other part is begun, or a URL expires
+
+	Method      string `json:"method"`      // that a URL allows
+	Disposition string `json:"disposition"` // of the answer to a URL
 
 	pipe     *digest.Pipe
 	progress func() int64
@@ -160,6 +163,10 @@ type assembled struct {
 	parts.Figures
 }
 
+type linked struct {
+	URL string `json:"url"`
+}
+
 type counted struct {
 	Count int `json:"count"`
 }
@@ -212,6 +219,18 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 	case "adopt":
 		return func(ctx context.Context) (any, error) {
 			return parts.Adopt(ctx, on.Store, parts.Wanted{Key: r.Key, Expect: expected(r.Size, r.SHA256)})
+		}, nil
+	case "url":
+		linker, ok := on.Store.(object.Linker)
+		if !ok {
+			return nil, object.Errorf(object.Internal, "objects of this store have no URLs")
+		}
+		return func(ctx context.Context) (any, error) {
+			text, err := linker.Link(ctx, r.Key, object.Link{
+				Method: r.Method, Expires: time.Duration(r.Seconds * float64(time.Second)),
+				ContentType: r.ContentType, Disposition: r.Disposition,
+			})
+			return linked{text}, err
 		}, nil
 	case "extend":
 		return func(ctx context.Context) (any, error) {

@@ -1,6 +1,9 @@
 package object
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Joiner is a Store that can make an object of others. At least most of their bytes do not pass through this process.
 type Joiner interface {
@@ -35,6 +38,20 @@ type Adopter interface {
 	// Adopt reads the object, stores its digest with it if that is possible, and gives the object with the digest. It is
 	// a Mismatch if the object is no longer the one described, or the digest is not the one described.
 	Adopt(ctx context.Context, described Info) (Info, error)
+}
+
+// Link says what a URL of an object allows, and what its answer says of the object.
+type Link struct {
+	Method      string // GET, HEAD or PUT
+	Expires     time.Duration
+	ContentType string // of the answer, or of the body of a PUT; "" for that of the object, or any
+	Disposition string // Content-Disposition of the answer, or ""
+}
+
+// Linker is a Store whose objects have URLs for everybody.
+type Linker interface {
+	// Link gives a URL for the request that link describes. The object need not be there.
+	Link(ctx context.Context, key string, link Link) (string, error)
 }
 
 // Keeper is a Store that can store a record with an object that is there already.

@@ -440,6 +440,13 @@ func (s *Store) Check(ctx context.Context) error {
 	return s.bucket.DeleteObject(ctx, key)
 }
 
+// Link implements object.Linker.
+func (s *Store) Link(ctx context.Context, key string, link object.Link) (string, error) {
+	s.bucket.Ref()
+	defer s.bucket.Unref()
+	return s.bucket.Presign(ctx, key, link)
+}
+
 // Probe implements object.Prober.
 func (s *Store) Probe(ctx context.Context, prefix string) ([]object.Finding, error) {
 	s.bucket.Ref()

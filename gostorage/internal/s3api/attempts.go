@@ -93,11 +93,7 @@ const nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85
 
 // complete gives a request its host and all headers but those of the signature.
 func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body [][]byte, err error) {
-	to := prepared.URL
-	if a.endpoint.RawPath == "" && to.RawPath != "" {
-		to.RawPath = smithyhttp.JoinPath(a.endpoint.EscapedPath(), to.RawPath)
-	}
-	to.Scheme, to.Host, to.Path = a.endpoint.Scheme, a.endpoint.Host, smithyhttp.JoinPath(a.endpoint.Path, to.Path)
+	leadTo(prepared.URL, a.endpoint)
 	headers := prepared.Header
 	headers["User-Agent"] = agent
 	hash := about.hash
@@ -129,6 +125,14 @@ func (a *attempts) complete(about *request, prepared *smithyhttp.Request) (body 
 		a.addMD5(prepared, body)
 	}
 	return body, nil
+}
+
+// leadTo gives the URL of a request the endpoint of the bucket.
+func leadTo(to, endpoint *url.URL) {
+	if endpoint.RawPath == "" && to.RawPath != "" {
+		to.RawPath = smithyhttp.JoinPath(endpoint.EscapedPath(), to.RawPath)
+	}
+	to.Scheme, to.Host, to.Path = endpoint.Scheme, endpoint.Host, smithyhttp.JoinPath(endpoint.Path, to.Path)
 }
 
 func sizeOf(body [][]byte) (size int64) {
