@@ -7,16 +7,20 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/awsconfig"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
 )
 
 // asked is a request as a server sees it.
@@ -221,4 +225,66 @@ func TestRequestsAreThoseOfTheSDK(t *testing.T) {
 			&sdk.ListPartsInput{Bucket: bucket, Key: key, UploadId: id, PartNumberMarker: aws.String("1000")},
 		)
 	}
+}
+
+// A URL has what that of the stock SDK has, but for the signature: the two are signed at different times.
+func TestURLsAreThoseOfTheSDK(t *testing.T) {
+	options := awsconfig.Options{
+		Bucket: "bucket", AccessKey: "key", SecretKey: "secret", SessionToken: "a+token", Region: "eu-central-1",
+		Endpoint: "http://s3.example.com:9000", Verify: true, ConnectTimeout: 1, ReadTimeout: 1, MaxAttempts: 1, MaxConnections: 1,
+	}
+	bucket, err := Open(Config{Prefix: "final/", Options: options})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bucket.Unref()
+	theirs := sdk.NewPresignClient(sdk.New(sdk.Options{
+		Region: options.Region, BaseEndpoint: &options.Endpoint, UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", "a+token"),
+	}), sdk.WithPresignExpires(time.Hour))
+	key := aws.String("final/a b/Zo\u00eb+?&%.txt")
+	link := object.Link{Expires: time.Hour, ContentType: "text/plain; a=b", Disposition: `attachment; filename="a b"`}
+	for method, presign := range map[string]func() (*v4.PresignedHTTPRequest, error){
+		http.MethodGet: func() (*v4.PresignedHTTPRequest, error) {
+			return theirs.PresignGetObject(t.Context(), &sdk.GetObjectInput{
+				Bucket: &options.Bucket, Key: key, ResponseContentType: &link.ContentType, ResponseContentDisposition: &link.Disposition,
+			})
+		},
+		http.MethodHead: func() (*v4.PresignedHTTPRequest, error) {
+			return theirs.PresignHeadObject(t.Context(), &sdk.HeadObjectInput{
+				Bucket: &options.Bucket, Key: key, ResponseContentType: &link.ContentType, ResponseContentDisposition: &link.Disposition,
+			})
+		},
+		http.MethodPut: func() (*v4.PresignedHTTPRequest, error) {
+			return theirs.PresignPutObject(t.Context(), &sdk.PutObjectInput{
+				Bucket: &options.Bucket, Key: key, ContentType: &link.ContentType,
+			})
+		},
+	} {
+		link.Method = method
+		ours, err := bucket.Presign(t.Context(), strings.TrimPrefix(*key, "final/"), link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expected, err := presign()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is, should := unsigned(t, ours), unsigned(t, expected.URL); is != should {
+			t.Errorf("%s: our URL is\n%s, theirs\n%s", method, is, should)
+		}
+	}
+}
+
+func unsigned(t *testing.T, text string) string {
+	parsed, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := parsed.Query()
+	for _, name := range []string{"X-Amz-Date", "X-Amz-Signature", "X-Amz-Credential"} {
+		query.Del(name)
+	}
+	parsed.RawQuery = query.Encode()
+	return parsed.String()
 }
