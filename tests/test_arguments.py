@@ -118,6 +118,9 @@ READS = {
     "get_final_stream": lambda adapter, value: adapter.get_final_stream(value),
     "stat_final": lambda adapter, value: adapter.stat_final(value),
     "delete_final": lambda adapter, value: adapter.delete_final(value),
+    "copy_final": lambda adapter, value: adapter.copy_final(value, "b"),
+    "adopt_final": lambda adapter, value: adapter.adopt_final(value),
+    "url_final": lambda adapter, value: adapter.url_final(value),
     "get_final_stream by key": lambda adapter, value: adapter.get_final_stream(adapter.bucket, value),
 }
 PARTS = {
@@ -128,6 +131,7 @@ PARTS = {
 BY_FILE_ID = {
     "put_final": lambda adapter, value: adapter.put_final(value, source()),
     "assemble": lambda adapter, value: adapter.assemble(value, ["s/00001"]),
+    "copy_final": lambda adapter, value: adapter.copy_final(final(adapter), value),
 }
 BY_SESSION = {
     "put_temp_part": lambda adapter, value: adapter.put_temp_part(value, 1, source()),
@@ -229,6 +233,59 @@ def table():
         TypeError,
         "start",
     )
+    for option in ("prefix", "start_after"):
+        for bad, error in [
+            *((bad, TypeError) for bad in (None, 5, b"a", True)),
+            *((bad, InvalidKey) for bad in ("a\x00", "a\\b", "\n", "\ud800", "a" * 2000)),
+        ]:
+            yield (
+                f"list_final ({option}={bad!a:.40})",
+                lambda adapter, option=option, bad=bad: adapter.list_final(**{option: bad}),
+                error,
+                option,
+            )
+    for bad in ("/", "a//", "../", "a/./b", ".gostorage-staging/a", "a" * 256 + "/"):
+        yield (
+            f"list_final of {bad:.40}",
+            lambda adapter, bad=bad: adapter.list_final(adapter.prefix + bad),
+            InvalidKey,
+            "not a legal key",
+        )
+    yield (
+        "list_final after one of another bucket",
+        lambda adapter: adapter.list_final(start_after=final(adapter, bucket="other")),
+        StorageError,
+        "not 'other'",
+    )
+    for bad in (None, 0, 1, "False"):
+        yield (
+            f"copy_final (overwrite={bad!r})",
+            lambda adapter, bad=bad: adapter.copy_final(final(adapter), "b", overwrite=bad),
+            TypeError,
+            "overwrite is True or False",
+        )
+    for option, bad, error, says in [
+        *(("expires", bad, ValueError, "604,800") for bad in (0, -1, 604_801)),
+        *(("expires", bad, TypeError, "expires is an int") for bad in (*NUMBERS, None)),
+        *(("method", bad, ValueError, "GET, HEAD or PUT") for bad in ("get", "POST", "")),
+        *(("method", bad, TypeError, "method is a str") for bad in (None, b"GET")),
+        *(("filename", bad, ValueError, "255 characters") for bad in (*HEADERS, "", "\ud800", "a" * 256)),
+        *(("filename", bad, TypeError, "filename is a str") for bad in (b"a", 5)),
+        *(("content_type", bad, ValueError, "visible ASCII") for bad in (*HEADERS, "é")),
+        ("content_type", 5, TypeError, "content_type is a str"),
+    ]:
+        yield (
+            f"url_final ({option}={bad!a:.40})",
+            lambda adapter, option=option, bad=bad: adapter.url_final(final(adapter), **{option: bad}),
+            error,
+            says,
+        )
+    yield (
+        "url_final (PUT with a filename)",
+        lambda adapter: adapter.url_final(final(adapter), method="PUT", filename="a"),
+        ValueError,
+        "filename",
+    )
     yield "a digest", lambda adapter: adapter.get_final_stream(final(adapter), sha256="x"), ValueError, "64 hex digits"
     for name, call in SECONDS.items():
         for bad, error in [
@@ -313,6 +370,10 @@ OPS = {
     "stat_final": "stat",
     "delete_final": "delete",
     "delete_temp_part": "delete",
+    "list_final": "list",
+    "copy_final": "copy",
+    "adopt_final": "adopt",
+    "url_final": "url",
 }
 
 
