@@ -64,7 +64,7 @@ LINES = [
 
 
 def up(line: Line, run: Run) -> Table:
-    size = run.size(256)
+    size = run.size(512)
     # As on a near store, the rehearsal shows memory, and the rounds after it time.
     workers, answers = line.ask(run, "up", {"job": "up", "key": FOLDER + "up", "size": size}, fresh=True)
     title = f"up: a stream of {size // MIB:,} MiB with SHA-256; {line}"
@@ -72,14 +72,14 @@ def up(line: Line, run: Run) -> Table:
 
 
 def down(line: Line, run: Run) -> Table:
-    size = run.size(256)
+    size = run.size(512)
     workers, answers = line.ask(run, "down", {"job": "down", "key": object_of(size)})
     title = f"down: {size // MIB:,} MiB with SHA-256; {line}"
     return _moved(title, workers, answers, size, line.down, 96)
 
 
 def up_many(line: Line, run: Run) -> Table:
-    size = run.size(256) // 4
+    size = run.size(512) // 8
     job = {"job": "up_at_once", "key": FOLDER + "up", "size": size, "number": AT_ONCE}
     workers, answers = line.ask(run, f"{AT_ONCE} up at once", job)
     title = f"{AT_ONCE} streams of {size // MIB:,} MiB at once, up with SHA-256; {line}"
@@ -87,7 +87,7 @@ def up_many(line: Line, run: Run) -> Table:
 
 
 def down_many(line: Line, run: Run) -> Table:
-    size = run.size(256) // 4
+    size = run.size(512) // 8
     job = {"job": "down_at_once", "key": object_of(size), "number": AT_ONCE}
     workers, answers = line.ask(run, f"{AT_ONCE} down at once", job)
     title = f"{AT_ONCE} objects of {size // MIB:,} MiB at once, down with SHA-256; {line}"

@@ -536,7 +536,7 @@ class S5cmd(Client):
         """Copies a folder of files, which is made by the first call."""
         for n in range(len(list(self.files.iterdir())), number):
             (self.files / f"part-{n}").write_bytes(data)
-        with self._process("cp", f"{self.files}/", f"s3://{self.bucket}/{FOLDER}"):
+        with self._process("--numworkers", str(AT_ONCE), "cp", f"{self.files}/", f"s3://{self.bucket}/{FOLDER}"):
             pass
 
     def _pipe(self, key: str, pieces: Iterable[bytes]) -> None:

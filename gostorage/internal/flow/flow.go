@@ -112,10 +112,14 @@ func (c *Controller) Begin(number int) { c.number = min(max(number, 1), c.most) 
 
 // Found is the number that is right for the line as far as is known, or 0 if nothing is, or the climb is not over.
 func (c *Controller) Found() int {
-	if !c.judged || c.climbing && c.number > 1 {
+	switch {
+	case !c.judged || c.climbing && c.number > 1:
 		return 0
+	case c.base.number > 0: // a try is no finding
+		return c.base.number
+	default:
+		return c.number
 	}
-	return c.number
 }
 
 // Near tells whether the store has shown to be so near that one request is enough.

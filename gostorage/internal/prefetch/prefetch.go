@@ -10,6 +10,7 @@ package prefetch
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
@@ -21,6 +22,13 @@ const (
 	// rangeSize in bytes is the size of ranges that are fetched side by side. At 50 MB/s and 20 ms, 512 MiB came at 395
 	// MB/s with ranges of 2 MiB, at 417 with 3 MiB, and at 409 with 4 MiB. The budget has room for 16 of 3 MiB.
 	rangeSize = 3 << 20
+	// sample in bytes is what is read of the first request before the controller is told of it.
+	sample = 2 << 20
+	// least and always, in bytes: a reader that has read the least may have so much unread, however little it has read.
+	least  = 1 << 20
+	always = 8 << 20
+	// fewest is how many requests side by side are better than one for all: each range costs a round trip.
+	fewest = 3
 	// readWait is how long a read waits for the first byte.
 	readWait = 100 * time.Millisecond
 	// stuckAfter is for how long nothing must have come of a range that others overtake, before it is asked for again;
@@ -36,6 +44,13 @@ type Source struct {
 	Attempts int                                                                 // how many in a row may fail without a byte
 
 	Connections *flow.Total // to its host, beside the first one of each transfer
+	Line        *Line
+}
+
+// Line is what readers have found out about the line to a store, for those after them.
+type Line struct {
+	ranged atomic.Bool  // the store gives ranges
+	number atomic.Int32 // how many requests side by side were right for the last reader; 0: not known
 }
 
 // Prefetcher fetches a part of an object. Its methods are called by one reader at a time.
@@ -78,6 +93,7 @@ func Start(
 		p.at = time.Duration(clock())
 		p.connections = source.Connections.Share()
 		p.control = flow.New(int(source.Connections.Units()), p.at)
+		p.control.Begin(int(source.Line.number.Load()))
 	}
 	first, err := p.alone(fetch, cancel)
 	if err != nil {
@@ -101,7 +117,7 @@ func (p *Prefetcher) alone(ctx context.Context, cancel context.CancelCauseFunc) 
 		until = min(until, p.next+p.step)
 		p.step *= 4
 	}
-	if p.control != nil && p.control.Wants() > 1 {
+	if p.control != nil && p.control.Wants() > 1 && p.next > p.begun {
 		until = min(until, p.next+rangeSize)
 	}
 	made, err := p.fetcher(ctx, cancel, p.next, until)
@@ -205,7 +221,7 @@ func (p *Prefetcher) observe(first *fetcher, waited time.Duration) {
 	}
 	switch whole := int64(2 * rangeSize); {
 	case first.until-first.begun <= whole:
-	case first.at-p.told >= rangeSize: // it stands for as many ranges as it has
+	case first.at-p.told >= sample: // it stands for as many ranges as it has
 		p.control.Finished(now, first.at-p.told, now-max(p.at, first.since))
 		p.told, p.at = first.at, now
 	}
@@ -233,7 +249,7 @@ func (p *Prefetcher) extend() {
 		return
 	}
 	if first := p.ranges[0]; p.proof != nil || len(p.ranges) == 1 && first.until-first.at > 2*rangeSize {
-		if !p.prove(first, wants) {
+		if p.mayBeUnread() == 0 || !p.divide(first, wants) {
 			return
 		}
 	}
@@ -249,6 +265,24 @@ func (p *Prefetcher) extend() {
 		p.next = until
 		p.ranges = append(p.ranges, next)
 	}
+}
+
+// divide makes the long request that is under way the first of some ranges, and tells whether it is.
+func (p *Prefetcher) divide(long *fetcher, wants int) bool {
+	if p.proof == nil && !p.connections.Take(fewest-1) {
+		p.control.Refused(1)
+		return false
+	} else if p.proof == nil {
+		p.connections.Give(fewest - 1)
+	}
+	if p.proof != nil || !p.source.Line.ranged.Load() {
+		return p.prove(long, wants)
+	}
+	if from := long.at + rangeSize; long.shorten(from) {
+		p.next = from
+		return true
+	}
+	return false
 }
 
 // prove has a range fetched beside a long request that is under way, and cuts that off where the range begins. It tells
@@ -273,6 +307,7 @@ func (p *Prefetcher) prove(long *fetcher, wants int) bool {
 	}
 	p.proof = nil
 	if wants > 1 && proof.opened.Load() && long.shorten(proof.begun) {
+		p.source.Line.ranged.Store(true)
 		p.next = proof.until
 		p.ranges = append(p.ranges, proof)
 		return true
@@ -284,10 +319,15 @@ func (p *Prefetcher) prove(long *fetcher, wants int) bool {
 	return false
 }
 
-// mayBeUnread is how many bytes may be here or under way: two ranges, or as many as were read before. So a reader that
-// stops has fetched at most as much in vain as it has read.
+// mayBeUnread is how many bytes may be here or under way: at first none, then 8 MiB, and later twice as much as was read.
+// So a reader that looks at the beginning costs one request, and one that stops early has fetched little in vain. With as
+// much as was read, 512 MiB come at 360 MB/s in place of 430 over 50 MB/s a connection and 20 ms.
 func (p *Prefetcher) mayBeUnread() int64 {
-	return max(2*rangeSize, p.position()-p.begun)
+	read := p.position() - p.begun
+	if read < least {
+		return 0
+	}
+	return max(always, 2*read)
 }
 
 // ahead begins to fetch a range before it is asked for. It gives nil if there is no memory or no connection for it.
@@ -354,6 +394,11 @@ func (p *Prefetcher) Lend(memory []byte, loan *buffers.Loan) {
 
 // Close ends the fetching and gives the memory back.
 func (p *Prefetcher) Close() {
+	if p.control != nil {
+		if found := p.control.Found(); found > 0 {
+			p.source.Line.number.Store(int32(found))
+		}
+	}
 	if p.proof != nil {
 		p.ranges = append(p.ranges, p.proof)
 	}

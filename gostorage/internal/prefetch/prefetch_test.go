@@ -27,10 +27,11 @@ type away struct {
 	most   atomic.Int64 // that were open at once
 	mu     sync.Mutex
 	starts []int64
+	line   Line
 }
 
 func (a *away) source() Source {
-	return Source{Open: a.get, Size: int64(len(a.data)), Attempts: 3, Connections: flow.NewTotal(16, 1)}
+	return Source{Open: a.get, Size: int64(len(a.data)), Attempts: 3, Connections: flow.NewTotal(16, 1), Line: &a.line}
 }
 
 func (a *away) get(ctx context.Context, from, until int64) (io.ReadCloser, error) {

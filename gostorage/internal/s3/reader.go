@@ -183,7 +183,10 @@ func (r *reader) get(ctx context.Context, from, until int64) (*s3api.Object, err
 
 // source is the opened object, for requests that go on where others ended.
 func (r *reader) source() prefetch.Source {
-	return prefetch.Source{Open: r.openPart, Size: r.info.Size, Attempts: r.store.config.MaxAttempts, Connections: r.store.bucket.Connections}
+	return prefetch.Source{
+		Open: r.openPart, Size: r.info.Size, Attempts: r.store.config.MaxAttempts,
+		Connections: r.store.bucket.Connections, Line: &r.store.line,
+	}
 }
 
 // openPart asks for a part. If the object was replaced meanwhile, that would be a part of another one.

@@ -41,6 +41,7 @@ import (
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/digest"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/flow"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/object"
+	"github.com/django-gostorage/django-gostorage/gostorage/internal/prefetch"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3api"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/s3probe"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/task"
@@ -74,6 +75,8 @@ type Store struct {
 	cancel context.CancelCauseFunc
 	// plainOnly is set once the server has refused checksums that "auto" tried.
 	plainOnly atomic.Bool
+
+	line prefetch.Line
 
 	// What joins have found out about the server.
 	copies       atomic.Pointer[string] // the checksum of an upload that it has copied into; nil before it has
