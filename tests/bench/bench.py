@@ -16,6 +16,7 @@ from pathlib import Path
 import assemble
 import django
 import far
+import growth
 import local
 import s3
 from django.conf import settings
@@ -29,7 +30,7 @@ GROUPS |= {
     "versitygw-assemble": assemble.on_versitygw,
     "carrying": assemble.carrying,
 }
-GROUPS |= far.groups()
+GROUPS |= far.groups() | growth.GROUPS
 
 
 def main() -> None:
