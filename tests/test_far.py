@@ -13,7 +13,7 @@ from storage import ContentMismatch, StoragePermissionError, StorageUnavailable
 
 MiB = 1024 * 1024
 DATA = BYTES[: 24 * MiB]
-RANGE = 3 * MiB
+RANGE = 4 * MiB
 """What is fetched side by side, in bytes."""
 CONNECTIONS = 16
 """The default of max_connections."""
@@ -119,7 +119,7 @@ def test_a_slow_reader_has_few_connections(far):
 
 @pytest.mark.parametrize("place", [0, MiB], ids=["at once", "in the middle"])
 @pytest.mark.parametrize("fault", ["reset_down", "short_body"])
-@pytest.mark.parametrize("skip", [1, 2, 5])
+@pytest.mark.parametrize("skip", [1, 2, 4])
 def test_a_range_that_is_cut_is_resumed(far, fault, place, skip):
     far.proxy.clear()
     with (
@@ -130,7 +130,7 @@ def test_a_range_that_is_cut_is_resumed(far, fault, place, skip):
     assert [entry for entry in far.proxy.log() if entry.fault]
 
 
-@pytest.mark.parametrize("skip", [1, 2, 5])
+@pytest.mark.parametrize("skip", [1, 2, 4])
 def test_a_range_that_fails_once_is_asked_for_again(far, skip):
     far.proxy.clear()
     with (
@@ -177,7 +177,7 @@ def test_a_byte_that_changes_on_the_way(far):
         stream.read()
 
 
-@pytest.mark.parametrize("skip", [2, 4])
+@pytest.mark.parametrize("skip", [1, 2])
 def test_a_range_that_stalls_while_others_come_is_asked_for_elsewhere_once(far, skip):
     far.proxy.clear()
     with (
