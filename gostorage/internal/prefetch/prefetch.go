@@ -270,20 +270,31 @@ func (p *Prefetcher) extend() {
 
 // divide makes the long request that is under way the first of some ranges, and tells whether it is.
 func (p *Prefetcher) divide(long *fetcher, wants int) bool {
-	if p.proof == nil && !p.connections.Take(fewest-1) {
-		p.control.Refused(1)
-		return false
-	} else if p.proof == nil {
-		p.connections.Give(fewest - 1)
-	}
-	if p.proof != nil || !p.source.Line.ranged.Load() {
+	if p.proof != nil {
 		return p.prove(long, wants)
 	}
-	if from := long.at + rangeSize; long.shorten(from) {
-		p.next = from
-		return true
+	if !p.connections.Take(fewest - 1) {
+		p.control.Refused(1)
+		return false
 	}
-	return false
+	p.connections.Give(fewest - 1)
+	if !p.source.Line.ranged.Load() {
+		return p.prove(long, wants)
+	}
+	from := long.at + rangeSize
+	next := p.ahead(from, from+rangeSize)
+	return next != nil && p.cutOff(long, next)
+}
+
+// cutOff ends a long request where a range ahead begins, unless the reader is there already.
+func (p *Prefetcher) cutOff(long, next *fetcher) bool {
+	if !long.shorten(next.begun) {
+		next.close()
+		return false
+	}
+	p.next = next.until
+	p.ranges = append(p.ranges, next)
+	return true
 }
 
 // prove has a range fetched beside a long request that is under way, and cuts that off where the range begins. It tells
@@ -307,16 +318,14 @@ func (p *Prefetcher) prove(long *fetcher, wants int) bool {
 		return false
 	}
 	p.proof = nil
-	if wants > 1 && proof.opened.Load() && long.shorten(proof.begun) {
+	switch {
+	case refused:
+		p.control = nil
+	case wants > 1 && proof.opened.Load():
 		p.source.Line.ranged.Store(true)
-		p.next = proof.until
-		p.ranges = append(p.ranges, proof)
-		return true
+		return p.cutOff(long, proof)
 	}
 	proof.close() // it is not needed, or the reader was sooner there
-	if refused {
-		p.control = nil
-	}
 	return false
 }
 
