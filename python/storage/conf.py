@@ -25,6 +25,11 @@ LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
 MOST_MEMORY_BUDGET = 1024**4
 """In bytes. The setting is for the process, so it stands beside both forms of the settings of adapters."""
 
+ACCEL_PREFIX = "STORAGE_ACCEL_PREFIX"
+ACCEL_HEADER = "STORAGE_ACCEL_HEADER"
+ACCEL_HEADERS = "X-Accel-Redirect", "X-Sendfile"
+"""How the server in front is told to send an object: the first of the headers is the default."""
+
 BACKENDS = {
     "local": "storage.LocalStorageAdapter",
     "s3": "storage.S3StorageAdapter",
@@ -180,6 +185,21 @@ def memory_budget() -> int:
     return value
 
 
+def accel() -> tuple[str, str]:
+    """The header that tells the server in front which object to send, and the prefix of keys in it.
+
+    Raises ``ImproperlyConfigured``.
+    """
+    header, prefix = _value(ACCEL_HEADER) or ACCEL_HEADERS[0], _value(ACCEL_PREFIX)
+    if header not in ACCEL_HEADERS:
+        raise ImproperlyConfigured(f"{ACCEL_HEADER} is {' or '.join(map(repr, ACCEL_HEADERS))}, not {header!r}")
+    if not isinstance(prefix, str) or not prefix.startswith("/"):
+        raise ImproperlyConfigured(
+            f"{ACCEL_PREFIX} is where the server in front has the final objects, such as '/protected/', not {prefix!r}"
+        )
+    return header, prefix if prefix.endswith("/") else prefix + "/"
+
+
 def _from_dict(alias: str, entry: object) -> Entry:
     where = f"{SETTING}[{alias!r}]"
     if not isinstance(entry, Mapping):
@@ -309,7 +329,7 @@ def unread() -> list[tuple[str, str]]:
     for name in FLAT[other]:
         if name.startswith("STORAGE_") and name not in FLAT.get(kind, {}) and _value(name) is not None:
             found.append((name, f"STORAGE_BACKEND is {backend!r}, and {name} is for {other!r}"))
-    ours = SETTING, MEMORY_BUDGET, *FLAT_NAMES
+    ours = SETTING, MEMORY_BUDGET, ACCEL_PREFIX, ACCEL_HEADER, *FLAT_NAMES
     for name in dir(settings):
         if name.startswith("STORAGE_") and name not in ours:
             near = difflib.get_close_matches(name, ours, n=1, cutoff=0.9)

@@ -1,0 +1,407 @@
+"""Final objects as HTTP responses, bodies of requests as sources, and errors as HTTP statuses."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import quote
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    JsonResponse,
+    StreamingHttpResponse,
+)
+from django.utils.cache import get_conditional_response
+from django.utils.http import content_disposition_header, http_date, parse_http_date_safe
+from django.utils.log import log_response
+
+from .arguments import check_content_type, check_expected, check_flag
+from .base import StorageAdapter
+from .conf import accel, get_storage_adapter
+from .exceptions import (
+    ContentMismatch,
+    InvalidKey,
+    ObjectExists,
+    ObjectNotFound,
+    StorageCancelled,
+    StorageError,
+    StorageFull,
+    StoragePermissionError,
+    StorageTimeout,
+    StorageUnavailable,
+)
+from .streams import CHUNK, ObjectReader, known_length
+from .types import FinalObject
+
+__all__ = ["RequestStream", "object_response", "request_stream", "storage_errors"]
+
+METHODS = "GET", "HEAD"
+
+CONDITIONS = "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"
+
+COMPUTED = {"content-length", "content-range", "etag", "last-modified", "repr-digest"}
+"""Headers that follow from the object: a caller cannot set them, since conditions and ranges would not fit them."""
+
+SANDBOX = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'"
+"""For what a browser shows: no script, no form, no request to elsewhere, and an origin of its own."""
+
+UNKNOWN = 'W/"unknown"'
+"""Stands for the ETag of an object without a known digest: ``*`` matches it, and no ETag that we gave."""
+
+
+# ---- responses
+
+
+def object_response(
+    request: HttpRequest,
+    final: FinalObject,
+    *,
+    filename: str | None = None,
+    as_attachment: bool = False,
+    content_type: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    mode: Literal["stream", "redirect", "accel"] = "stream",
+) -> HttpResponseBase:
+    """The answer to a GET or HEAD for a final object: 200, 206, 304, 405, 412 or 416, as RFC 9110 has it.
+
+    ``final`` names the object, and states the size and the digest that it must have, where they are not None. Its
+    adapter is that of ``final.bucket``. ``filename`` is the name in Content-Disposition, the last segment of the key if
+    None. With ``as_attachment`` a browser saves the object; else it may show it, in a sandbox. ``content_type`` is told
+    in place of the type of ``final``, or of the stored object. ``headers`` are added, and replace those that are set
+    here, but for those that follow from the object, such as ETag and Content-Length.
+
+    ``mode`` says who sends the bytes. "stream": this process, 256 KiB at a time; one Range is served, for several the
+    whole is sent. "redirect": the store, by a URL of ``url_final``; nothing is asked of the store before. "accel": the
+    server in front, told by the header ``STORAGE_ACCEL_HEADER`` and a path below ``STORAGE_ACCEL_PREFIX``; that server
+    also answers ranges and conditions.
+
+    The function is synchronous: in an async view call it by ``asgiref.sync.sync_to_async``. Under ASGI the bytes of its
+    response are read in threads, and the event loop is never blocked.
+
+    Raises ``Http404`` if there is no such object, ``ContentMismatch`` if it is not what ``final`` states, other
+    ``StorageError``s, and ``ImproperlyConfigured`` for a bucket that no adapter has and for a mode that is not set up;
+    ``TypeError`` or ``ValueError`` for impossible arguments. All that before the response begins. If the bytes turn out
+    to be damaged while they are sent, the connection ends before the last of them.
+    """
+    if not isinstance(final, FinalObject):
+        raise TypeError(f"final is a FinalObject, not {type(final).__name__}")
+    if mode not in _MODES:
+        raise ValueError(f"mode is one of {', '.join(map(repr, _MODES))}, not {mode!r}")
+    wish = _Wish(
+        final.key.rpartition("/")[2] if filename is None else filename,
+        check_flag("as_attachment", as_attachment),
+        check_content_type(content_type),
+        dict(headers or {}),
+    )
+    if computed := sorted(name for name in wish.headers if name.lower() in COMPUTED):
+        raise ValueError(f"{', '.join(computed)}: these headers follow from the object")
+    if request.method not in METHODS:
+        return HttpResponseNotAllowed(METHODS)
+    try:
+        return _MODES[mode](request, get_storage_adapter(bucket=final.bucket), final, wish)
+    except ObjectNotFound as error:
+        raise Http404("there is no such object") from error
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the caller wants to be told with the object."""
+
+    filename: str
+    as_attachment: bool
+    content_type: str
+    headers: dict[str, str]
+
+    def tell(self, response: HttpResponseBase, known: FinalObject) -> None:
+        """Set the headers that an object has, whoever sends it."""
+        # A lone surrogate, which a name from a file system may have, cannot be told in UTF-8.
+        filename = self.filename.encode("utf-8", "replace").decode()
+        told = {
+            "Content-Type": self.content_type or known.content_type or "application/octet-stream",
+            "Content-Disposition": content_disposition_header(self.as_attachment, filename),
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": None if self.as_attachment else SANDBOX,
+            "Cache-Control": "private",
+            "ETag": _etag(known),
+            "Last-Modified": None if known.modified is None else http_date(known.modified.timestamp()),
+        }
+        if known.sha256:
+            told["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(known.sha256)).decode()}:"
+        self.add(response, told)
+
+    def add(self, response: HttpResponseBase, told: Mapping[str, str | None]) -> None:
+        """Set headers, and those that the caller gave in place of them."""
+        for name, value in (*told.items(), *self.headers.items()):
+            if value is not None:
+                response.headers[name] = value
+
+
+def _stream(request: HttpRequest, adapter: StorageAdapter, final: FinalObject, wish: _Wish) -> HttpResponseBase:
+    known, asked = final, request.headers
+    if request.method == "HEAD" or any(name in asked for name in CONDITIONS):
+        known = _look(adapter, final)
+        head = HttpResponse()
+        _tell_whole(head, known, wish)
+        answer = get_conditional_response(request, _etag(known) or UNKNOWN, _seconds(known), head)
+        if answer is not head or request.method == "HEAD":
+            return cast("HttpResponseBase", answer)
+    span = None
+    if "Range" in asked and _is_same(asked.get("If-Range"), known):
+        if known.size is None:
+            known = _look(adapter, final)
+        span = _span(asked["Range"], known.size or 0)
+        if span is not None and not span:
+            return _unsatisfiable(_look(adapter, final))
+    if span is None:
+        reader = adapter.get_final_stream(known)
+    else:
+        reader = adapter.get_final_stream(known, start=span.start, length=len(span))
+    try:
+        return _opened(request, reader, span, known, wish)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _opened(
+    request: HttpRequest, reader: ObjectReader, span: range | None, known: FinalObject, wish: _Wish
+) -> HttpResponseBase:
+    """The response that reads an open reader, and closes it."""
+    known = replace(
+        known,
+        size=reader.size if span is None else known.size,
+        sha256=reader.sha256 or known.sha256,
+        content_type=known.content_type or reader.content_type,
+        modified=reader.modified,
+    )
+    pieces = _AsyncPieces(reader) if hasattr(request, "scope") else reader.chunks()
+    response = StreamingHttpResponse(pieces, status=200 if span is None else 206)
+    _tell_whole(response, known, wish)
+    if span is not None:
+        response.headers["Content-Length"] = str(len(span))
+        response.headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{known.size}"
+    return response
+
+
+def _tell_whole(response: HttpResponseBase, known: FinalObject, wish: _Wish) -> None:
+    """Set the headers of an object that is sent by this process."""
+    response.headers["Accept-Ranges"] = "bytes"
+    response.headers["Content-Length"] = str(known.size)
+    # So that GZipMiddleware keeps off: of a range it would make a piece of nothing, and no digest would be right.
+    response.headers["Content-Encoding"] = "identity"
+    wish.tell(response, known)
+
+
+def _unsatisfiable(known: FinalObject) -> HttpResponseBase:
+    told = {"Content-Type": "text/plain", "Accept-Ranges": "bytes", "Content-Range": f"bytes */{known.size}"}
+    return HttpResponse(status=416, headers=told)
+
+
+def _redirect(request: HttpRequest, adapter: StorageAdapter, final: FinalObject, wish: _Wish) -> HttpResponseBase:
+    url = adapter.url_final(
+        final,
+        method="HEAD" if request.method == "HEAD" else "GET",
+        filename=wish.filename if wish.as_attachment else None,
+        content_type=wish.content_type or final.content_type or None,
+    )
+    # No HttpResponseRedirect, which refuses URLs as long as those with a session token are.
+    response = HttpResponse(status=302)
+    wish.add(response, {"Location": url, "Cache-Control": "no-store"})
+    return response
+
+
+def _accel(request: HttpRequest, adapter: StorageAdapter, final: FinalObject, wish: _Wish) -> HttpResponseBase:
+    header, prefix = accel()
+    known = _look(adapter, final)
+    response = HttpResponse()
+    wish.tell(response, known)
+    response.headers[header] = prefix + quote(known.key)
+    return response
+
+
+_MODES: dict[str, Callable[[HttpRequest, StorageAdapter, FinalObject, _Wish], HttpResponseBase]] = {
+    "stream": _stream,
+    "redirect": _redirect,
+    "accel": _accel,
+}
+
+
+class _AsyncPieces:
+    """The pieces of a stream as an async iterator. Each is read in a thread, which is kept for nothing else."""
+
+    def __init__(self, reader: ObjectReader) -> None:
+        self._read = sync_to_async(reader.read, thread_sensitive=False)
+        self.close = reader.close
+
+    def __aiter__(self) -> _AsyncPieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._read(CHUNK)
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+
+def _look(adapter: StorageAdapter, final: FinalObject) -> FinalObject:
+    """The object as it is now. Raises ``ContentMismatch`` if that is not what ``final`` states."""
+    now = adapter.stat_final(final)
+    for name, stated in check_expected(final.size, final.sha256).items():
+        found = getattr(now, name)
+        if found is not None and found != stated:
+            raise ContentMismatch(f"the object's {name} is {found}, not {stated}", op="stat", key=final.key)
+    return replace(now, sha256=now.sha256 or final.sha256, content_type=final.content_type or now.content_type)
+
+
+def _etag(known: FinalObject) -> str | None:
+    return f'"sha256-{known.sha256}"' if known.sha256 else None
+
+
+def _seconds(known: FinalObject) -> int | None:
+    """The time in Last-Modified, in seconds since 1970."""
+    return None if known.modified is None else int(known.modified.timestamp())
+
+
+def _is_same(condition: str | None, known: FinalObject) -> bool:
+    """Whether the condition in If-Range holds: the ETag, or exactly the time."""
+    if condition is None or condition.strip() == _etag(known):
+        return True
+    when = parse_http_date_safe(condition.strip())
+    return when is not None and when == _seconds(known)
+
+
+_ONE_RANGE = re.compile("([0-9]*)-([0-9]*)")
+_ENDLESS = 10**19
+"""For numbers with more digits: no object is as large, and Python does not convert any number of digits."""
+
+
+def _number(digits: str) -> int:
+    digits = digits.lstrip("0")
+    return int(digits or 0) if len(digits) < 20 else _ENDLESS
+
+
+def _span(header: str, size: int) -> range | None:
+    """The bytes that a Range header asks for; empty if there are none such.
+
+    None means the whole: for several ranges, other units, and what is no range.
+    """
+    unit, _, ranges = header.partition("=")
+    listed = [one for one in (each.strip(" \t") for each in ranges.split(",")) if one]
+    match = _ONE_RANGE.fullmatch(listed[0]) if len(listed) == 1 else None
+    if unit.strip().lower() != "bytes" or not match or listed[0] == "-":
+        return None
+    first, last = match.groups()
+    if not first:
+        if not (count := _number(last)):
+            return range(0)
+        return range(max(0, size - count), size) if size else None  # of nothing, the whole is the last bytes
+    start, stop = _number(first), _number(last) + 1 if last else size
+    if last and stop <= start:
+        return None
+    return range(start, min(stop, size)) if start < size else range(0)
+
+
+# ---- requests
+
+
+class RequestStream:
+    """The body of a request: see ``request_stream``. ``length`` is its length in bytes, None if nobody has told it."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        request = getattr(request, "_request", request)  # that which Django REST framework wraps
+        if not isinstance(request, HttpRequest):
+            raise TypeError(f"request is an HttpRequest, not {type(request).__name__}")
+        self._request = request
+        self.length = known_length(request)
+        self._done = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes; all that is left if ``size`` is negative or None."""
+        size = -1 if size is None else size
+        data: bytes = self._request.read(size)
+        self._done += len(data)
+        ended = size < 0 or (size > 0 and not data)
+        if ended and self.length is not None and self._done < self.length:
+            raise ContentMismatch(f"the body ended after {self._done} of its {self.length} bytes", op="put")
+        return data
+
+
+def request_stream(request: HttpRequest) -> RequestStream:
+    """The body of a PUT or POST as a stream that knows its ``length``, for whatever reads streams.
+
+    Its ``read`` raises ``ContentMismatch`` if the body ends before that. ``put_temp_part`` and ``put_final`` treat a
+    request in this way by themselves.
+
+    Raises ``StorageError``, with the code "no_length" if the body is chunked and the server cannot give it, or if its
+    length is no number; with the code "source" if the body was read before. Raises ``TypeError`` for other things.
+    """
+    return RequestStream(request)
+
+
+# ---- errors
+
+STATUSES: dict[type[StorageError], HTTPStatus] = {
+    ObjectNotFound: HTTPStatus.NOT_FOUND,
+    ObjectExists: HTTPStatus.CONFLICT,
+    InvalidKey: HTTPStatus.BAD_REQUEST,
+    ContentMismatch: HTTPStatus.BAD_REQUEST,
+    StoragePermissionError: HTTPStatus.FORBIDDEN,
+    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    StorageTimeout: HTTPStatus.GATEWAY_TIMEOUT,
+    StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    StorageCancelled: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+CLIENTS = {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.BAD_REQUEST, HTTPStatus.LENGTH_REQUIRED}
+"""Statuses whose reason the client is told; what is wrong with the store is only logged."""
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def storage_errors(view: View) -> View:
+    """Decorates a view, sync or async: a ``StorageError`` that it raises becomes an answer in JSON, and is logged once.
+
+    The statuses: 404 for ``ObjectNotFound``, 409 for ``ObjectExists``, 400 for ``InvalidKey`` and ``ContentMismatch``,
+    411 for a body without a length, 403 for ``StoragePermissionError``, 507 for ``StorageFull``, 504 for
+    ``StorageTimeout``, 503 for ``StorageUnavailable`` and ``StorageCancelled``, 500 for others. The answer is
+    ``{"error": text, "code": code}``. Other exceptions pass through. So does what happens while a response is sent.
+    """
+
+    @functools.wraps(view)
+    def sync_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return view(request, *args, **kwargs)
+        except StorageError as error:
+            return _error_response(request, error)
+
+    @functools.wraps(view)
+    async def async_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await view(request, *args, **kwargs)
+        except StorageError as error:
+            return _error_response(request, error)
+
+    return cast("View", async_view if iscoroutinefunction(view) else sync_view)
+
+
+def _error_response(request: HttpRequest, error: StorageError) -> HttpResponse:
+    if error.code == "no_length":
+        status = HTTPStatus.LENGTH_REQUIRED
+    else:
+        kinds = (status for kind, status in STATUSES.items() if isinstance(error, kind))
+        status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
+    text = error.message if status in CLIENTS else status.phrase
+    response = JsonResponse({"error": text, "code": error.code}, status=status)
+    trace = error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
+    log_response("%s: %s", status.phrase, error, response=response, request=request, exception=trace)
+    return response
