@@ -438,6 +438,8 @@ def make_adapter(alias: str) -> StorageAdapter:
 
 def forget_adapters(*, setting: str, **_: object) -> None:
     """Receives ``setting_changed``. Adapters in use continue; each is closed when nobody references it any more."""
+    if setting in (ACCEL_PREFIX, ACCEL_HEADER):  # no adapter reads them
+        return
     if setting == "BASE_DIR" or setting.startswith(("STORAGE_", "AWS_")):
         _adapters.clear()
         _buckets.clear()

@@ -237,9 +237,10 @@ _MODES: dict[str, Callable[[HttpRequest, StorageAdapter, FinalObject, _Wish], Ht
 
 
 class _AsyncPieces:
-    """The pieces of a stream as an async iterator. Each is read in a thread, which is kept for nothing else."""
+    """The pieces of a stream as an async iterator. Each is read in a thread of the event loop's executor."""
 
     def __init__(self, reader: ObjectReader) -> None:
+        # The one thread that is Django's default would read for all responses, one after the other.
         self._read = sync_to_async(reader.read, thread_sensitive=False)
         self.close = reader.close
 
