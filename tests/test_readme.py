@@ -35,7 +35,7 @@ from storage import (
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_EXAMPLES = {"README.md", "assembling.md", "doctor.md", "services.md", "settings.md", "sweep.md"}
+WITH_EXAMPLES = {"README.md", "assembling.md", "doctor.md", "http.md", "services.md", "settings.md", "sweep.md"}
 
 
 def blocks(document, language="python"):
@@ -70,7 +70,15 @@ def test_documents_with_examples():
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/assembling.md", "docs/services.md", "docs/doctor.md", "docs/sweep.md"]
+    "name",
+    [
+        "README.md",
+        "docs/assembling.md",
+        "docs/doctor.md",
+        "docs/http.md",
+        "docs/services.md",
+        "docs/sweep.md",
+    ],
 )
 def test_examples(name, tmp_path):
     run(tmp_path, "code", ROOT / name, DJANGO_SETTINGS_MODULE="portal.settings")
