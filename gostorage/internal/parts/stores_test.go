@@ -36,12 +36,12 @@ func newForgetful() *forgetful {
 }
 
 func (f *forgetful) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	info, err := f.Store.Put(ctx, key, src, opts)
+	info, err := f.Store.Put(ctx, key, src, opts) // the source may read from this very store
 	if err != nil || isSidecar(key) {
 		return info, err
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.puts++
 	f.versions[key] = fmt.Sprintf("v%d", f.puts)
 	info.Version, info.Record = f.versions[key], ""
