@@ -36,16 +36,37 @@ func newForgetful() *forgetful {
 }
 
 func (f *forgetful) Put(ctx context.Context, key string, src object.Source, opts object.PutOptions) (object.Info, error) {
-	info, err := f.Store.Put(ctx, key, src, opts) // the source may read from this very store
+	all := &whole{Source: src, mu: &f.mu}
+	defer all.unlock()
+	info, err := f.Store.Put(ctx, key, all, opts)
 	if err != nil || isSidecar(key) {
 		return info, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.puts++
 	f.versions[key] = fmt.Sprintf("v%d", f.puts)
 	info.Version, info.Record = f.versions[key], ""
 	return info, nil
+}
+
+// whole locks when all bytes have come, and not while they come: they may come from the very store.
+type whole struct {
+	object.Source
+	mu     *sync.Mutex
+	locked bool
+}
+
+func (w *whole) Sum() (int64, string) {
+	if !w.locked {
+		w.mu.Lock()
+		w.locked = true
+	}
+	return w.Source.Sum()
+}
+
+func (w *whole) unlock() {
+	if w.locked {
+		w.mu.Unlock()
+	}
 }
 
 func (f *forgetful) forget(info object.Info) object.Info {
