@@ -4,6 +4,7 @@ import array
 import dataclasses
 import gzip
 import io
+import itertools
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -1331,12 +1332,16 @@ def test_adopted_objects_are_like_all_others(adapter, size):
 def fetched(adapter, url, **request):
     """The status, the headers and the body of the answer to a URL."""
     context = ssl.create_default_context(cafile=adapter._ca_bundle) if adapter._ca_bundle else None
-    try:
-        with urlopen(Request(url, **request), context=context, timeout=30) as answer:
-            return answer.status, answer.headers, answer.read()
-    except HTTPError as error:
-        with error:
-            return error.code, error.headers, error.read()
+    for attempt in itertools.count():
+        try:
+            with urlopen(Request(url, **request), context=context, timeout=30) as answer:
+                return answer.status, answer.headers, answer.read()
+        except HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read()
+        except URLError as error:  # a server that refuses a body may leave before it was sent
+            if not isinstance(error.reason, ConnectionResetError | BrokenPipeError) or attempt == 9:
+                raise
 
 
 def test_url_final(adapter):

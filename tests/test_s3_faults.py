@@ -63,7 +63,8 @@ class World:
     def __init__(self, server, client, proxy):
         self.folder = uuid.uuid4().hex
         self.server, self.client, self.proxy = server, client, proxy
-        self.sure = make_s3(server, folder=self.folder, part_size=PART)
+        # It has one connection, so that those of the other are counted.
+        self.sure = make_s3(server, folder=self.folder, part_size=PART, max_connections=1)
         self.finals = {
             "small": self.sure.put_final("small", SMALL),
             "large": self.sure.put_final("large", Reads(LARGE)),
