@@ -98,7 +98,7 @@ def _fill(folder: Path, number: int) -> None:
     for n in range(number):
         session = folder / f"session-{n // IN_SESSION}"
         if n % IN_SESSION == 0:
-            session.mkdir()
+            session.mkdir(parents=True)
         (session / f"{n % IN_SESSION + 1:05d}").write_bytes(b"x")
 
 
