@@ -21,6 +21,7 @@ type Request struct {
 	Size        *int64            `json:"size"` // expected, in bytes; absent or -1: not known
 	SHA256      string            `json:"sha256"`
 	Overwrite   *bool             `json:"overwrite"` // absent: it may
+	New         bool              `json:"new"`       // with overwrite false: also the same bytes are in the way
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata"`
 	Start       int64             `json:"start"`  // start of the range to read
@@ -179,7 +180,9 @@ func expected(size *int64, sha256 string) digest.Expect {
 }
 
 func (r *Request) options() object.PutOptions {
-	return object.PutOptions{Overwrite: r.Overwrite == nil || *r.Overwrite, ContentType: r.ContentType, Metadata: r.Metadata}
+	return object.PutOptions{
+		Overwrite: r.Overwrite == nil || *r.Overwrite, New: r.New, ContentType: r.ContentType, Metadata: r.Metadata,
+	}
 }
 
 func (r *Request) hint() object.Range {

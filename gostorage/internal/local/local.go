@@ -398,7 +398,7 @@ func (s *Store) publish(
 		case err == nil && done:
 			return info, nil
 		case err == nil:
-			there, err := s.settle(ctx, info)
+			there, err := s.settle(ctx, info, opts)
 			if object.CodeOf(err) == object.NotFound && attempt < 100 {
 				continue // the rival was deleted meanwhile: the key is free again
 			}
@@ -440,7 +440,7 @@ func (s *Store) tryPublish(at *place, file *staged, key string, overwrite bool) 
 }
 
 // settle decides a put without overwrite that came second.
-func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error) {
+func (s *Store) settle(ctx context.Context, put object.Info, opts object.PutOptions) (object.Info, error) {
 	reader, err := s.Get(ctx, put.Key, object.Whole)
 	if object.CodeOf(err) == object.NotFound && s.inTheWay(put.Key) {
 		return object.Info{}, object.Errorf(object.Conflict, "a folder, or what is no file, has this name")
@@ -450,12 +450,12 @@ func (s *Store) settle(ctx context.Context, put object.Info) (object.Info, error
 	}
 	defer func() { _ = reader.Close() }()
 	there := reader.Info()
-	if there.SHA256 == "" && there.Size == put.Size {
+	if there.SHA256 == "" && there.Size == put.Size && !opts.New {
 		if there.SHA256, err = digest.SHA256(ctx, reader); err != nil {
 			return object.Info{}, err
 		}
 	}
-	return object.Same(there, put)
+	return opts.Same(there, put)
 }
 
 // inTheWay tells whether something that is not an object has the name.

@@ -52,7 +52,7 @@ func (s *Store) place(ctx context.Context, stored entry, opts object.PutOptions)
 		return object.Info{}, context.Cause(ctx)
 	}
 	if there, ok := s.objects[stored.info.Key]; ok && !opts.Overwrite {
-		return object.Same(there.info, stored.info)
+		return opts.Same(there.info, stored.info)
 	}
 	stored.info.Modified, stored.info.ContentType, stored.info.Metadata = time.Now(), opts.ContentType, opts.Metadata
 	s.objects[stored.info.Key] = stored

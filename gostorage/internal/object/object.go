@@ -53,6 +53,7 @@ func (i Info) Same(described Info) bool {
 // PutOptions say how an object is stored.
 type PutOptions struct {
 	Overwrite   bool
+	New         bool // with Overwrite false: also an object of the same bytes is in the way
 	ContentType string
 	Metadata    map[string]string
 }
@@ -149,7 +150,7 @@ type Store interface {
 	// Put stores all of src at key.
 	// After success: the key has these bytes and no others, and Info tells their SHA-256. With Overwrite false, the key
 	// had no object, or one of the same bytes. Of several writers with different bytes just one succeeds, and the
-	// others get Exists.
+	// others get Exists. With New, of several writers of any bytes just one succeeds.
 	// After an error: the key is as it was. If the store did not tell what became of the last request, and a look does
 	// not show it either, the object may be there: the error is Unavailable or Timeout then.
 	Put(ctx context.Context, key string, src Source, opts PutOptions) (Info, error)
@@ -198,8 +199,11 @@ type Yielding interface {
 }
 
 // Same settles a put that found an object at its key: an identical object is success, so that a retry is safe.
-func Same(there, put Info) (Info, error) {
-	if there.Size == put.Size && there.SHA256 == put.SHA256 {
+func (o PutOptions) Same(there, put Info) (Info, error) {
+	switch {
+	case o.New:
+		return Info{}, Errorf(Exists, "an object is already there")
+	case there.Size == put.Size && there.SHA256 == put.SHA256:
 		return there, nil
 	}
 	return Info{}, Errorf(Exists, "a different object is already there")

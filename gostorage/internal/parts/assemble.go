@@ -88,6 +88,8 @@ func (a *Assembly) look(ctx context.Context, known knowledge, size int64) (there
 	switch {
 	case err != nil || there.Size == size && (there.SHA256 == "" || known.sum == ""):
 		return there, false, nil
+	case a.Options.New:
+		return object.Info{}, true, object.Errorf(object.Exists, "an object is already there")
 	case there.Size != size || there.SHA256 != known.sum:
 		return object.Info{}, true, object.Errorf(object.Exists, "a different object is already there")
 	}

@@ -34,7 +34,7 @@ func (s *Store) looksFirst(ctx context.Context, put object.Info, opts object.Put
 		return object.Info{}, false, nil
 	}
 	if err == nil {
-		there, err = s.same(ctx, there, put)
+		there, err = s.same(ctx, there, put, opts)
 	}
 	return there, true, err
 }

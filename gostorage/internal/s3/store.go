@@ -183,6 +183,9 @@ func (s *Store) reserve(src object.Source, part int64, inFlight int, sum *checks
 func (s *Store) putWhole(
 	ctx context.Context, body *part, info object.Info, opts object.PutOptions,
 ) (object.Info, error) {
+	if opts.New {
+		info.Version = rand.Text() // only this tells it from an object of the same bytes
+	}
 	put := s3api.Put{
 		Key: info.Key, Description: description(opts, info), Body: body.bytes(), Sums: s3api.Sums{Hash: info.SHA256},
 		CreateOnly: s.createOnly(opts),
@@ -210,7 +213,7 @@ func (s *Store) putWhole(
 		if err == nil {
 			return info, nil
 		}
-		there, settled, err := s.settle(ctx, err, attempts, info, "", opts)
+		there, settled, err := s.settle(ctx, err, attempts, info, info.Version, opts)
 		if settled || attempt == 3 {
 			return there, err
 		}
@@ -242,7 +245,8 @@ func (s *Store) settle(
 		return object.Info{}, true, failed
 	case !missing && upload != "" && told.Metadata[uploadMetadata] == upload:
 		return put, true, nil
-	case !missing && there.Size == put.Size && there.SHA256 == put.SHA256 && (!opts.Overwrite || sameDescription(told, opts)):
+	case !missing && !opts.New && there.Size == put.Size && there.SHA256 == put.SHA256 &&
+		(!opts.Overwrite || sameDescription(told, opts)):
 		put.Version = there.Version
 		return put, true, nil
 	case rival && (missing || code == object.Conflict && object.Retryable(failed) && opts.Overwrite):
@@ -250,7 +254,7 @@ func (s *Store) settle(
 	case missing || opts.Overwrite:
 		return object.Info{}, true, failed
 	}
-	info, err := s.same(ctx, there, put)
+	info, err := s.same(ctx, there, put, opts)
 	return info, true, err
 }
 
@@ -259,14 +263,14 @@ func sameDescription(told *s3api.Object, opts object.PutOptions) bool {
 	return s3api.Description{ContentType: opts.ContentType, Metadata: opts.Metadata}.Describes(told)
 }
 
-// same is object.Same, even if the server knows no SHA-256 of what is there.
-func (s *Store) same(ctx context.Context, there, put object.Info) (_ object.Info, err error) {
-	if there.SHA256 == "" && there.Size == put.Size {
+// same is opts.Same, even if the server knows no SHA-256 of what is there.
+func (s *Store) same(ctx context.Context, there, put object.Info, opts object.PutOptions) (_ object.Info, err error) {
+	if there.SHA256 == "" && there.Size == put.Size && !opts.New {
 		if there, err = s.digest(ctx, put.Key); err != nil {
 			return object.Info{}, err
 		}
 	}
-	return object.Same(there, put)
+	return opts.Same(there, put)
 }
 
 // digest reads an object whose SHA-256 the server does not know.

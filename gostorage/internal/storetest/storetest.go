@@ -95,6 +95,12 @@ var errSource = errors.New("the source failed")
 
 // put pumps data into a Store; with failAt >= 0 the source fails after failAt bytes.
 func put(ctx context.Context, s object.Store, key string, data []byte, expect digest.Expect, overwrite bool, failAt int) (object.Info, error) {
+	return putAs(ctx, s, key, data, expect, object.PutOptions{Overwrite: overwrite}, failAt)
+}
+
+func putAs(
+	ctx context.Context, s object.Store, key string, data []byte, expect digest.Expect, opts object.PutOptions, failAt int,
+) (object.Info, error) {
 	pipe := digest.NewPipe(buffers.Shared, expect)
 	defer pipe.Close()
 	stop := context.AfterFunc(ctx, func() { pipe.Fail(context.Cause(ctx)) })
@@ -117,7 +123,7 @@ func put(ctx context.Context, s object.Store, key string, data []byte, expect di
 		}
 		pipe.CloseWrite()
 	}()
-	return s.Put(ctx, key, pipe, object.PutOptions{Overwrite: overwrite})
+	return s.Put(ctx, key, pipe, opts)
 }
 
 // putDescribed stores an object with a content type and metadata.
@@ -364,7 +370,8 @@ func identicalCreate(s object.Store) error {
 		}
 	}
 	_, err := put(context.Background(), s, "k", []byte("diff"), anything, false, -1)
-	return errors.Join(is(err, object.Exists), holds(s, "k", []byte("same")))
+	_, second := putAs(context.Background(), s, "k", []byte("same"), anything, object.PutOptions{New: true}, -1)
+	return errors.Join(is(err, object.Exists), is(second, object.Exists), holds(s, "k", []byte("same")))
 }
 
 func readerSurvives(s object.Store) error {
