@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from . import conf
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. E004: two adapters have
-    one bucket. W001 to W005: allowed, but probably not intended; W001 to W004 only in production."""
+    one bucket. W001 to W006: allowed, but probably not intended; W001 to W004 only in production."""
     try:
         known = conf.configuration()
     except ImproperlyConfigured as error:
@@ -29,6 +30,25 @@ def check_settings(**_: Any) -> list[CheckMessage]:
             found.append(Error(f"{conf.shared_bucket(bucket, aliases)}.", id="storage.E004", hint=hint))
     for name, why in conf.unread():
         found.append(Warning(f"Nothing reads {name}: {why}.", id="storage.W005", hint=f"Remove or rename {name}."))
+    return found + _check_storages()
+
+
+def _check_storages() -> list[CheckMessage]:
+    """Django's STORAGES take storages: an adapter has neither ``save`` nor ``url``."""
+    found: list[CheckMessage] = []
+    for alias, entry in settings.STORAGES.items():
+        backend = entry.get("BACKEND") if isinstance(entry, Mapping) else None
+        try:
+            conf.adapter_class(str(backend))
+        except ImproperlyConfigured:  # it is no adapter
+            continue
+        found.append(
+            Warning(
+                f"STORAGES[{alias!r}] has the adapter {backend!r}, which is no storage of Django.",
+                id="storage.W006",
+                hint=f"Move it to {conf.SETTING}. Here, set 'storage.files.AdapterStorage' with its alias in OPTIONS.",
+            )
+        )
     return found
 
 
