@@ -39,7 +39,7 @@ from .arguments import (
 )
 from .base import StorageAdapter
 from .exceptions import ContentMismatch, InvalidKey, StorageError
-from .streams import Meter, ObjectReader, check_source, exact_length, known_length, pump
+from .streams import Meter, ObjectReader, ObjectWriter, check_source, exact_length, known_length, pump
 from .sweep import Sweep
 from .types import Assembled, FinalObject, Keep, Progress, Source, SweepReport, TempPart
 
@@ -143,6 +143,24 @@ class NativeAdapter(StorageAdapter):
         stored = self._put("_final", key, stream, size, sha256, progress, **options)
         return self._final_object(stored)
 
+    def create_final(
+        self, file_id: object, stream: Source, *, size: int | None = None, content_type: str | None = None
+    ) -> FinalObject:
+        """``put_final`` for `storage.files`: an object of the same bytes is in the way, too, with ``ObjectExists``."""
+        options = {"overwrite": False, "new": True, "content_type": check_content_type(content_type)}
+        return self._final_object(
+            self._put("_final", check_file_id(file_id, "put"), stream, size, None, None, **options)
+        )
+
+    def create_final_of(self, file_id: object, part: TempPart, *, content_type: str | None = None) -> FinalObject:
+        """The same of a part that is there, by ``assemble``."""
+        return self._assemble(check_file_id(file_id, "assemble"), [part], {}, None, False, content_type, new=True)
+
+    def open_final(self, file_id: object, *, content_type: str | None = None) -> ObjectWriter:
+        """A stream whose ``publish`` stores what was written to it; it replaces what is at ``file_id``."""
+        key = check_file_id(file_id, "put")
+        return ObjectWriter(self, native.Call(self._final, "put", key, content_type=check_content_type(content_type)))
+
     def _put(
         self,
         area: str,
@@ -182,13 +200,28 @@ class NativeAdapter(StorageAdapter):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        key, parts = check_file_id(file_id, "assemble"), check_parts(temp_keys, "assemble")
-        expected = check_expected(size, sha256)
+        key, expected = check_file_id(file_id, "assemble"), check_expected(size, sha256)
+        return self._assemble(key, temp_keys, expected, progress, overwrite, content_type, metadata=metadata)
+
+    def _assemble(
+        self,
+        key: str,
+        temp_keys: Sequence[str | TempPart],
+        expected: dict[str, Any],
+        progress: Progress | None,
+        overwrite: bool,
+        content_type: str | None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        new: bool = False,
+    ) -> FinalObject:
+        parts = check_parts(temp_keys, "assemble")
         check_callable("progress", progress, "two numbers of bytes")
         arguments: dict[str, Any] = {
             "parts": [{"key": part, **stated} for part, stated in parts],
             **expected,
             "overwrite": check_flag("overwrite", overwrite),
+            "new": new,
             "content_type": check_content_type(content_type),
             "metadata": check_metadata(metadata),
             "temp_store": self._temp,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import io
@@ -252,6 +253,81 @@ class _Sink:
                     else:
                         self.write(native.address_of(flat), len(flat))
             return whole.nbytes
+
+
+class ObjectWriter(io.BufferedIOBase):
+    """A put as a binary stream: ``publish`` stores what was written. Closed without that, also by an error of a write
+    or when it is forgotten, nothing is stored. No seeking."""
+
+    _call: native.Call | None = None  # while it is open
+
+    def __init__(self, owner: object, call: native.Call) -> None:
+        self._owner = owner  # without this reference the adapter could go, and would end the put
+        self._sink = _Sink(call, Meter(None, None))
+        self._pending = bytearray()  # small pieces: each call costs
+        self._call = call.__enter__()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        self._check()
+        return self.size
+
+    @property
+    def size(self) -> int:
+        """The bytes written so far."""
+        return self._sink.done + len(self._pending)
+
+    def write(self, data: Any, /) -> int:
+        """Take all bytes of ``data``; waits if the store is slower. Returns how many they are."""
+        self._check()
+        with memoryview(data) as view:
+            size = view.nbytes
+        with self._or_nothing():
+            if size < CHUNK:
+                self._pending += data
+            if size >= CHUNK or len(self._pending) >= CHUNK:
+                self._send()
+            if size >= CHUNK:
+                self._sink.take(data)
+        return size
+
+    def publish(self) -> dict[str, Any]:
+        """Store the object and close. Returns what the Go side says of it. After an error nothing is stored."""
+        call = self._check()
+        with self._or_nothing():
+            self._send()
+            call.finish()
+            stored = call.wait()
+        self._call = None
+        call.__exit__(None)
+        self.close()
+        return stored
+
+    def _send(self) -> None:
+        pending, self._pending = self._pending, bytearray()
+        self._sink.take(pending)
+
+    def _check(self) -> native.Call:
+        if self._call is None:
+            raise ValueError("I/O operation on closed file")
+        return self._call
+
+    @contextlib.contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Undo what was not published."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.__exit__(BaseException)
+        super().close()
 
 
 def _not_none(answer: Any) -> Any:

@@ -1,0 +1,363 @@
+"""Django's file storage over an adapter: for ``STORAGES``, file fields, the admin and ``collectstatic``."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+import os
+import posixpath
+import uuid
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
+from django.core.files import File
+from django.core.files.storage import Storage
+from django.utils import timezone
+from django.utils.deconstruct import deconstructible
+from django.utils.encoding import filepath_to_uri
+
+from .adapter import FIRST_PAGE, NativeAdapter
+from .arguments import check_content_type, check_expires, check_key
+from .conf import get_storage_adapter
+from .exceptions import ObjectExists, ObjectNotFound
+from .local import LocalStorageAdapter
+from .streams import CHUNK, ObjectReader, ObjectWriter
+from .types import FinalObject
+
+if TYPE_CHECKING:
+    _File = File[Any]
+else:
+    _File = File
+
+__all__ = ["AdapterStorage", "StoredFile"]
+
+MODES = {"rb": "rb", "r": "r", "rt": "r", "wb": "wb", "w": "w", "wt": "w"}
+
+_TRIES = 100
+"""How many names are tried in a save. Each has lost against another writer, so one is nearly always enough."""
+
+_max_length: ContextVar[int | None] = ContextVar("max_length", default=None)
+"""The longest name that the running `save` may choose: `_save` is not told."""
+
+_COMPRESSED = {
+    "br": "application/x-brotli",
+    "bzip2": "application/x-bzip",
+    "compress": "application/x-compress",
+    "gzip": "application/gzip",
+    "xz": "application/x-xz",
+}
+
+
+@deconstructible(path="storage.files.AdapterStorage")
+class AdapterStorage(Storage):
+    """Files are final objects of the adapter ``alias``, with names below ``location``.
+
+    ``url`` is ``base_url`` and the name; without a base URL it is a presigned one that expires after
+    ``querystring_expire`` seconds (1 to 604,800), on adapters that have such. The adapter is looked up by its alias at
+    each use, so tests may override the settings.
+
+    Errors are those of the adapter: a missing file is a ``FileNotFoundError``, a name that no key can have a
+    ``ValueError``. A name that leaves ``location`` is a ``SuspiciousFileOperation``.
+    """
+
+    def __init__(
+        self,
+        alias: str = "default",
+        location: str = "",
+        base_url: str | None = None,
+        querystring_expire: int = 3600,
+    ) -> None:
+        self.alias = alias
+        self.location = _location(location)
+        self.base_url = base_url
+        self.querystring_expire = check_expires(querystring_expire)
+
+    @property
+    def adapter(self) -> NativeAdapter:
+        """The adapter as it is set now. Raises ``ImproperlyConfigured``."""
+        adapter = get_storage_adapter(self.alias)
+        if not isinstance(adapter, NativeAdapter):
+            raise ImproperlyConfigured(f"AdapterStorage works on the adapters of this package, not on {adapter!r}")
+        return adapter
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is of the same class and was given the same arguments."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return bool(cast("Any", self).deconstruct()[1:] == cast("Any", other).deconstruct()[1:])
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.alias, self.location))
+
+    # ---- reading and writing
+
+    def _open(self, name: str, mode: str = "rb") -> StoredFile:
+        return StoredFile(self, name, mode)
+
+    def stream(self, name: str, mode: str) -> ObjectReader | ObjectWriter:
+        """The bytes of a file, for `StoredFile`."""
+        if mode.startswith("w"):
+            return self.adapter.open_final(self._file_id(name), content_type=_type_of(name))
+        return self.adapter.get_final_stream(*self._key(name))
+
+    def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
+        """Store the content, from its beginning, as a new file, and return its name.
+
+        The name is another one if there is such a file already, even one with the same bytes: each file has one owner,
+        who may delete it. The store itself decides that, so two saves at once have two names. The content is neither
+        closed nor read twice, unless another writer takes the name meanwhile and the content can seek.
+        """
+        token = _max_length.set(max_length)
+        try:
+            return super().save(name, content, max_length)
+        finally:
+            _max_length.reset(token)
+
+    def _save(self, name: str, content: Any) -> str:
+        store = self._saver(content, _content_type(content, name))
+        wanted = name = self._clean(name)
+        try:
+            for _ in range(_TRIES):
+                try:
+                    store.put(self._file_id(name))
+                except ObjectExists as error:
+                    taken = error
+                else:
+                    return name
+                name = self.get_available_name(self._alternative(wanted), max_length=_max_length.get())
+            raise taken
+        finally:
+            store.close()
+
+    def _alternative(self, name: str) -> str:
+        folder, name = posixpath.split(name)
+        extension = "".join(PurePosixPath(name).suffixes)
+        return posixpath.join(folder, self.get_alternative_name(name.removesuffix(extension), extension))
+
+    def _saver(self, content: Any, content_type: str | None) -> _Again | _Once:
+        again = getattr(content, "seekable", bool)() and hasattr(content, "seek")
+        return (_Again if again else _Once)(self.adapter, content, content_type)
+
+    def is_name_available(self, name: str, max_length: int | None = None) -> bool:
+        """Whether no file has the name, and it is not too long. Folders have no names of their own."""
+        return not (max_length and len(name) > max_length) and not self._is_file(name)
+
+    # ---- what is there
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file, or a file below such a folder."""
+        clean = self._clean(name)
+        if clean == ".":
+            return True
+        return self._is_file(name) or any(True for _ in self.adapter.list_final(self._prefix(clean)))
+
+    def _is_file(self, name: str) -> bool:
+        try:
+            self._stat(name)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def _stat(self, name: str) -> FinalObject:
+        return self.adapter.stat_final(*self._key(name))
+
+    def size(self, name: str) -> int:
+        """The size of a file in bytes."""
+        return cast("int", self._stat(name).size)
+
+    def get_modified_time(self, name: str) -> datetime:
+        """When a file was stored; with a time zone if ``USE_TZ``."""
+        modified = self._stat(name).modified
+        if modified is None:
+            raise NotImplementedError("the store does not tell when it has stored an object")
+        return modified if settings.USE_TZ else timezone.make_naive(modified)
+
+    def delete(self, name: str) -> None:
+        """Delete a file. A missing one is no error."""
+        if not name:
+            raise ValueError("The name must be given to delete().")
+        self.adapter.delete_final(*self._key(name))
+
+    def listdir(self, path: str) -> tuple[list[str], list[str]]:
+        """The names of the folders and of the files in a folder. A folder without files does not exist: it is empty."""
+        adapter, prefix = self.adapter, self._prefix(self._clean(path))
+        folders: list[str] = []
+        files: list[str] = []
+        listing, inside = adapter.list_final(prefix), 0
+        while (found := next(listing, None)) is not None:
+            name, slash, _ = found.key[len(prefix) :].partition("/")
+            if not slash:
+                files.append(name)
+            elif folders and folders[-1] == name:
+                inside += 1
+                if inside == FIRST_PAGE:  # a large folder is passed over
+                    listing = adapter.list_final(prefix, start_after=f"{prefix}{name}/\U0010ffff")
+            else:
+                folders.append(name)
+                inside = 1
+        return folders, files
+
+    def path(self, name: str) -> str:
+        """The absolute path of a file on this machine; ``NotImplementedError`` if it is elsewhere."""
+        adapter = self.adapter
+        if not isinstance(adapter, LocalStorageAdapter):
+            return super().path(name)
+        clean = self._clean(name)  # "" is asked by collectstatic
+        return os.path.normpath(os.path.join(adapter.directories[1], self.location, clean))
+
+    def url(self, name: str | None) -> str:
+        """The URL of a file; no request is made for it."""
+        if self.base_url is None:
+            return self.adapter.url_final(*self._key(name or ""), expires=self.querystring_expire)
+        clean = self._clean(name or "")
+        path = "" if clean == "." else clean + "/" * str(name).endswith("/")
+        return f"{str(self.base_url).removesuffix('/')}/{filepath_to_uri(path)}"
+
+    # ---- names and keys
+
+    def _clean(self, name: str) -> str:
+        clean = posixpath.normpath(str(name).replace("\\", "/"))
+        if clean.startswith(("/", "../")) or clean == "..":
+            raise SuspiciousFileOperation(f"The name {name!r} leaves the location of its storage.")
+        return clean
+
+    def _file_id(self, name: str) -> str:
+        clean = self._clean(name)
+        if clean == ".":
+            raise SuspiciousFileOperation(f"Could not derive file name from {name!r}")
+        return self.location + clean
+
+    def _key(self, name: str) -> tuple[str, str]:
+        adapter = self.adapter
+        return adapter.bucket, adapter.prefix + self._file_id(name)
+
+    def _prefix(self, clean: str) -> str:
+        return self.adapter.prefix + self.location + ("" if clean == "." else clean + "/")
+
+
+def _location(location: str) -> str:
+    """A location as the beginning of file ids: "" or a folder with its slash."""
+    if not isinstance(location, str):
+        raise ImproperlyConfigured(f"location is a folder such as 'media', not {type(location).__name__}")
+    if not (folder := location.strip("/")):
+        return ""
+    try:
+        return check_key(folder) + "/"
+    except ValueError as error:
+        raise ImproperlyConfigured(f"location is a folder such as 'media': {error}") from None
+
+
+class _Again:
+    """Saves content that can be read again, if another writer was faster."""
+
+    def __init__(self, adapter: NativeAdapter, content: Any, content_type: str | None) -> None:
+        self._adapter, self._content, self._type = adapter, content, content_type
+        self._size: int | None = None
+
+    def put(self, file_id: str) -> None:
+        read = 0
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal read
+            for piece in _pieces(self._content):
+                read += len(piece)
+                yield piece
+
+        try:
+            self._adapter.create_final(file_id, pieces(), size=self._size, content_type=self._type)
+        except ObjectExists:
+            self._size = read  # what is read next is the same again, or it is an error
+            raise
+
+    def close(self) -> None:
+        pass
+
+
+class _Once:
+    """Saves content that can be read only once: it waits in the temp area until its name is settled."""
+
+    def __init__(self, adapter: NativeAdapter, content: Any, content_type: str | None) -> None:
+        self._adapter, self._type, self._session = adapter, content_type, uuid.uuid4()
+        self._part = adapter.put_temp_part(self._session, 1, _pieces(content))
+
+    def put(self, file_id: str) -> None:
+        self._adapter.create_final_of(file_id, self._part, content_type=self._type)
+
+    def close(self) -> None:
+        self._adapter.delete_temp_part(self._part)
+
+
+def _pieces(content: Any) -> Iterable[bytes]:
+    return map(_as_bytes, content.chunks())
+
+
+def _as_bytes(piece: Any) -> Any:
+    return piece.encode() if isinstance(piece, str) else piece
+
+
+def _content_type(content: Any, name: str) -> str | None:
+    """What the content says of itself if it can be said in a header; else what its name means."""
+    stated = getattr(content, "content_type", None)
+    try:
+        return check_content_type(stated) or _type_of(name)
+    except (TypeError, ValueError):  # a client may say anything
+        return _type_of(name)
+
+
+def _type_of(name: str) -> str | None:
+    kind, encoding = mimetypes.guess_type(name)
+    return _COMPRESSED.get(encoding) if encoding else kind
+
+
+class StoredFile(_File):
+    """A file of an `AdapterStorage`, opened.
+
+    For reading it is a stream that seeks without a download: size, position and a seek cost no request. For writing,
+    ``close`` publishes what was written, in place of what the name had. After an exception in the ``with`` block, or if
+    it is never closed, nothing is published. Text is UTF-8. After ``close``, ``open`` begins again.
+    """
+
+    DEFAULT_CHUNK_SIZE = CHUNK
+
+    def __init__(self, storage: AdapterStorage, name: str, mode: str = "rb") -> None:
+        self._storage = storage
+        self.name = name
+        self._begin(mode)
+
+    def _begin(self, mode: str) -> None:
+        if mode not in MODES:
+            raise ValueError(f"the mode of a stored file is one of {', '.join(MODES)}, not {mode!r}")
+        self.mode = MODES[mode]
+        self._bytes = self._storage.stream(cast("str", self.name), self.mode)
+        self.file: Any = self._bytes if "b" in self.mode else io.TextIOWrapper(self._bytes, encoding="utf-8")
+
+    @property
+    def size(self) -> int:
+        """The size in bytes; of a file being written, that so far."""
+        return self._bytes.size
+
+    def open(self, mode: str | None = None, *_: Any, **__: Any) -> StoredFile:
+        if self.closed:
+            self._begin(mode or self.mode)
+        else:
+            self.seek(0)
+        return self
+
+    def close(self) -> None:
+        if isinstance(self._bytes, ObjectWriter) and not self._bytes.closed:
+            try:
+                self.file.flush()
+                self._bytes.publish()
+            finally:
+                self._bytes.close()
+        self.file.close()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None and isinstance(self._bytes, ObjectWriter):
+            self._bytes.close()  # nothing is published
+        self.close()
