@@ -35,7 +35,16 @@ from storage import (
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_EXAMPLES = {"README.md", "assembling.md", "doctor.md", "http.md", "services.md", "settings.md", "sweep.md"}
+WITH_EXAMPLES = {
+    "README.md",
+    "assembling.md",
+    "django.md",
+    "doctor.md",
+    "http.md",
+    "services.md",
+    "settings.md",
+    "sweep.md",
+}
 
 
 def blocks(document, language="python"):
@@ -74,6 +83,7 @@ def test_documents_with_examples():
     [
         "README.md",
         "docs/assembling.md",
+        "docs/django.md",
         "docs/doctor.md",
         "docs/http.md",
         "docs/services.md",
@@ -84,7 +94,7 @@ def test_examples(name, tmp_path):
     run(tmp_path, "code", ROOT / name, DJANGO_SETTINGS_MODULE="portal.settings")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/settings.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/django.md", "docs/settings.md"])
 def test_settings(name, tmp_path, minio):
     run(tmp_path, "settings", ROOT / name, TEST_ENDPOINT=json.dumps(dataclasses.asdict(minio)))
 
