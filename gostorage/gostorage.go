@@ -134,9 +134,8 @@ func Finish(call int64) (answer string, err error) {
 }
 
 // Wait gives the result of a call: for an object its size and SHA-256, and if it was asked for its description in JSON;
-// otherwise JSON. While the call goes on, the
-// answer is an at sign and a descriptor, which becomes readable once there is news of the call. If a get reads a whole
-// object that fits into the n bytes at address, its bytes are there then.
+// otherwise JSON. While the call goes on, the answer is an at sign and a descriptor, which becomes readable once there is
+// news of the call. If a get reads a whole object that fits into the n bytes at address, its bytes are there then.
 func Wait(call int64, address uintptr, n int64) (answer string, err error) {
 	defer guard("wait", &err)
 	var room []byte

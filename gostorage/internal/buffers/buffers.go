@@ -103,6 +103,22 @@ func (s *Share) TryGet() *Block {
 	return block
 }
 
+// TryGetAll gives blocks for so many bytes, or nil if TryGet would not give all of them.
+func (s *Share) TryGetAll(size int64) []*Block {
+	blocks := make([]*Block, 0, (size+Size-1)/Size)
+	for len(blocks) < cap(blocks) {
+		block := s.TryGet()
+		if block == nil {
+			for _, other := range blocks {
+				s.pool.Put(other)
+			}
+			return nil
+		}
+		blocks = append(blocks, block)
+	}
+	return blocks
+}
+
 // Exceeds tells whether the transfer has more blocks of the budget than its share, since others want some now.
 func (s *Share) Exceeds() bool { return s.part.Exceeds() }
 

@@ -88,6 +88,9 @@ func newFetcher(
 	for _, block := range blocks {
 		s.free <- block
 	}
+	now := clock()
+	s.since = time.Duration(now)
+	s.moved.Store(now)
 	return s
 }
 
@@ -95,9 +98,6 @@ func newFetcher(
 // before start returns, as long as ctx lasts: its connection is free again before the caller has read a byte. The error
 // is that of ctx.
 func (s *fetcher) start(ctx context.Context, body io.ReadCloser) (err error) {
-	now := clock()
-	s.since = time.Duration(now)
-	s.moved.Store(now)
 	came, _ := body.(*httpconn.Body)
 	if came != nil {
 		came.Detach()
@@ -105,7 +105,7 @@ func (s *fetcher) start(ctx context.Context, body io.ReadCloser) (err error) {
 	switch {
 	case s.until-s.begun > object.BlockSize:
 		s.direct = true
-		s.here.Store(now)
+		s.here.Store(clock())
 		s.adopt(body)
 		s.left = s.body != nil
 		go s.run(body)
@@ -124,14 +124,6 @@ func (s *fetcher) start(ctx context.Context, body io.ReadCloser) (err error) {
 		}, nil)
 	}
 	return err
-}
-
-// startAhead begins to fetch bytes that are not asked for yet. None of them are left to the reader.
-func (s *fetcher) startAhead() {
-	now := clock()
-	s.since = time.Duration(now)
-	s.moved.Store(now)
-	go s.run(nil)
 }
 
 var birth = time.Now()

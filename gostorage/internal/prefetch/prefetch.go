@@ -342,30 +342,20 @@ func (p *Prefetcher) mayBeUnread() int64 {
 
 // ahead begins to fetch a range before it is asked for. It gives nil if there is no memory or no connection for it.
 func (p *Prefetcher) ahead(from, until int64) *fetcher {
-	var blocks []*buffers.Block
-	back := func() {
-		for _, block := range blocks {
-			buffers.Shared.Put(block)
-		}
-	}
-	for size := until - from; size > 0; size -= object.BlockSize {
-		block := p.memory.TryGet()
-		if block == nil {
-			back()
-			p.control.Refused(len(p.ranges))
-			return nil
-		}
-		blocks = append(blocks, block)
-	}
 	if !p.connections.Take(1) {
-		back()
+		p.control.Refused(len(p.ranges))
+		return nil
+	}
+	blocks := p.memory.TryGetAll(until - from)
+	if blocks == nil {
+		p.connections.Give(1)
 		p.control.Refused(len(p.ranges))
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(p.ctx)
 	made := newFetcher(ctx, cancel, p.source, blocks, nil, from, until)
 	made.after = func() { p.connections.Give(1) }
-	made.startAhead()
+	go made.run(nil) // none of its bytes are left to the reader
 	return made
 }
 
@@ -387,7 +377,7 @@ func (p *Prefetcher) hurry() error {
 	}
 	first.close()
 	again.again = true
-	again.startAhead()
+	go again.run(nil)
 	p.ranges[0] = again
 	return nil
 }
