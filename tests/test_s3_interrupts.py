@@ -12,7 +12,7 @@ import uuid
 import pytest
 from conftest import HERE, s3_options
 from faults.adapters import OPTIONS
-from servers import FaultProxy
+from servers import FaultProxy, farline
 from test_interrupts import LIMIT, Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -115,6 +115,26 @@ def test_interrupt(name, script, place, faults, tmp_path):
 def test_interrupt_over_https(name, script, versitygw, tmp_path):
     with FaultProxy(versitygw, tmp_path, secure=True) as faults, versitygw.client() as client:
         interrupt(name, script, Place(faults, client), faults, tmp_path, [signal.SIGINT])
+
+
+def test_interrupt_while_ranges_come_side_by_side(script, versitygw, tmp_path):
+    with (
+        farline(versitygw, tmp_path, bandwidth=6, delay=10) as line,
+        FaultProxy(line, tmp_path) as faults,
+        versitygw.client() as client,
+    ):
+        place = Place(faults, client)
+        running = Running(script, tmp_path, "read_all", "raise", env=place.environment)
+        faults.clear()
+        sent, result = running.signal_while(signal.SIGINT, after=1)
+        gets = faults.log("GetObject")
+        assert len({entry.connection for entry in gets}) > 2 and sum(entry.sent for entry in gets) < 20 * MiB, gets
+        assert result["error"] == "KeyboardInterrupt", result
+        assert result["at"] - sent <= LIMIT, result["at"] - sent
+        assert result["calls"] == 0 and result["threads"] == 1, result
+        faults.clear()
+        running.end()
+        assert not faults.log("GetObject")
 
 
 # ---- interpreter exit
