@@ -43,6 +43,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	idle   []*persistConn // the newest last
+	busy   int            // connections that are being made, or serve a request
 	timer  *time.Timer
 	closed bool
 }
@@ -105,19 +106,37 @@ func (t *Client) Do(ctx context.Context, asked Request) (*http.Response, error) 
 	}
 }
 
+// Warm makes connections ahead of need, side by side, until there are so many with those in use. They cost no request a
+// round trip later. Whether they come about, the next requests will tell.
+func (t *Client) Warm(ctx context.Context, connections int) {
+	t.mu.Lock()
+	missing := min(connections, t.most) - len(t.idle) - t.busy
+	t.busy += max(missing, 0)
+	t.mu.Unlock()
+	for range missing {
+		go func() {
+			if pc, err := t.dial(ctx); err == nil {
+				t.release(pc, true)
+			} else {
+				t.notMade()
+			}
+		}()
+	}
+}
+
 // getConn gives a connection that is idle, or a new one.
-func (t *Client) getConn(ctx context.Context) (*persistConn, error) {
+func (t *Client) getConn(ctx context.Context) (pc *persistConn, err error) {
+	t.mu.Lock()
+	t.busy++
+	t.mu.Unlock()
 	for {
 		t.mu.Lock()
 		last := len(t.idle) - 1
 		if last < 0 {
 			t.mu.Unlock()
-			if t.literal.IsValid() {
-				return t.dial(ctx)
-			}
-			return task.Aside(ctx, t.dial, func(pc *persistConn) { _ = pc.stream.Close() }) // for the lookup of the name
+			break
 		}
-		pc := t.idle[last]
+		pc = t.idle[last]
 		t.idle[last] = nil
 		t.idle = t.idle[:last]
 		t.mu.Unlock()
@@ -126,6 +145,21 @@ func (t *Client) getConn(ctx context.Context) (*persistConn, error) {
 		}
 		_ = pc.stream.Close()
 	}
+	if t.literal.IsValid() {
+		pc, err = t.dial(ctx)
+	} else { // aside, for the lookup of the name
+		pc, err = task.Aside(ctx, t.dial, func(pc *persistConn) { _ = pc.stream.Close() })
+	}
+	if err != nil {
+		t.notMade()
+	}
+	return pc, err
+}
+
+func (t *Client) notMade() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.busy--
 }
 
 // release takes a connection back.
@@ -133,6 +167,7 @@ func (t *Client) release(pc *persistConn, free bool) {
 	pc.served++
 	pc.since = time.Now()
 	t.mu.Lock()
+	t.busy--
 	free = free && !t.closed && len(t.idle) < t.most
 	if free {
 		t.idle = append(t.idle, pc)

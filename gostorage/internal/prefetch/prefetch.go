@@ -44,7 +44,8 @@ type Source struct {
 	Size     int64                                                               // in bytes
 	Attempts int                                                                 // how many in a row may fail without a byte
 
-	Connections *flow.Total // to its host, beside the first one of each transfer
+	Connections *flow.Total                                // to its host, beside the first one of each transfer
+	Warm        func(ctx context.Context, connections int) // makes connections to it ahead of need
 	Line        *Line
 }
 
@@ -292,6 +293,7 @@ func (p *Prefetcher) cutOff(long, next *fetcher) bool {
 		next.close()
 		return false
 	}
+	p.source.Warm(p.ctx, p.control.Wants()) // the long request's is lost: a range would wait for another, with those behind it
 	p.next = next.until
 	p.ranges = append(p.ranges, next)
 	return true

@@ -31,7 +31,7 @@ type away struct {
 }
 
 func (a *away) source() Source {
-	return Source{Open: a.get, Size: int64(len(a.data)), Attempts: 3, Connections: flow.NewTotal(16, 1), Line: &a.line}
+	return Source{Open: a.get, Size: int64(len(a.data)), Attempts: 3, Connections: flow.NewTotal(16, 1), Warm: func(context.Context, int) {}, Line: &a.line}
 }
 
 func (a *away) get(ctx context.Context, from, until int64) (io.ReadCloser, error) {

@@ -185,7 +185,7 @@ func (r *reader) get(ctx context.Context, from, until int64) (*s3api.Object, err
 func (r *reader) source() prefetch.Source {
 	return prefetch.Source{
 		Open: r.openPart, Size: r.info.Size, Attempts: r.store.config.MaxAttempts,
-		Connections: r.store.bucket.Connections, Line: &r.store.line,
+		Connections: r.store.bucket.Connections, Warm: r.store.bucket.Warm, Line: &r.store.line,
 	}
 }
 

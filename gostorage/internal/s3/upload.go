@@ -93,6 +93,9 @@ func (s *Store) putParts(
 ) (info object.Info, err error) {
 	up := s.newUpload(key, sums)
 	_, expected := src.Expected()
+	if parts := s.inFlight(); parts > 1 {
+		s.bucket.Warm(ctx, parts)
+	}
 	if err := up.create(ctx, first.blocks, expected, opts); err != nil {
 		first.release()
 		return up.end(ctx, info, opts, err)

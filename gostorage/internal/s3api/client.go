@@ -151,6 +151,11 @@ func share(c awsconfig.Options) (*client, error) {
 	return made, nil
 }
 
+// Warm makes connections to the server ahead of need, until there are so many with those in use.
+func (b *Bucket) Warm(ctx context.Context, connections int) {
+	b.client.attempts.transport.Warm(ctx, connections)
+}
+
 func (c *client) ref() {
 	clients.mu.Lock()
 	c.users++
