@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -66,26 +67,30 @@ type openedReader struct {
 // described is an object as the caller asked for it: with all that the store tells.
 type described struct{ object.Info }
 
-// told is what is told of an object beside its size and digest.
-type told struct {
-	ContentType string            `json:"content_type"`
-	Modified    *int64            `json:"modified"` // in microseconds since 1970; nil if it is not known
-	Metadata    map[string]string `json:"metadata"`
-}
-
-// description gives that in JSON, in the same form for all stores: names of metadata are in lower case, and an object
-// whose content type nobody has told, or told in a form that is none, has the type that is true of any object.
+// description is what is told of an object beside its size and digest, in JSON and in the same form for all stores: names
+// of metadata are in lower case, and an object whose content type nobody has told, or told in a form that is none, has
+// the type that is true of any object. It is written by hand: encoding/json took a tenth of the time of a small read.
 func description(info object.Info) (string, error) {
-	all := told{ContentType: info.ContentType, Metadata: make(map[string]string, len(info.Metadata))}
-	if !visible(all.ContentType) {
-		all.ContentType = "application/octet-stream"
+	contentType := info.ContentType
+	if !visible(contentType) {
+		contentType = "application/octet-stream"
 	}
-	all.Modified = micros(info.Modified)
-	for name, value := range info.Metadata {
-		all.Metadata[strings.ToLower(name)] = value
+	modified, metadata := "null", []byte("{}")
+	if at := micros(info.Modified); at != nil {
+		modified = strconv.FormatInt(*at, 10)
 	}
-	text, err := json.Marshal(all)
-	return string(text), err
+	if len(info.Metadata) > 0 {
+		lower := make(map[string]string, len(info.Metadata))
+		for name, value := range info.Metadata {
+			lower[strings.ToLower(name)] = value
+		}
+		var err error
+		if metadata, err = json.Marshal(lower); err != nil {
+			return "", err
+		}
+	}
+	quoted := strconv.Quote(contentType) // JSON has the same form for visible ASCII
+	return `{"content_type":` + quoted + `,"modified":` + modified + `,"metadata":` + string(metadata) + `}`, nil
 }
 
 // micros gives a time in microseconds since 1970, or nil if it is not known, or is none that Python has.

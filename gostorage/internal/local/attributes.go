@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"syscall"
 	"time"
 
@@ -85,41 +86,42 @@ func set(file *os.File, name, value string) (bool, error) {
 	return err == nil, err
 }
 
-// get gives a short attribute, or "".
-func get(file *os.File, name string) string {
+// attributes are those of one file.
+type attributes struct {
+	file  *os.File
+	names string // with a NUL before and after each; "": not known, so each is asked for
+}
+
+// attributesOf lists the attributes of a file: most have only a digest, and to ask for one that is not there takes as
+// long as for one that is.
+func attributesOf(file *os.File) attributes {
+	names := make([]byte, 512)
+	n, err := unix.Flistxattr(int(file.Fd()), names)
+	if err != nil { // too many, or none at all
+		return attributes{file: file}
+	}
+	return attributes{file, "\x00" + string(names[:n])}
+}
+
+// get gives an attribute, or "".
+func (a attributes) get(name string) string {
+	if a.names != "" && !strings.Contains(a.names, "\x00"+name+"\x00") {
+		return ""
+	}
 	value := make([]byte, 512)
-	n, err := unix.Fgetxattr(int(file.Fd()), name, value)
+	n, err := unix.Fgetxattr(int(a.file.Fd()), name, value)
+	if errors.Is(err, unix.ERANGE) {
+		value = make([]byte, longestAttribute)
+		n, err = unix.Fgetxattr(int(a.file.Fd()), name, value)
+	}
 	if err != nil {
 		return ""
 	}
 	return string(value[:n])
 }
 
-// readDescription notes the content type and the metadata that are stored with a file. What is damaged, or was written
-// by somebody else in another form, is not told.
-func readDescription(file *os.File, info *object.Info) {
-	info.ContentType = get(file, contentTypeAttribute)
-	if text := getLong(file, metadataAttribute); len(text) > 0 && json.Unmarshal(text, &info.Metadata) != nil {
-		info.Metadata = nil
-	}
-}
-
 // longestAttribute in bytes is the largest value that Linux keeps.
 const longestAttribute = 64 << 10
-
-// getLong gives an attribute of any length, or nothing.
-func getLong(file *os.File, name string) []byte {
-	value := make([]byte, 512)
-	n, err := unix.Fgetxattr(int(file.Fd()), name, value)
-	if errors.Is(err, unix.ERANGE) {
-		value = make([]byte, longestAttribute)
-		n, err = unix.Fgetxattr(int(file.Fd()), name, value)
-	}
-	if err != nil {
-		return nil
-	}
-	return value[:n]
-}
 
 // digestRecord is the digest, what tells whether somebody else has written to the file since, and a checksum. With 56
 // bytes it still fits into an ext4 inode of the usual 256: a longer one would have a block of its own to be written.
@@ -154,11 +156,6 @@ func listedDigest(directory *os.File, info object.Info) string {
 		return sum
 	}
 	return ""
-}
-
-// readDigest gives the digest stored with the file, and whether the file was not changed since.
-func readDigest(file *os.File, info object.Info) (string, bool) {
-	return parseDigest(get(file, digestAttribute), info)
 }
 
 func parseDigest(kept string, info object.Info) (string, bool) {
@@ -207,15 +204,22 @@ const settled = 2 * time.Second
 // describe tells what is known of an opened file.
 func describe(key string, file *os.File, stat fs.FileInfo) object.Info {
 	info := object.Info{Key: key, Size: stat.Size(), Modified: stat.ModTime()}
-	if sum, unchanged := readDigest(file, info); unchanged {
-		info.SHA256, info.Record = sum, get(file, recordAttribute)
+	kept := attributesOf(file)
+	digest := kept.get(digestAttribute)
+	if sum, unchanged := parseDigest(digest, info); unchanged {
+		info.SHA256, info.Record = sum, kept.get(recordAttribute)
 	} else {
 		info.Stored = sum
+	}
+	info.ContentType = kept.get(contentTypeAttribute)
+	// Metadata that is damaged, or was written by somebody else in another form, is not told.
+	if text := kept.get(metadataAttribute); text != "" && json.Unmarshal([]byte(text), &info.Metadata) != nil {
+		info.Metadata = nil
 	}
 	if system, ok := stat.Sys().(*syscall.Stat_t); ok {
 		info.ETag = fmt.Sprintf("%d-%d.%09d-%d", system.Ino, system.Ctim.Sec, system.Ctim.Nsec, system.Size)
 	}
-	if info.SHA256 == "" && time.Since(info.Modified) > settled && get(file, digestAttribute) == "" {
+	if info.SHA256 == "" && time.Since(info.Modified) > settled && digest == "" {
 		info.Version = version(stat)
 	}
 	return info

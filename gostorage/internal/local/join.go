@@ -89,8 +89,7 @@ func (s *Store) link(ctx context.Context, at, there *place, join *object.Join) (
 	if stat, err := file.Stat(); err != nil || modeOf(stat) != s.config.FileMode {
 		return object.Info{}, object.ErrCannotJoin
 	}
-	var told object.Info
-	readDescription(file.File, &told)
+	told := opened.info
 	if told.ContentType != join.Options.ContentType || !maps.Equal(told.Metadata, join.Options.Metadata) {
 		return object.Info{}, object.ErrCannotJoin
 	}

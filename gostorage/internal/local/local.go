@@ -520,7 +520,6 @@ func (s *Store) Get(_ context.Context, key string, _ object.Range) (object.Reade
 	if err != nil {
 		return nil, err
 	}
-	readDescription(opened.File, &opened.info)
 	return opened, nil
 }
 

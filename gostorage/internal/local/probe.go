@@ -150,7 +150,7 @@ func (p *place) attributes() object.Finding {
 	}
 	info := object.Info{SHA256: fmt.Sprintf("%064d", 0), Modified: stat.ModTime()}
 	err = unix.Fsetxattr(int(file.Fd()), digestAttribute, []byte(digestRecord(&info)), 0)
-	if _, kept := readDigest(file.File, info); err == nil && !kept {
+	if _, kept := parseDigest(attributesOf(file.File).get(digestAttribute), info); err == nil && !kept {
 		err = unix.EIO
 	}
 	if err != nil {
