@@ -538,7 +538,7 @@ def test_the_server_in_front_sends(adapter, final):
 
 def test_a_misspelt_setting_is_reported():
     with override_settings(STORAGE_ACCEL_PREFX="/protected/", STORAGE_ACCEL_PREFIX="/protected/"):
-        assert [name for name, _ in conf.unread()] == ["STORAGE_ACCEL_PREFX"]
+        assert [name for name, *_ in conf.unread()] == ["STORAGE_ACCEL_PREFX"]
 
 
 # ---- requests

@@ -59,7 +59,7 @@ class NativeAdapter(StorageAdapter):
     """The prefix of a file id in the key of a final object."""
 
     def __init__(self, *, carry_digest: bool = True) -> None:
-        self.carry_digest = flag("carry_digest (STORAGE_CARRY_DIGEST)", carry_digest)
+        self.carry_digest = carry_digest
         self._stores = native.number(), native.number()
         self._opened: int | None = None  # the generation in which they were opened
         self._closed = False
@@ -421,21 +421,14 @@ class NativeAdapter(StorageAdapter):
             )
 
 
-def flag(name: str, value: bool) -> bool:
-    """An option that is True or False. Raises ``ImproperlyConfigured``."""
-    if not isinstance(value, bool):
-        raise ImproperlyConfigured(f"{name} is True or False, not {value!r}")
-    return value
-
-
 def bucket_of(value: str) -> str:
-    """The name of a store that has no buckets. Raises ``ImproperlyConfigured``."""
+    """The name of a store that has no buckets. Raises ``ValueError``."""
     try:
         bucket = check_key(value)
     except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"bucket is a name such as 'local': {error}") from None
+        raise ValueError(f"is a name such as 'local': {error}") from None
     if bucket != bucket.strip():
-        raise ImproperlyConfigured("bucket has a blank at its ends: take it away")
+        raise ValueError("has a blank at its ends: take it away")
     return bucket
 
 

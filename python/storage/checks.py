@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from ipaddress import ip_address
+from itertools import permutations
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,25 +15,106 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 from . import conf
+from .base import StorageAdapter
+from .local import LocalStorageAdapter
+from .shadow import other_packages
+
+PATHS = {"local": ("temp_dir", "final_dir"), "s3": ("ca_bundle", "verify")}
+"""Options that are paths, or may be."""
+
+
+SEE = "See the settings page of the documentation."
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. E004: two adapters have
-    one bucket. W001 to W006: allowed, but probably not intended; W001 to W004 only in production."""
-    try:
-        known = conf.configuration()
-    except ImproperlyConfigured as error:
-        return [Error(str(error), id="storage.E001", hint="See the settings page of the documentation.")]
+    one bucket. W001 to W012: allowed, but probably not intended; W001 to W004 only in production."""
+    known, problems = conf.read()
+    found: list[CheckMessage] = [Error(_sentence(problem), id="storage.E001", hint=SEE) for problem in problems]
+    for entry in known.values():
+        found += _check_alias(entry)
+    if not found and not settings.DEBUG:
+        for entry in known.values():
+            found += _check_production(entry)
+    found += _check_between(known, conf.made(known))
+    found += [
+        Warning(
+            f"{name} is None{conf.FROM_ENVIRONMENT}. It counts as not set.",
+            id="storage.W007",
+            hint=f"Set {name}, or remove it.",
+        )
+        for name in conf.unset()
+    ]
+    found += [
+        Warning(_sentence(f"Nothing reads {name}: {why}"), id="storage.W005", hint=hint)
+        for name, why, hint in conf.unread()
+    ]
+    return found + _check_storages() + _check_name()
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
+def _check_between(known: Mapping[str, conf.Entry], made: Mapping[str, StorageAdapter]) -> list[CheckMessage]:
+    """What adapters have to do with each other."""
     found: list[CheckMessage] = []
-    for alias, entry in known.items():
-        found += _check_alias(alias, entry)
-    for bucket, aliases in conf.buckets(conf.BACKENDS.values()).items():
+    buckets: dict[str, list[str]] = {}
+    for alias, adapter in made.items():
+        buckets.setdefault(getattr(adapter, "bucket", ""), []).append(alias)
+    for bucket, aliases in buckets.items():
         if len(aliases) > 1:
-            hint = "Give each alias a bucket of its own: bucket, or bucket_name on S3."
-            found.append(Error(f"{conf.shared_bucket(bucket, aliases)}.", id="storage.E004", hint=hint))
-    for name, why in conf.unread():
-        found.append(Warning(f"Nothing reads {name}: {why}.", id="storage.W005", hint=f"Remove or rename {name}."))
-    return found + _check_storages()
+            options = (
+                known[alias].written("bucket_name" if made[alias].backend == "s3" else "bucket") for alias in aliases
+            )
+            names = " or ".join(options)
+            found.append(
+                Error(
+                    f"{conf.shared_bucket(bucket, aliases)}.",
+                    id="storage.E004",
+                    hint=f"Give each alias a bucket of its own: set {names}.",
+                )
+            )
+    adapters = getattr(settings, conf.SETTING, None)
+    if isinstance(adapters, Mapping) and "default" not in adapters:
+        found.append(
+            Warning(
+                f"{conf.SETTING} has no alias 'default': get_storage_adapter() without an alias fails.",
+                id="storage.W010",
+                hint="Call the most used one 'default', or silence this check and name an alias at each call.",
+            )
+        )
+    areas = [
+        (known[alias].written(option), Path(os.path.realpath(directory)))
+        for alias, adapter in made.items()
+        if isinstance(adapter, LocalStorageAdapter)
+        for option, directory in zip(conf.DIRECTORIES, adapter.directories, strict=True)
+    ]
+    for (one, path), (other, below) in permutations(areas, 2):
+        same = path == below
+        if (same and one < other) or path in below.parents:
+            found.append(
+                Warning(
+                    f"{other} is {'the same directory as' if same else 'a directory in'} {one}: each adapter takes what"
+                    " it finds there for its own.",
+                    id="storage.W012",
+                    hint="Give each alias directories of its own, neither inside the other.",
+                )
+            )
+    return found
+
+
+def _check_name() -> list[CheckMessage]:
+    """Another package of our name that comes first where ``sys.path`` has another order, as under ``manage.py``."""
+    return [
+        Warning(
+            f"There is another package named 'storage' in {where}. Where that comes first in sys.path, import storage"
+            " gives it instead of django-gostorage.",
+            id="storage.W011",
+            hint="Rename that package, or move it into a package of your project.",
+        )
+        for where in other_packages([settings.BASE_DIR] if hasattr(settings, "BASE_DIR") else [])
+    ]
 
 
 def _check_storages() -> list[CheckMessage]:
@@ -52,25 +136,51 @@ def _check_storages() -> list[CheckMessage]:
     return found
 
 
-def _check_alias(alias: str, entry: conf.Entry) -> list[CheckMessage]:
-    where = f"{conf.SETTING}[{alias!r}]"
+def _check_alias(entry: conf.Entry) -> list[CheckMessage]:
     try:
-        adapter = conf.adapter_class(entry.backend)
+        adapter = entry.adapter_class()
     except ImproperlyConfigured as error:
-        return [Error(str(error), id="storage.E002", hint=f"Correct BACKEND in {where}, or STORAGE_BACKEND.")]
-    try:
-        conf.check_options(alias, adapter, entry.options)
-        if entry.backend in conf.BACKENDS.values():
-            adapter(**entry.options)  # our adapters open nothing before their first operation
-    except (ImproperlyConfigured, TypeError, ValueError) as error:
-        hint = f"Correct OPTIONS in {where}, or the STORAGE_* and AWS_* settings."
-        return [Error(str(error), id="storage.E003", hint=hint)]
-    return [] if settings.DEBUG else _check_production(where, conf.kind_of(adapter), entry)
+        return [Error(_sentence(str(error)), id="storage.E002", hint=f"Correct {entry.written_backend}.")]
+    found: list[CheckMessage] = [
+        Error(_sentence(problem), id="storage.E003", hint=SEE) for problem in conf.wrong_options(entry, adapter)
+    ]
+    found += _check_paths(conf.kind_of(adapter), entry)
+    return found
 
 
-def _check_production(where: str, kind: str, entry: conf.Entry) -> list[CheckMessage]:
+def _check_paths(kind: str, entry: conf.Entry) -> list[CheckMessage]:
     found: list[CheckMessage] = []
-    if kind == "local" and "BASE_DIR" in entry.sources.values():
+    for option in PATHS.get(kind, ()):
+        value = entry.options.get(option)
+        if not isinstance(value, str | PurePath) or (option == "verify" and "/" not in str(value)):
+            continue
+        if not PurePath(value).is_absolute():
+            found.append(
+                Warning(
+                    f"{entry.written(option)} is a relative path, {str(value)!r}: which one it means depends on the"
+                    " working directory of each process.",
+                    id="storage.W008",
+                    hint="Begin it with BASE_DIR, or make it absolute. A ~ is not expanded.",
+                )
+            )
+    unset = [option for option, source in entry.sources.items() if source == "BASE_DIR"]
+    if len(unset) == 1:
+        other = next(option for option in conf.DIRECTORIES if option not in unset)
+        found.append(
+            Warning(
+                f"{entry.written(other)} is set and {entry.written(unset[0])} is not: one area is there, and the other"
+                " below BASE_DIR.",
+                id="storage.W009",
+                hint=f"Set {entry.written(unset[0])} too.",
+            )
+        )
+    return found
+
+
+def _check_production(entry: conf.Entry) -> list[CheckMessage]:
+    kind = conf.kind_of(entry.adapter_class())
+    found: list[CheckMessage] = []
+    if list(entry.sources.values()).count("BASE_DIR") == 2:
         found.append(
             Warning(
                 "Nothing says where files are stored: they go below BASE_DIR, with the code.",
@@ -81,27 +191,28 @@ def _check_production(where: str, kind: str, entry: conf.Entry) -> list[CheckMes
     if kind == "memory":
         found.append(
             Warning(
-                f"{where} keeps files in memory: they are lost with the process, and each worker has its own.",
+                f"{entry.written_backend} is one that keeps files in memory: they are lost with the process, and each"
+                " worker has its own.",
                 id="storage.W002",
-                hint=f"Use another adapter: BACKEND in {where}, or STORAGE_BACKEND = 'local' or 's3'.",
+                hint=f"Set {entry.written_backend} to 'local' or 's3'.",
             )
         )
     if kind == "s3" and _readable_on_the_way(str(entry.options.get("endpoint_url") or "")):
+        endpoint = entry.written("endpoint_url")
         found.append(
             Warning(
-                f"{where} talks to its endpoint over plain http: whoever is on the way can read and change what is"
-                " stored.",
+                f"{endpoint} is plain http: whoever is on the way can read and change what is stored.",
                 id="storage.W003",
-                hint="Begin endpoint_url (AWS_S3_ENDPOINT_URL) with https://, or silence this check where the network"
-                " is private.",
+                hint=f"Begin {endpoint} with https://, or silence this check where the network is private.",
             )
         )
     if kind == "s3" and entry.options.get("verify") is False:
         found.append(
             Warning(
-                f"{where} trusts any certificate: whoever is on the way can read and change what is stored.",
+                f"{entry.written('verify')} trusts any certificate: whoever is on the way can read and change what is"
+                " stored.",
                 id="storage.W004",
-                hint="Set ca_bundle, or verify (AWS_S3_VERIFY), to the file of the authority that signed it.",
+                hint=f"Set {entry.written('verify')} to the file of the authority that signed it.",
             )
         )
     return found

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .base import StorageAdapter
+from .options import FLAT, FLAT_NAME, HINTS, PROCESS, REFUSED, STRANGERS, WrongOptions, parameters_of
 
 SETTING = "STORAGE_ADAPTERS"
 
@@ -37,34 +38,6 @@ BACKENDS = {
 }
 """Short names that STORAGE_BACKEND accepts besides dotted paths."""
 
-FLAT = {
-    "local": {
-        "STORAGE_TEMP_DIR": "temp_dir",
-        "STORAGE_FINAL_DIR": "final_dir",
-        "STORAGE_CARRY_DIGEST": "carry_digest",
-    },
-    "s3": {
-        "STORAGE_TEMP_PREFIX": "temp_prefix",
-        "STORAGE_FINAL_PREFIX": "final_prefix",
-        "STORAGE_CARRY_DIGEST": "carry_digest",
-        "STORAGE_CONDITIONAL_WRITES": "conditional_writes",
-        "STORAGE_MAX_CONNECTIONS": "max_connections",
-        "AWS_STORAGE_BUCKET_NAME": "bucket_name",
-        "STORAGE_PUBLIC_ENDPOINT_URL": "public_endpoint_url",
-        "AWS_S3_ENDPOINT_URL": "endpoint_url",
-        "AWS_S3_REGION_NAME": "region_name",
-        "AWS_ACCESS_KEY_ID": "access_key",
-        "AWS_SECRET_ACCESS_KEY": "secret_key",
-        "AWS_SESSION_TOKEN": "security_token",
-        "AWS_S3_ADDRESSING_STYLE": "addressing_style",
-        "AWS_S3_VERIFY": "verify",
-    },
-    "memory": {
-        "STORAGE_CARRY_DIGEST": "carry_digest",
-    },
-}
-"""Flat settings and their options, for each kind of adapter and its subclasses."""
-
 FLAT_NAMES = tuple(
     dict.fromkeys(
         ("STORAGE_BACKEND", *(name for names in FLAT.values() for name in names if name.startswith("STORAGE_")))
@@ -75,6 +48,9 @@ SECRET = re.compile("secret|token|passw|credential|private|(^|_)key$", re.IGNORE
 """Options whose values are never shown."""
 
 MASK = "****"
+
+DIRECTORIES = "temp_dir", "final_dir"
+FROM_ENVIRONMENT = ", as os.environ.get gives for a variable that is not set"
 
 
 class Secret(str):
@@ -95,50 +71,12 @@ def masked(name: str, value: Any) -> Any:
     return value
 
 
-def setting(kind: str, option: str) -> str:
-    """An option as messages name it: its name, and its flat setting if there is one."""
-    flat = next((name for name, known in FLAT[kind].items() if known == option), "")
-    return f"{option} ({flat})" if flat else option
+class WrongSettings(ImproperlyConfigured):
+    """All that is wrong with the settings of an adapter, or of all."""
 
-
-HINTS = {
-    "local": {
-        "location": "set temp_dir and final_dir",
-        "base_url": "this adapter makes no URLs: serve what get_final_stream gives",
-        "file_permissions_mode": "it is called file_mode",
-        "directory_permissions_mode": "it is called directory_mode",
-        "allow_overwrite": "pass overwrite= to put_final and assemble",
-    },
-    "s3": {
-        "location": "set temp_prefix and final_prefix (STORAGE_TEMP_PREFIX, STORAGE_FINAL_PREFIX)",
-        "custom_domain": "set public_endpoint_url, the whole URL, for url_final",
-        "querystring_auth": "leave it out: url_final signs each URL",
-        "querystring_expire": "pass expires= to url_final",
-        "url_protocol": "begin endpoint_url and public_endpoint_url with https:// or http://",
-        "use_ssl": "begin endpoint_url with https:// or http://",
-        "default_acl": "leave it out: who may read is said by the policy of the bucket",
-        "file_overwrite": "pass overwrite= to put_final and assemble",
-        "session_profile": "leave the keys out, and set AWS_PROFILE in the environment",
-        "object_parameters": "set server_side_encryption, kms_key_id, storage_class; content_type= and metadata= are"
-        " arguments of put_final",
-        "proxies": "set proxy, one URL",
-        "transfer_config": "set part_size and concurrency",
-        "client_config": "set connect_timeout, read_timeout, max_attempts, max_connections, proxy",
-        "max_pool_connections": "it is called max_connections",
-        "signature_version": "leave it out: requests are signed by Signature Version 4",
-        "max_memory_size": "leave it out: streams have a fixed memory",
-        "gzip": "leave it out: objects are stored as they come",
-    },
-    "memory": {},
-}
-"""For options of other storage libraries: what to do instead."""
-
-FLAT_HINTS = {
-    "AWS_S3_ACCESS_KEY_ID": ("AWS_ACCESS_KEY_ID", "set AWS_ACCESS_KEY_ID"),
-    "AWS_S3_SECRET_ACCESS_KEY": ("AWS_SECRET_ACCESS_KEY", "set AWS_SECRET_ACCESS_KEY"),
-    "AWS_S3_SESSION_PROFILE": ("AWS_ACCESS_KEY_ID", "set AWS_PROFILE in the environment"),
-}
-"""Flat settings of other libraries: the setting that replaces each, and what to do."""
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
 
 
 class Entry(NamedTuple):
@@ -147,6 +85,20 @@ class Entry(NamedTuple):
     backend: str
     options: dict[str, Any]
     sources: dict[str, str]
+    where: str = ""
+    """The alias as it is written in the dictionary; "" for flat settings."""
+
+    def written(self, option: str) -> str:
+        """An option as whoever wrote the settings knows it."""
+        return f"{self.where}['OPTIONS'][{option!r}]" if self.where else FLAT_NAME.get(option, option)
+
+    @property
+    def written_backend(self) -> str:
+        return f"{self.where}['BACKEND']" if self.where else "STORAGE_BACKEND"
+
+    def adapter_class(self) -> type[StorageAdapter]:
+        """Import the adapter's class. Raises ``ImproperlyConfigured``."""
+        return adapter_class(self.backend, self.written_backend)
 
 
 def _value(name: str) -> Any:
@@ -156,19 +108,34 @@ def _value(name: str) -> Any:
 
 
 def configuration() -> dict[str, Entry]:
-    """All aliases with what is set for each. Raises ``ImproperlyConfigured``."""
-    memory_budget()
+    """All aliases with what is set for each. Raises ``ImproperlyConfigured`` with all that is wrong."""
+    known, problems = read()
+    if problems:
+        raise WrongSettings(problems)
+    return known
+
+
+def read() -> tuple[dict[str, Entry], list[str]]:
+    """All aliases that can be read, and what is wrong with the form of the settings."""
+    problems: list[str] = []
+    try:
+        memory_budget()
+    except ImproperlyConfigured as error:
+        problems.append(str(error))
     adapters = _value(SETTING)
-    flat = [name for name in FLAT_NAMES if _value(name) is not None]
     if adapters is None:
-        return {"default": _from_flat()}
+        entry = _from_flat(problems)
+        return ({"default": entry} if entry else {}), problems
+    flat = [name for name in FLAT_NAMES if _value(name) is not None]
     if flat:
-        raise ImproperlyConfigured(
+        problems.append(
             f"{SETTING} and {', '.join(flat)} are both set: keep {SETTING}, and move the others into its OPTIONS"
         )
     if not isinstance(adapters, Mapping):
-        raise ImproperlyConfigured(f"{SETTING} is a dict of aliases, like STORAGES")
-    return {alias: _from_dict(alias, entry) for alias, entry in adapters.items()}
+        problems.append(f"{SETTING} is a dict of aliases, like STORAGES")
+        return {}, problems
+    entries = {alias: _from_dict(alias, entry, problems) for alias, entry in adapters.items()}
+    return {alias: entry for alias, entry in entries.items() if entry}, problems
 
 
 def memory_budget() -> int:
@@ -200,51 +167,61 @@ def accel() -> tuple[str, str]:
     return header, prefix if prefix.endswith("/") else prefix + "/"
 
 
-def _from_dict(alias: str, entry: object) -> Entry:
+def _from_dict(alias: str, entry: object, problems: list[str]) -> Entry | None:
     where = f"{SETTING}[{alias!r}]"
     if not isinstance(entry, Mapping):
-        raise ImproperlyConfigured(f"{where} is a dict with BACKEND and OPTIONS")
+        problems.append(f"{where} is a dict with BACKEND and OPTIONS")
+        return None
     for name in entry:
         if name not in ("BACKEND", "OPTIONS"):
-            raise ImproperlyConfigured(f"{where} has an unknown key {name!r}{_nearest(name, ['BACKEND', 'OPTIONS'])}")
+            problems.append(f"{where} has an unknown key {name!r}{_nearest(name, ['BACKEND', 'OPTIONS'])}")
     backend, options = entry.get("BACKEND"), entry.get("OPTIONS", {})
-    if not isinstance(backend, str) or not backend:
-        raise ImproperlyConfigured(f"{where} needs a BACKEND, such as 'storage.LocalStorageAdapter'")
+    dotted = ""
+    if isinstance(backend, str) and backend:
+        dotted = _dotted(backend, f"{where}['BACKEND']", problems)
+    else:
+        problems.append(f"{where} needs a BACKEND, such as 'storage.LocalStorageAdapter'")
     if not isinstance(options, Mapping):
-        raise ImproperlyConfigured(f"{where}['OPTIONS'] is a dict")
+        problems.append(f"{where}['OPTIONS'] is a dict")
+        return None
     given = {name: value for name, value in options.items() if value != ""}
-    return Entry(_dotted(backend, f"{where}['BACKEND']"), given, dict.fromkeys(given, where))
+    return Entry(dotted, given, dict.fromkeys(given, where), where) if dotted else None
 
 
-def _from_flat() -> Entry:
-    backend = _dotted(str(_value("STORAGE_BACKEND") or "local"), "STORAGE_BACKEND")
+def _from_flat(problems: list[str]) -> Entry | None:
+    backend = _dotted(str(_value("STORAGE_BACKEND") or "local"), "STORAGE_BACKEND", problems)
+    if not backend:
+        return None
     try:
         found = adapter_class(backend)
     except ImproperlyConfigured:
         return Entry(backend, {}, {})  # the error comes when the class is imported
     kind, takes = kind_of(found), _takes(found)
     if _value("STORAGE_BACKEND") is None:
-        for name in FLAT["s3"]:
-            if name.startswith("STORAGE_") and name not in FLAT["local"] and _value(name) is not None:
-                raise ImproperlyConfigured(f"{name} is set, but files go to this machine: set STORAGE_BACKEND = 's3'")
+        problems += [
+            f"{name} is set, but files go to this machine: set STORAGE_BACKEND = 's3'"
+            for name in FLAT["s3"]
+            if name.startswith("STORAGE_") and name not in FLAT["local"] and _value(name) is not None
+        ]
     if kind == "s3":
-        _refuse_strangers()
+        problems += [
+            f"{name} is not read here: {instead}"
+            for name, (ours, instead) in REFUSED.items()
+            if _value(name) is not None and _value(ours) is None
+        ]
     options, sources = {}, {}
     for name, option in FLAT.get(kind, {}).items():
         value = _value(name)
         if value is not None and takes(option):
             options[option], sources[option] = value, name
-    if kind == "local":
-        for option in ("temp_dir", "final_dir"):
-            if option not in options and takes(option):
-                options[option], sources[option] = _default_directory(option), "BASE_DIR"
+    missing = [option for option in DIRECTORIES if kind == "local" and option not in options and takes(option)]
+    if missing:
+        base = _base(missing, problems)
+        if base is None:
+            return None
+        options |= {option: base / option.removesuffix("_dir") for option in missing}
+        sources |= dict.fromkeys(missing, "BASE_DIR")
     return Entry(backend, options, sources)
-
-
-def _refuse_strangers() -> None:
-    for name, (ours, instead) in FLAT_HINTS.items():
-        if _value(name) is not None and _value(ours) is None:
-            raise ImproperlyConfigured(f"{name} is not read here: {instead}")
 
 
 def _takes(found: type[StorageAdapter]) -> Callable[[str], bool]:
@@ -255,39 +232,57 @@ def _takes(found: type[StorageAdapter]) -> Callable[[str], bool]:
     return parameters.__contains__
 
 
-def _default_directory(option: str) -> Path:
+def _base(missing: list[str], problems: list[str]) -> Path | None:
+    """Where directories are for which nothing is set."""
     base = _value("BASE_DIR")
-    if base is None:
-        raise ImproperlyConfigured(f"set STORAGE_{option.upper()}, or BASE_DIR: the default is var/storage below it")
     try:
-        below = Path(base)
+        if base is not None:
+            return Path(base) / "var" / "storage"
+        problems.append(
+            f"set {' and '.join(map(FLAT_NAME.__getitem__, missing))}, or BASE_DIR: the default is var/storage below it"
+        )
     except TypeError:
-        raise ImproperlyConfigured("BASE_DIR is the path of a directory") from None
-    return below / "var" / "storage" / option.removesuffix("_dir")
+        problems.append("BASE_DIR is the path of a directory")
+    return None
 
 
-def _dotted(backend: str, where: str) -> str:
+def _dotted(backend: str, where: str, problems: list[str]) -> str:
     if backend in BACKENDS:
         return BACKENDS[backend]
     if "." not in backend:
-        raise ImproperlyConfigured(f"{where} is {backend!r}: no such adapter{_nearest(backend, BACKENDS)}")
+        problems.append(f"{where} is {backend!r}: no such adapter{_nearest(backend, BACKENDS)}")
+        return ""
     return backend
+
+
+def _near(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name that this one is most like, whatever its case; "" if there is none."""
+    names = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(str(name).strip().lower(), names, n=1, cutoff=cutoff)
+    return names[near[0]] if near else ""
 
 
 def _nearest(name: object, known: Iterable[str]) -> str:
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(repr, names))}"
+    near = _near(name, names)
+    if near:
+        return f"; did you mean {near!r}?"
+    return f"; there are {', '.join(map(repr, names))}" if names else ""
 
 
-def adapter_class(backend: str) -> type[StorageAdapter]:
-    """Import an adapter's class. Raises ``ImproperlyConfigured``."""
+def adapter_class(backend: str, where: str = "the storage BACKEND") -> type[StorageAdapter]:
+    """Import an adapter's class. ``where`` names its setting. Raises ``ImproperlyConfigured``."""
     try:
         found = import_string(backend)
     except ImportError as error:
-        raise ImproperlyConfigured(f"the storage BACKEND {backend!r} cannot be imported: {error}") from error
+        near = _near(backend, BACKENDS.values(), 0.8)
+        meant = f"; did you mean {near!r}?" if near else ""
+        raise ImproperlyConfigured(f"{where} is {backend!r}, which cannot be imported: {error}{meant}") from error
     if not (isinstance(found, type) and issubclass(found, StorageAdapter)):
-        raise ImproperlyConfigured(f"the storage BACKEND {backend!r} is no subclass of storage.StorageAdapter")
+        instead = (
+            ": it is a storage of Django, which belongs in STORAGES" if hasattr(found, "get_available_name") else ""
+        )
+        raise ImproperlyConfigured(f"{where} is {backend!r}, which is no subclass of storage.StorageAdapter{instead}")
     return found
 
 
@@ -296,46 +291,131 @@ def kind_of(found: type[StorageAdapter]) -> str:
     return next((kind for kind, path in BACKENDS.items() if issubclass(found, import_string(path))), "")
 
 
-def check_options(alias: str, found: type[StorageAdapter], options: Mapping[str, Any]) -> None:
-    """Raises ``ImproperlyConfigured`` for unknown options, and for required options that are missing."""
-    takes, parameters = _takes(found), inspect.signature(found).parameters
-    where = f"{SETTING}[{alias!r}]['OPTIONS']"
+def wrong_names(entry: Entry, found: type[StorageAdapter]) -> dict[str, str]:
+    """Unknown options, and those that must be set and are not: what is wrong with each."""
+    takes, parameters = _takes(found), parameters_of(found)
     kind = kind_of(found)
-    for name in options:
+    wrong = {}
+    for name, value in entry.options.items():
         if not takes(name):
-            hint = HINTS.get(kind, {}).get(name)
-            instead = f": {hint}" if hint else _nearest(name, parameters)
-            raise ImproperlyConfigured(f"{where} has an unknown option {name!r}{instead}")
+            wrong[name] = f"{entry.where}['OPTIONS'] has an unknown option {name!r}{_instead(kind, name, parameters)}"
+        elif value is None and name in parameters and parameters[name].default is not None:
+            wrong[name] = f"{entry.written(name)} is None{FROM_ENVIRONMENT}: set it, or leave the option out"
     for name, parameter in parameters.items():
-        named = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        if named and parameter.default is parameter.empty and name not in options:
-            flat = [setting for setting, option in FLAT.get(kind, {}).items() if option == name]
-            if _value(SETTING) is None and flat:
-                raise ImproperlyConfigured(f"set {flat[0]} (or {SETTING})")
-            raise ImproperlyConfigured(f"{where} lacks {name!r}")
+        if parameter.default is parameter.empty and name not in entry.options:
+            wrong[name] = _missing(entry, name)
+    return wrong
 
 
-def unread() -> list[tuple[str, str]]:
-    """Flat settings that no adapter reads, with the reason: they are for another backend, or look misspelt."""
+def _instead(kind: str, name: str, parameters: Iterable[str]) -> str:
+    if name in FLAT.get(kind, {}):
+        return f": it is called {FLAT[kind][name]!r} here"
+    hint = HINTS.get(kind, {}).get(name)
+    return f": {hint}" if hint else _nearest(name, parameters)
+
+
+def _missing(entry: Entry, name: str) -> str:
+    if entry.where:
+        return f"{entry.where}['OPTIONS'] lacks {name!r}"
+    flat = FLAT_NAME.get(name)
+    if flat is None:
+        return f"{entry.backend} needs the option {name!r}: set {SETTING}"
+    why = f": it is None{FROM_ENVIRONMENT}" if _is_none(flat) else ""
+    return f"set {flat} (or {SETTING}){why}"
+
+
+def _is_none(name: str) -> bool:
+    return getattr(settings, name, "") is None
+
+
+def wrong_options(entry: Entry, found: type[StorageAdapter]) -> list[str]:
+    """All that is wrong with the options of an alias. Of an adapter of ours, which opens nothing before its first
+    operation, the values are looked at too."""
+    wrong = wrong_names(entry, found)
+    if entry.backend not in BACKENDS.values():
+        return list(wrong.values())
+    takes = _takes(found)
+    options = {name: value for name, value in entry.options.items() if takes(name)}
+    missing = dict.fromkeys(wrong.keys() - entry.options.keys())
+    try:
+        found(**options | missing)
+    except WrongOptions as error:
+        return [*wrong.values(), *_written(error, entry, found, wrong)]
+    return list(wrong.values())
+
+
+def _written(error: WrongOptions, entry: Entry, found: type[StorageAdapter], known: Container[str] = ()) -> list[str]:
+    """What is wrong, with the options as they are written; without those that are known to be wrong."""
+    takes = _takes(found)
+    return [
+        f"{' and '.join(entry.written(name) if takes(name) else name for name in names)} {text}"
+        for names, text in error.problems
+        if not any(name in known for name in names)
+    ]
+
+
+def unread() -> list[tuple[str, str, str]]:
+    """Flat settings that no adapter reads: the name, why, and what to do."""
     if _value(SETTING) is not None:
         return []
     backend = str(_value("STORAGE_BACKEND") or "local")
     try:
-        kind = kind_of(adapter_class(_dotted(backend, "STORAGE_BACKEND")))
+        kind = kind_of(adapter_class(_dotted(backend, "STORAGE_BACKEND", [])))
     except ImproperlyConfigured:
         return []
     found = []
     other = {"local": "s3", "s3": "local"}.get(kind, "memory")
     for name in FLAT[other]:
-        if name.startswith("STORAGE_") and name not in FLAT.get(kind, {}) and _value(name) is not None:
-            found.append((name, f"STORAGE_BACKEND is {backend!r}, and {name} is for {other!r}"))
-    ours = SETTING, MEMORY_BUDGET, ACCEL_PREFIX, ACCEL_HEADER, *FLAT_NAMES
+        elsewhere = name.startswith("STORAGE_") and name not in FLAT.get(kind, {})
+        if elsewhere and _value(name) is not None and _value("STORAGE_BACKEND") is not None:  # else it is an error
+            why = f"STORAGE_BACKEND is {backend!r}, and {name} is for {other!r}"
+            found.append((name, why, f"Remove or rename {name}."))
+    ours = *(option.flat for option in PROCESS), *FLAT_NAMES
     for name in dir(settings):
         if name.startswith("STORAGE_") and name not in ours:
-            near = difflib.get_close_matches(name, ours, n=1, cutoff=0.9)
+            near = _near(name, ours, 0.9)
             if near:
-                found.append((name, f"there is no setting {name}; did you mean {near[0]}?"))
+                found.append((name, f"there is no setting {name}; did you mean {near}?", f"Remove or rename {name}."))
+    return found + (_strangers() if kind == "s3" else [])
+
+
+def _strangers() -> list[tuple[str, str, str]]:
+    """Settings of django-storages that are set, unless one of its storages reads them."""
+    if any(str(entry.get("BACKEND", "")).startswith("storages.") for entry in settings.STORAGES.values()):
+        return []
+    found = [
+        (name, "it is a name of django-storages or of boto3", f"Remove {name}: {instead}.")
+        for name, instead in STRANGERS.items()
+        if _value(name) is not None
+    ]
+    ours = [name for name in FLAT["s3"] if name.startswith("AWS_")]
+    for name in dir(settings):
+        if (
+            name.startswith(("AWS_S3_", "AWS_STORAGE_"))
+            and name not in (*ours, *STRANGERS, *REFUSED)
+            and _value(name) is not None
+        ):
+            near = _near(name, ours, 0.9)
+            if near:
+                found.append((name, f"there is no setting {name}; did you mean {near}?", f"Remove or rename {name}."))
     return found
+
+
+def unset() -> list[str]:
+    """Flat settings that are None, which somebody meant to set."""
+    if _value(SETTING) is not None:
+        return []
+    entry = read()[0].get("default")
+    kind = "" if entry is None else _kind(entry)
+    names = "STORAGE_BACKEND", MEMORY_BUDGET, *(name for name in FLAT.get(kind, {}) if name.startswith("STORAGE_"))
+    return [name for name in (SETTING, *names) if _is_none(name)]
+
+
+def _kind(entry: Entry) -> str:
+    try:
+        return kind_of(entry.adapter_class())
+    except ImproperlyConfigured:
+        return ""
 
 
 _adapters: dict[str, StorageAdapter] = {}
@@ -394,12 +474,10 @@ def _alias_of(bucket: str) -> str:
 _buckets: dict[str, str] = {}
 
 
-def buckets(backends: Collection[str] = ()) -> dict[str, list[str]]:
-    """The aliases of each bucket: all, or those with one of these backends. What cannot be made is left out."""
+def buckets() -> dict[str, list[str]]:
+    """The aliases of each bucket. Adapters that cannot be made are left out."""
     found: dict[str, list[str]] = {}
-    for alias, entry in configuration().items():
-        if backends and entry.backend not in backends:
-            continue
+    for alias in configuration():
         try:
             bucket = getattr(get_storage_adapter(alias), "bucket", None)
         except ImproperlyConfigured:
@@ -427,13 +505,27 @@ def entry_of(alias: str) -> Entry:
 
 def make_adapter(alias: str) -> StorageAdapter:
     """A new adapter of an alias, shared with nobody. Raises ``ImproperlyConfigured``."""
-    backend, options, _ = entry_of(alias)
-    found = adapter_class(backend)
-    check_options(alias, found, options)
+    entry = entry_of(alias)
+    found = entry.adapter_class()
+    problems = wrong_options(entry, found)
+    if problems:
+        raise WrongSettings(problems)
     try:
-        return found(**options)
+        return found(**entry.options)
+    except WrongOptions as error:
+        problems = _written(error, entry, found)
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"the storage adapter {alias!r} refuses its options: {error}") from error
+    raise WrongSettings(problems)
+
+
+def made(entries: Mapping[str, Entry]) -> dict[str, StorageAdapter]:
+    """New adapters of our own classes, for those aliases whose options are right. They open nothing."""
+    return {
+        alias: found(**entry.options)
+        for alias, entry in entries.items()
+        if entry.backend in BACKENDS.values() and not wrong_options(entry, found := entry.adapter_class())
+    }
 
 
 def forget_adapters(*, setting: str, **_: object) -> None:

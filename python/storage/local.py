@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from django.core.exceptions import ImproperlyConfigured
-
-from .adapter import NativeAdapter, bucket_of, flag
-from .conf import setting
+from .adapter import NativeAdapter, bucket_of
+from .options import Checked, WrongOptions, is_flag
 
 
 class LocalStorageAdapter(NativeAdapter):
@@ -36,15 +35,24 @@ class LocalStorageAdapter(NativeAdapter):
         directory_mode: int = 0o750,
         carry_digest: bool = True,
     ) -> None:
-        super().__init__(carry_digest=carry_digest)
-        self._directories = _directory("temp_dir", temp_dir), _directory("final_dir", final_dir)
-        self.bucket = bucket_of(bucket)
-        self._options = {
-            "durable": flag("durable", durable),
-            "file_mode": _mode("file_mode", file_mode),
-            "directory_mode": _mode("directory_mode", directory_mode),
-        }
-        self._check_areas()
+        checked = Checked(
+            RULES,
+            {
+                "temp_dir": temp_dir,
+                "final_dir": final_dir,
+                "bucket": bucket,
+                "durable": durable,
+                "file_mode": file_mode,
+                "directory_mode": directory_mode,
+                "carry_digest": carry_digest,
+            },
+        )
+        checked.together(DIRECTORIES, _apart, OVERLAP)
+        options = checked.done()
+        super().__init__(carry_digest=options.pop("carry_digest"))
+        self._directories = options.pop("temp_dir"), options.pop("final_dir")
+        self.bucket = options.pop("bucket")
+        self._options = options
 
     @property
     def directories(self) -> tuple[str, str]:
@@ -52,13 +60,8 @@ class LocalStorageAdapter(NativeAdapter):
         return self._directories
 
     def _check_areas(self) -> None:
-        """Compares the real paths, because a symbolic link may make two areas the same."""
-        temp, final = (Path(os.path.realpath(directory)) for directory in self._directories)
-        if temp == final or temp in final.parents or final in temp.parents:
-            raise ImproperlyConfigured(
-                "temp_dir and final_dir (STORAGE_TEMP_DIR, STORAGE_FINAL_DIR) must be two directories, neither inside"
-                " the other, also through symbolic links"
-            )
+        if not _apart(*self._directories):
+            raise WrongOptions([(DIRECTORIES, OVERLAP)])
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
         self._check_areas()
@@ -76,20 +79,41 @@ class LocalStorageAdapter(NativeAdapter):
         return f"<LocalStorageAdapter bucket={self.bucket!r}>"
 
 
-def _directory(name: str, value: str | os.PathLike[str]) -> str:
+DIRECTORIES = "temp_dir", "final_dir"
+OVERLAP = "must be two directories, neither inside the other, also through symbolic links"
+
+
+def _apart(temp: str, final: str) -> bool:
+    """Compares the real paths, because a symbolic link may make two areas the same."""
+    one, other = (Path(os.path.realpath(directory)) for directory in (temp, final))
+    return not (one == other or one in other.parents or other in one.parents)
+
+
+def _directory(value: str | os.PathLike[str]) -> str:
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or not path or "\0" in path:
-        raise ImproperlyConfigured(f"{setting('local', name)} is the path of a directory, and not empty")
+        raise ValueError("is the path of a directory, and not empty")
     try:
         return os.path.abspath(path)
     except OSError as error:
-        raise ImproperlyConfigured(
-            f"{setting('local', name)} is a relative path, and the working directory cannot be used ({error.strerror}):"
-            " make it an absolute one"
+        raise ValueError(
+            f"is a relative path, and the working directory cannot be used ({error.strerror}): make it an absolute one"
         ) from None
 
 
-def _mode(name: str, value: int) -> int:
+def _mode(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o7777:
-        raise ImproperlyConfigured(f"{name} is a file mode such as 0o640, not {value!r}")
+        raise ValueError(f"is a file mode such as 0o640, not {value!r}")
     return value
+
+
+RULES: dict[str, Callable[[Any], Any]] = {
+    "temp_dir": _directory,
+    "final_dir": _directory,
+    "bucket": bucket_of,
+    "durable": is_flag,
+    "file_mode": _mode,
+    "directory_mode": _mode,
+    "carry_digest": is_flag,
+}
+"""What each option may be: a function that gives the value to use, or raises ``ValueError`` with what is wrong."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .adapter import NativeAdapter, bucket_of
+from .options import Checked, is_flag
+
+RULES = {"bucket": bucket_of, "carry_digest": is_flag}
 
 
 class MemoryStorageAdapter(NativeAdapter):
@@ -18,8 +21,9 @@ class MemoryStorageAdapter(NativeAdapter):
     backend: ClassVar[str] = "memory"
 
     def __init__(self, *, bucket: str = "memory", carry_digest: bool = True) -> None:
-        super().__init__(carry_digest=carry_digest)
-        self.bucket = bucket_of(bucket)
+        options = Checked(RULES, {"bucket": bucket, "carry_digest": carry_digest}).done()
+        super().__init__(carry_digest=options["carry_digest"])
+        self.bucket = options["bucket"]
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"backend": "memory"}, {"backend": "memory"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -11,19 +12,16 @@ from urllib.parse import SplitResult, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from . import native
-from .adapter import NativeAdapter, flag
+from .adapter import NativeAdapter
 from .arguments import CONTROL, MAX_KEY_BYTES, check_key
-from .conf import Secret, masked, setting
+from .conf import Secret, masked
+from .options import Checked, is_flag
 
 MIN_PART_SIZE = 5 * 1024 * 1024
 MAX_PART_SIZE = 5 * 1024**3
 """S3's limits for a part of a multipart upload, in bytes."""
 
 MAX_S3_KEY_BYTES = 1024
-
-CHECKSUMS = ("auto", "crc32", "crc64nvme", "sha256", "off")
-ADDRESSING_STYLES = ("auto", "path", "virtual")
-CONDITIONAL_WRITES = ("required", "look")
 
 
 class S3StorageAdapter(NativeAdapter):
@@ -91,44 +89,49 @@ class S3StorageAdapter(NativeAdapter):
         security_token = masked("security_token", security_token)
         endpoint_url, proxy = masked("endpoint_url", endpoint_url), masked("proxy", proxy)
         public_endpoint_url = masked("public_endpoint_url", public_endpoint_url)
-        super().__init__(carry_digest=carry_digest)
-        if bool(access_key) != bool(secret_key):
-            raise ImproperlyConfigured(
-                "access_key and secret_key (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) are set together, or neither"
-            )
-        self.bucket = _bucket(bucket_name)
-        self._prefixes = _prefix("temp_prefix", temp_prefix), _prefix("final_prefix", final_prefix)
-        _check_areas(*self._prefixes)
+        checked = Checked(
+            RULES,
+            {
+                "bucket_name": bucket_name,
+                "access_key": access_key,
+                "secret_key": secret_key,
+                "security_token": security_token,
+                "region_name": region_name,
+                "endpoint_url": endpoint_url,
+                "addressing_style": addressing_style,
+                "temp_prefix": temp_prefix,
+                "final_prefix": final_prefix,
+                "ca_bundle": ca_bundle,
+                "verify": verify,
+                "part_size": part_size,
+                "concurrency": concurrency,
+                "equal_parts": equal_parts,
+                "connect_timeout": connect_timeout,
+                "read_timeout": read_timeout,
+                "max_attempts": max_attempts,
+                "max_connections": max_connections,
+                "checksum": checksum,
+                "server_side_encryption": server_side_encryption,
+                "kms_key_id": kms_key_id,
+                "storage_class": storage_class,
+                "proxy": proxy,
+                "carry_digest": carry_digest,
+                "conditional_writes": conditional_writes,
+                "public_endpoint_url": public_endpoint_url,
+            },
+        )
+        keys, prefixes = ("access_key", "secret_key"), ("temp_prefix", "final_prefix")
+        checked.together(keys, lambda key, secret: bool(key) == bool(secret), "are set together, or neither")
+        checked.together(prefixes, _apart, "must be two folders, neither inside the other")
+        options = checked.done()
+        super().__init__(carry_digest=options.pop("carry_digest"))
+        self.bucket = options["bucket_name"]
+        self._prefixes = options.pop("temp_prefix"), options.pop("final_prefix")
         self.prefix = self._prefixes[1]
-        if isinstance(verify, str | os.PathLike):
-            ca_bundle, verify = ca_bundle or _certificates(verify), True
-        elif verify is not None and not isinstance(verify, bool):
-            raise ImproperlyConfigured("verify (AWS_S3_VERIFY) is True, False or the path of a CA file")
-        self._ca_bundle = _path("ca_bundle (or verify)", ca_bundle)
-        self._storage_class = _header("storage_class", storage_class)
-        self._options: dict[str, Any] = {
-            "bucket_name": self.bucket,
-            "access_key": _header("access_key", access_key),
-            "secret_key": _text("secret_key", secret_key),
-            "security_token": _header("security_token", security_token),
-            "region_name": _region(region_name),
-            "endpoint_url": _endpoint("endpoint_url", endpoint_url),
-            "public_endpoint_url": _endpoint("public_endpoint_url", public_endpoint_url),
-            "addressing_style": _one_of("addressing_style", addressing_style or "auto", ADDRESSING_STYLES),
-            "verify": verify is not False,
-            "part_size": _number_or_none("part_size", part_size, MIN_PART_SIZE, MAX_PART_SIZE),
-            "concurrency": _number_or_none("concurrency", concurrency, 1, 64),
-            "equal_parts": flag("equal_parts", equal_parts),
-            "connect_timeout": _seconds("connect_timeout", connect_timeout),
-            "read_timeout": _seconds("read_timeout", read_timeout),
-            "max_attempts": _number("max_attempts", max_attempts, 1, 20),
-            "max_connections": _number("max_connections", max_connections, 1, 256),
-            "checksum": _one_of("checksum", checksum, CHECKSUMS),
-            "server_side_encryption": _header("server_side_encryption", server_side_encryption),
-            "kms_key_id": _header("kms_key_id", kms_key_id),
-            "proxy": _proxy(proxy),
-            "conditional_writes": _one_of("conditional_writes", conditional_writes, CONDITIONAL_WRITES),
-        }
+        verify = options.pop("verify")
+        self._ca_bundle = options.pop("ca_bundle") or (verify if isinstance(verify, str) else "")
+        self._storage_class = options.pop("storage_class")
+        self._options: dict[str, Any] = {**options, "verify": verify is not False}
 
     def _configurations(self) -> tuple[dict[str, Any], dict[str, Any]]:
         ca_bundle = self._ca_bundle or os.environ.get("AWS_CA_BUNDLE") or ""
@@ -165,24 +168,22 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _text(name: str, value: str | None) -> str:
+def _text(value: str | None) -> str:
     """A text without blanks at its ends, as files and shells leave them; "" for None. No message shows the value."""
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ImproperlyConfigured(f"{setting('s3', name)} is a str, not {type(value).__name__}")
+        raise ValueError(f"is a str, not {type(value).__name__}")
     if CONTROL.search(value) or value != value.strip():
-        raise ImproperlyConfigured(
-            f"{setting('s3', name)} has a blank or a newline at its ends, or a control character: take it away"
-        )
+        raise ValueError("has a blank or a newline at its ends, or a control character: take it away")
     return value
 
 
-def _header(name: str, value: str | None) -> str:
+def _header(value: str | None) -> str:
     """The same, only with characters that a header can have."""
-    text = _text(name, value)
+    text = _text(value)
     if not text.isascii():
-        raise ImproperlyConfigured(f"{setting('s3', name)} has a character that is not ASCII")
+        raise ValueError("has a character that is not ASCII")
     return text
 
 
@@ -192,42 +193,34 @@ _REGION = re.compile(r"[a-z0-9-]{1,63}")
 
 def _bucket(value: str) -> str:
     """Accepts what any store accepts: older ones take capitals and underscores, Ceph a tenant and a colon."""
-    name = _text("bucket_name", value)
+    name = _text(value)
     if not _BUCKET.fullmatch(name) or not name.strip("."):
-        raise ImproperlyConfigured(
-            f"{setting('s3', 'bucket_name')} is the name of a bucket: letters, digits and - . _ and no slash"
-        )
+        raise ValueError("is the name of a bucket: letters, digits and - . _ and no slash")
     return name
 
 
 def _region(value: str | None) -> str:
-    region = _text("region_name", value)
+    region = _text(value)
     if region and not _REGION.fullmatch(region):
-        raise ImproperlyConfigured(
-            f"{setting('s3', 'region_name')} is small letters, digits and -, such as eu-central-1"
-        )
+        raise ValueError("is small letters, digits and -, such as eu-central-1")
     return region
 
 
-def _prefix(name: str, value: str) -> str:
-    folder = _text(name, value).rstrip("/")
+def _prefix(value: str) -> str:
+    folder = _text(value).rstrip("/")
     if not folder:
-        raise ImproperlyConfigured(f"{setting('s3', name)} is a folder of the bucket, and not empty")
+        raise ValueError("is a folder of the bucket, and not empty")
     try:
         check_key(folder)
     except ValueError as error:
-        raise ImproperlyConfigured(f"{setting('s3', name)} is {value!a}: {error}") from None
+        raise ValueError(f"is {value!a}: {error}") from None
     if len(folder.encode()) + 1 + MAX_KEY_BYTES > MAX_S3_KEY_BYTES:
-        raise ImproperlyConfigured(f"{setting('s3', name)} is longer than {MAX_S3_KEY_BYTES - MAX_KEY_BYTES - 1} bytes")
+        raise ValueError(f"is longer than {MAX_S3_KEY_BYTES - MAX_KEY_BYTES - 1} bytes")
     return folder + "/"
 
 
-def _check_areas(temp: str, final: str) -> None:
-    if temp.startswith(final) or final.startswith(temp):
-        raise ImproperlyConfigured(
-            "temp_prefix and final_prefix (STORAGE_TEMP_PREFIX, STORAGE_FINAL_PREFIX) must be two folders, neither"
-            " inside the other"
-        )
+def _apart(temp: str, final: str) -> bool:
+    return not temp.startswith(final) and not final.startswith(temp)
 
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
@@ -244,18 +237,18 @@ def _parts(value: str, schemes: tuple[str, ...]) -> SplitResult | None:
     return parts if fits else None
 
 
-def _endpoint(name: str, value: str | None) -> str:
-    url = _text(name, value)
+def _endpoint(value: str | None) -> str:
+    url = _text(value)
     problem = _problem_of_endpoint(url) if url else ""
     if problem:
-        raise ImproperlyConfigured(f"{setting('s3', name)} {problem}")
+        raise ValueError(problem)
     return url.rstrip("/")
 
 
 def _proxy(value: str | None) -> str:
-    url = _text("proxy", value)
+    url = _text(value)
     if url and _parts(url, ("http", "https", "socks5")) is None:
-        raise ImproperlyConfigured("proxy is a URL such as http://proxy.example.com:3128, with a port from 1 to 65535")
+        raise ValueError("is a URL such as http://proxy.example.com:3128, with a port from 1 to 65535")
     return url
 
 
@@ -268,40 +261,82 @@ def _problem_of_endpoint(url: str) -> str:
     return ""
 
 
-def _certificates(verify: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    if str(verify).lower() in ("true", "false", "yes", "no", "on", "off", "1", "0"):
-        raise ImproperlyConfigured(
-            f"verify (AWS_S3_VERIFY) is True, False or the path of a CA file, not the text {verify!r}:"
-            " read the environment variable with values.BooleanValue or similar"
+def _verify(value: bool | str | os.PathLike[str] | None) -> bool | str:
+    """False, True, or the path of a CA file."""
+    if value is None or isinstance(value, bool):
+        return value is not False
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError("is True, False or the path of a CA file")
+    if str(value).lower() in ("true", "false", "yes", "no", "on", "off", "1", "0"):
+        raise ValueError(
+            f"is True, False or the path of a CA file, not the text {value!r}: read the environment variable with"
+            " values.BooleanValue or similar"
         )
-    return verify
+    return _path(value) or True
 
 
-def _path(name: str, value: str | os.PathLike[str] | None) -> str:
+def _path(value: str | os.PathLike[str] | None) -> str:
     path = "" if value is None else os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or "\0" in path:
-        raise ImproperlyConfigured(f"{name} is the path of a file")
+        raise ValueError("is the path of a file")
     return path
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ImproperlyConfigured(f"{name} is one of {', '.join(map(repr, known))}, not {value!r}")
-    return value
+def _one_of(*known: str) -> Callable[[str], str]:
+    def rule(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"is one of {', '.join(map(repr, known))}, not {value!r}")
+        return value
+
+    return rule
 
 
-def _number(name: str, value: int, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ImproperlyConfigured(f"{setting('s3', name)} is a number from {least} to {most}, not {value!r}")
-    return value
+def _number(least: int, most: int) -> Callable[[int], int]:
+    def rule(value: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"is a number from {least} to {most}, not {value!r}")
+        return value
+
+    return rule
 
 
-def _number_or_none(name: str, value: int | None, least: int, most: int) -> int:
-    """A number, or 0 for None: the Go side chooses one."""
-    return 0 if value is None else _number(name, value, least, most)
+def _or_zero(rule: Callable[[int], int]) -> Callable[[int | None], int]:
+    """The rule, with 0 for None: the Go side chooses a number."""
+    return lambda value: 0 if value is None else rule(value)
 
 
-def _seconds(name: str, value: float) -> float:
+def _seconds(value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 3600:
-        raise ImproperlyConfigured(f"{name} is a time in seconds, above 0 and at most 3600, not {value!r}")
+        raise ValueError(f"is a time in seconds, above 0 and at most 3600, not {value!r}")
     return float(value)
+
+
+RULES: dict[str, Callable[[Any], Any]] = {
+    "bucket_name": _bucket,
+    "access_key": _header,
+    "secret_key": _text,
+    "security_token": _header,
+    "region_name": _region,
+    "endpoint_url": _endpoint,
+    "addressing_style": lambda value: _one_of("auto", "path", "virtual")(value or "auto"),
+    "temp_prefix": _prefix,
+    "final_prefix": _prefix,
+    "ca_bundle": _path,
+    "verify": _verify,
+    "part_size": _or_zero(_number(MIN_PART_SIZE, MAX_PART_SIZE)),
+    "concurrency": _or_zero(_number(1, 64)),
+    "equal_parts": is_flag,
+    "connect_timeout": _seconds,
+    "read_timeout": _seconds,
+    "max_attempts": _number(1, 20),
+    "max_connections": _number(1, 256),
+    "checksum": _one_of("auto", "crc32", "crc64nvme", "sha256", "off"),
+    "server_side_encryption": _header,
+    "kms_key_id": _header,
+    "storage_class": _header,
+    "proxy": _proxy,
+    "carry_digest": is_flag,
+    "conditional_writes": _one_of("required", "look"),
+    "public_endpoint_url": _endpoint,
+}
+"""What each option may be: a function that gives the value to use, or raises ``ValueError`` with what is wrong."""
