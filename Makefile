@@ -172,6 +172,28 @@ lint: $(VENV)$(MAIN)/tools ## gofmt, go vet, staticcheck, ruff, mypy --strict
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict
 
+# ---- docs
+
+# The docs tool has a virtualenv of its own: nothing else needs it.
+DOCS := build/venv-docs
+
+.PHONY: docs
+docs: $(DOCS)/created $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## the documentation as a site below build/site: broken links fail, and examples run
+	$(DOCS)/bin/mkdocs build --strict
+	cd tests; $(CURDIR)/$(PYTHON) $(PYTEST) $(PARALLEL) --quick test_readme.py
+	@echo "==> build/site/index.html"
+
+$(DOCS)/created: tests/tools/docs-constraints.txt | $(VENV)$(MAIN)/created
+	@echo "==> mkdocs"
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement tests/tools/docs-constraints.txt
+	touch $@
+
+.PHONY: settings-tables
+settings-tables: $(VENV)$(MAIN)/wheel ## writes the tables of docs/settings.md from the code
+	$(PYTHON) tests/tools/settings_table.py
+
 # ---- speed
 
 SIZE ?=

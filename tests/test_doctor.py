@@ -23,6 +23,7 @@ from servers import lying
 from servers.careless import Careless
 
 from storage import MemoryStorageAdapter, StoragePermissionError, doctor
+from storage.options import OPTIONS, PROCESS
 
 S3 = {
     "credentials", "bucket", "clock", "latency", "description", "range", "conditional_put", "conditional_complete",
@@ -438,6 +439,33 @@ def test_options_of_flat_settings(monkeypatch):
     assert "s3cr3t" not in str(options)
 
 
+def test_all_settings():
+    """Each option once, with its flat setting; what is secret is nowhere."""
+    secrets = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE0WXYZ", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
+    flat = {"STORAGE_BACKEND": "s3", "AWS_STORAGE_BUCKET_NAME": "b", "STORAGE_PROXY": "http://u:s3cr3t@h:1", **secrets}
+    text, status = shown(flat | {"STORAGE_MEMORY_BUDGET": 2**25}, "--settings")
+    assert status == 0 and "s3cr3t" not in text and "AKID" not in text
+    for options in (*OPTIONS["s3"], *PROCESS):
+        assert len(re.findall(rf"^  {options.name or options.flat} ", text, re.M)) == 1
+        assert re.search(rf"^ +{options.flat}\b", text, re.M)
+    assert re.search(r"^  proxy +http://\*{4}@h:1 +STORAGE_PROXY$", text, re.M)
+    assert re.search(
+        r"^  read_timeout +30 +default\n +STORAGE_READ_TIMEOUT; default: 30; unit: seconds\n +time ", text, re.M
+    )
+    assert re.search(r"^  STORAGE_MEMORY_BUDGET +33554432 +STORAGE_MEMORY_BUDGET$", text, re.M)
+    text, status = shown(flat, "default", "--settings", "--json")
+    described = {option["name"]: option for option in json.loads(text)}
+    assert status == 0 and "s3cr3t" not in text
+    assert described["region_name"]["environment"] == "AWS_REGION, AWS_DEFAULT_REGION"
+    text, status = shown({"STORAGE_BACKEND": "lokal"}, "--settings")
+    assert status == 1 and "'local'" in text
+
+
+def test_settings_of_a_project_s_own_adapter():
+    text, status = shown({"STORAGE_BACKEND": f"{__name__}.Forgetful"}, "--settings")
+    assert status == 0 and re.search(r"^  colour +red +default$", text, re.M)
+
+
 # ---- from the shell
 
 
@@ -468,6 +496,14 @@ def test_exit_status(versitygw, tmp_path):
         assert process.returncode == expected, err
         assert json.loads(out)["ok"] == (expected == 0)
         assert versitygw.secret_key not in out + err
+
+
+@pytest.mark.parametrize("arguments", [["--settings"], ["--settings", "doctored", "--settings"]])
+def test_the_settings_from_the_shell(tmp_path, arguments):
+    """Django's own --settings, which names a module, still works."""
+    process = start(tmp_path, {"STORAGE_ADAPTERS": {"default": {"BACKEND": "memory"}}}, *arguments)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and re.search(r"^  bucket +memory +default$", out, re.M), out + err
 
 
 # Each area is probed by 5 PutObject and 5 UploadPart; what comes then is of the adapter.

@@ -36,7 +36,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     if not found and not settings.DEBUG:
         for entry in known.values():
             found += _check_production(entry)
-    found += _check_between(known, conf.made(known))
+    made = conf.made(known)
+    found += _check_default() + _check_buckets(known, made) + _check_areas(known, made)
     found += [
         Warning(
             f"{name} is None{conf.FROM_ENVIRONMENT}. It counts as not set.",
@@ -56,52 +57,52 @@ def _sentence(text: str) -> str:
     return text if text.endswith("?") else f"{text}."
 
 
-def _check_between(known: Mapping[str, conf.Entry], made: Mapping[str, StorageAdapter]) -> list[CheckMessage]:
-    """What adapters have to do with each other."""
+def _check_default() -> list[CheckMessage]:
+    adapters = getattr(settings, conf.SETTING, None)
+    if not isinstance(adapters, Mapping) or "default" in adapters:
+        return []
+    return [
+        Warning(
+            f"{conf.SETTING} has no alias 'default': get_storage_adapter() without an alias fails.",
+            id="storage.W010",
+            hint="Call the most used one 'default', or silence this check and name an alias at each call.",
+        )
+    ]
+
+
+def _check_buckets(known: Mapping[str, conf.Entry], made: Mapping[str, StorageAdapter]) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     buckets: dict[str, list[str]] = {}
     for alias, adapter in made.items():
         buckets.setdefault(getattr(adapter, "bucket", ""), []).append(alias)
     for bucket, aliases in buckets.items():
         if len(aliases) > 1:
-            options = (
+            names = [
                 known[alias].written("bucket_name" if made[alias].backend == "s3" else "bucket") for alias in aliases
-            )
-            names = " or ".join(options)
-            found.append(
-                Error(
-                    f"{conf.shared_bucket(bucket, aliases)}.",
-                    id="storage.E004",
-                    hint=f"Give each alias a bucket of its own: set {names}.",
-                )
-            )
-    adapters = getattr(settings, conf.SETTING, None)
-    if isinstance(adapters, Mapping) and "default" not in adapters:
-        found.append(
-            Warning(
-                f"{conf.SETTING} has no alias 'default': get_storage_adapter() without an alias fails.",
-                id="storage.W010",
-                hint="Call the most used one 'default', or silence this check and name an alias at each call.",
-            )
-        )
+            ]
+            hint = f"Give each alias a bucket of its own: set {' or '.join(names)}."
+            found.append(Error(f"{conf.shared_bucket(bucket, aliases)}.", id="storage.E004", hint=hint))
+    return found
+
+
+def _check_areas(known: Mapping[str, conf.Entry], made: Mapping[str, StorageAdapter]) -> list[CheckMessage]:
+    """Directories of different aliases, one in the other: a sweep of the one removes what is the other's."""
     areas = [
         (known[alias].written(option), Path(os.path.realpath(directory)))
         for alias, adapter in made.items()
         if isinstance(adapter, LocalStorageAdapter)
         for option, directory in zip(conf.DIRECTORIES, adapter.directories, strict=True)
     ]
-    for (one, path), (other, below) in permutations(areas, 2):
-        same = path == below
-        if (same and one < other) or path in below.parents:
-            found.append(
-                Warning(
-                    f"{other} is {'the same directory as' if same else 'a directory in'} {one}: each adapter takes what"
-                    " it finds there for its own.",
-                    id="storage.W012",
-                    hint="Give each alias directories of its own, neither inside the other.",
-                )
-            )
-    return found
+    return [
+        Warning(
+            f"{other} is {'the same directory as' if path == below else 'a directory in'} {one}: each adapter takes"
+            " what it finds there for its own.",
+            id="storage.W012",
+            hint="Give each alias directories of its own, neither inside the other.",
+        )
+        for (one, path), (other, below) in permutations(areas, 2)
+        if path in below.parents or (path == below and one < other)
+    ]
 
 
 def _check_name() -> list[CheckMessage]:

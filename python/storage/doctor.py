@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from . import conf, native
@@ -24,6 +25,8 @@ from .adapter import NativeAdapter
 from .base import StorageAdapter
 from .exceptions import ObjectExists, ObjectNotFound, StorageError
 from .local import LocalStorageAdapter
+from .options import OPTIONS, PROCESS, default_of, parameters_of
+from .options import Option as About
 from .types import FinalObject, Source
 
 VERSION = 1
@@ -43,6 +46,17 @@ class Option:
     name: str
     value: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Described(Option):
+    """An option with what the table of all settings tells of it: see ``storage.options.Option``."""
+
+    flat: str
+    environment: str
+    default: str
+    unit: str
+    meaning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +139,53 @@ def examine(alias: str = "default") -> Report:
 
 def options_of(entry: conf.Entry) -> list[Option]:
     """All options of an adapter, also those with their default. Raises ``ImproperlyConfigured``."""
-    found = conf.adapter_class(entry.backend)
-    values = {
-        name: parameter.default
-        for name, parameter in inspect.signature(found).parameters.items()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    } | entry.options
+    found = entry.adapter_class()
+    values = {name: parameter.default for name, parameter in parameters_of(found).items()} | entry.options
     sources = dict(entry.sources)
     environment = os.environ.get("AWS_CA_BUNDLE")
     if conf.kind_of(found) == "s3" and not values.get("ca_bundle") and environment:
         values["ca_bundle"], sources["ca_bundle"] = environment, "AWS_CA_BUNDLE in the environment"
     return [Option(name, _shown(name, value), sources.get(name, "default")) for name, value in values.items()]
+
+
+def describe(alias: str = "default") -> list[Described]:
+    """The table of all settings, with the values in use: the options of an alias, then what is for the process.
+
+    Raises ``ImproperlyConfigured``.
+    """
+    entry = conf.entry_of(alias)
+    found = entry.adapter_class()
+    known = {option.name: option for option in OPTIONS.get(conf.kind_of(found), ())}
+    parameters = parameters_of(found)
+    described = []
+    for one in options_of(entry):
+        option = known.get(one.name) or About(one.name, "", "")
+        default = default_of(option, parameters.get(one.name))
+        described.append(
+            Described(
+                **asdict(one),
+                flat=option.flat,
+                environment=option.environment,
+                default=default,
+                unit=option.unit,
+                meaning=option.meaning,
+            )
+        )
+    return described + [_of_process(option) for option in PROCESS]
+
+
+def _of_process(option: About) -> Described:
+    value = getattr(settings, option.flat, None)
+    return Described(
+        name=option.flat,
+        value=_shown(option.flat, value),
+        source="default" if value in (None, "") else option.flat,
+        flat=option.flat,
+        environment="",
+        default=option.default,
+        unit=option.unit,
+        meaning=option.meaning,
+    )
 
 
 def _shown(name: str, value: object) -> str:

@@ -33,10 +33,22 @@ CARRY_DIGEST = Option(
 )
 BUCKET = Option("bucket", "STORAGE_BUCKET", "name of this store in FinalObject.bucket; no two aliases have the same")
 
+BELOW = "required; with flat names, var/storage/{} below BASE_DIR"
+
 LOCAL = (
-    Option("temp_dir", "STORAGE_TEMP_DIR", "directory for the parts; it is created if it is missing", "path"),
     Option(
-        "final_dir", "STORAGE_FINAL_DIR", "directory for the final objects, not in temp_dir and not above it", "path"
+        "temp_dir",
+        "STORAGE_TEMP_DIR",
+        "directory for the parts; it is created if it is missing",
+        "path",
+        default=BELOW.format("temp"),
+    ),
+    Option(
+        "final_dir",
+        "STORAGE_FINAL_DIR",
+        "directory for the final objects, not in temp_dir and not above it",
+        "path",
+        default=BELOW.format("final"),
     ),
     BUCKET,
     Option(
@@ -84,7 +96,7 @@ S3 = (
         "AWS_S3_REGION_NAME",
         "region of the bucket",
         environment="AWS_REGION, AWS_DEFAULT_REGION",
-        default="that of the profile, else us-east-1",
+        default="that of the profile, else us-east-1; with access_key and endpoint_url set, us-east-1 in any case",
     ),
     Option(
         "endpoint_url",

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from textwrap import fill
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from storage.doctor import Finding, Report, examine
+from storage.doctor import Finding, Report, describe, examine
+
+INDENT = " " * 6
 
 
 class Command(BaseCommand):
@@ -19,11 +24,25 @@ class Command(BaseCommand):
     )
     requires_system_checks = ()  # the report shows wrong settings
 
+    def add_base_argument(self, parser: CommandParser, *args: Any, **kwargs: Any) -> None:
+        """Django's own --settings takes a module. Without one it shows the settings, and does not use the store."""
+        if "--settings" in args:
+            kwargs |= {
+                "nargs": "?",
+                "const": "",
+                "help": "Without a value: only show every option with its value, flat setting, default and meaning."
+                f" {kwargs['help']}",
+            }
+        super().add_base_argument(parser, *args, **kwargs)
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("alias", nargs="?", default="default", help="alias in STORAGE_ADAPTERS (default: default)")
         parser.add_argument("--json", action="store_true", help="write the report as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["settings"] == "":
+            self._describe(options["alias"], options["json"])
+            return
         report = examine(options["alias"])
         if options["json"]:
             self.stdout.write(json.dumps(report.as_dict(), indent=2))
@@ -33,6 +52,26 @@ class Command(BaseCommand):
         failed = sum(finding.level == "failed" for finding in report.findings)
         if failed:
             raise CommandError(f"{failed} of {len(report.findings)} findings: something does not work", returncode=1)
+
+    def _describe(self, alias: str, as_json: bool) -> None:
+        try:
+            described = describe(alias)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
+        if as_json:
+            self.stdout.write(json.dumps([asdict(option) for option in described], indent=2))
+            return
+        for option, line in zip(described, _table((o.name, o.value, o.source) for o in described), strict=True):
+            self.stdout.write(line)
+            facts = (
+                option.flat if option.flat != option.name else "",
+                f"environment: {option.environment}" if option.environment else "",
+                f"default: {option.default}" if option.default else "",
+                f"unit: {option.unit}" if option.unit else "",
+            )
+            for text in ("; ".join(filter(None, facts)), option.meaning):
+                if text:
+                    self.stdout.write(fill(text, 100, initial_indent=INDENT, subsequent_indent=INDENT))
 
     def _lines(self, report: Report) -> Iterator[str]:
         yield self.style.MIGRATE_HEADING(f"{report.alias}: {report.backend or 'no adapter'}")
