@@ -52,7 +52,10 @@ class StorageAdapter(ABC):
         overwrite: bool = True,
         progress: Progress | None = None,
     ) -> TempPart:
-        """Store one part (numbers 1 to 10,000) of an upload session.
+        """Store part ``part_number`` (1 to 10,000) of the upload session ``session_id``, read from ``stream``.
+
+        ``overwrite`` says whether it may replace the part of that number. ``progress(done, total)`` is called with
+        bytes, at most ten times a second and once at the end; ``total`` is None while nobody knows it.
 
         Raises ``ContentMismatch`` if the stream does not have the given ``size`` (bytes) or ``sha256`` (hex);
         ``ObjectExists`` with ``overwrite=False`` if a different part is there (the same part is a success);
@@ -68,19 +71,22 @@ class StorageAdapter(ABC):
 
     @abstractmethod
     def get_temp_part_stream(self, temp_key: str | TempPart) -> ObjectReader:
-        """Open a part. Raises ``ObjectNotFound``; ``ContentMismatch`` if a ``TempPart`` has changed since."""
+        """Open a part. ``temp_key`` is its key, or a ``TempPart``, which also states its size and digest.
+
+        Raises ``ObjectNotFound``; ``ContentMismatch`` if the part has changed since the ``TempPart``.
+        """
 
     @abstractmethod
     def delete_temp_part(self, temp_key: str | TempPart) -> None:
-        """Delete a part. A missing part is no error."""
+        """Delete the part of ``temp_key``, a key or a ``TempPart``. A missing part is no error."""
 
     @abstractmethod
     def list_temp_parts(self, session_id: object) -> list[TempPart]:
-        """All parts of a session, ordered by part number."""
+        """All parts of the session ``session_id``, ordered by part number."""
 
     @abstractmethod
     def delete_temp_parts(self, session_id: object) -> int:
-        """Delete all parts of a session. Returns how many there were."""
+        """Delete all parts of the session ``session_id``. Returns how many there were."""
 
     @abstractmethod
     def put_final(
@@ -95,7 +101,9 @@ class StorageAdapter(ABC):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        """Store a final object in one call. Raises as ``put_temp_part`` does.
+        """Store a final object in one call: the bytes of ``stream``, under ``file_id``.
+
+        ``size``, ``sha256``, ``overwrite`` and ``progress`` are as in ``put_temp_part``, and so is what is raised.
 
         ``content_type`` is visible ASCII of at most 255 characters. Names of ``metadata`` are HTTP tokens; no two
         differ only in case, and none begins with ``gostorage-``. Values are any text. All together has at most 1,920
@@ -115,7 +123,10 @@ class StorageAdapter(ABC):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> FinalObject:
-        """Join parts, in the given order, into a final object. The parts stay, so the call can be repeated.
+        """Join the parts ``temp_keys``, in that order, into the final object ``file_id``.
+
+        The parts stay, so the call can be repeated. ``temp_keys`` are keys, or ``TempPart``s, which also state sizes
+        and digests. ``overwrite``, ``content_type`` and ``metadata`` are as in ``put_final``.
 
         The store copies the parts if it can. The digest that they carry is used as far as it goes, and only the bytes
         after that are read. The last figure that ``progress`` gets is an ``Assembled``: it tells how many those were.
@@ -128,9 +139,10 @@ class StorageAdapter(ABC):
     def extend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
         """Continue the digest of the whole over parts that arrived out of order, so ``assemble`` has less to read.
 
-        It covers the parts 1, 2, 3 … up to the first gap, and returns how many it covers. Each part is read only once,
-        over all calls. After ``max_seconds`` no further part is begun, but one is read in any case. None and
-        infinity mean no limit. Raises ``ContentMismatch`` for a damaged part, ``ValueError`` for a negative time.
+        It covers the parts 1, 2, 3 … of ``session_id`` up to the first gap, and returns how many it covers. Each part
+        is read only once, over all calls. After ``max_seconds`` no further part is begun, but one is read in any case.
+        None and infinity mean no limit. Raises ``ContentMismatch`` for a damaged part, ``ValueError`` for a negative
+        time.
         """
 
     @abstractmethod
@@ -144,7 +156,7 @@ class StorageAdapter(ABC):
         size: int | None = None,
         sha256: str | None = None,
     ) -> ObjectReader:
-        """Open a final object, or ``length`` bytes of it from ``start`` (both in bytes).
+        """Open the final object ``key`` of ``bucket``, or ``length`` bytes of it from ``start`` (both in bytes).
 
         A ``FinalObject`` states the size and the digest that the object must have. With a bucket and a key, pass
         ``size`` (bytes, of the whole) and ``sha256`` (hex) for that; they also override what a ``FinalObject`` states.
@@ -224,7 +236,8 @@ class StorageAdapter(ABC):
 
         ``bucket`` and ``key`` name the object, or a ``FinalObject``, of which no more is used. It need not be there:
         for a PUT the key is ``adapter.prefix`` and a file id. On S3 the URL is signed here, and no request is made for
-        it. Its host is that of ``public_endpoint_url``. With temporary credentials it ends with them at the latest.
+        it. ``method`` is the one that the URL allows. Its host is that of ``public_endpoint_url``. With temporary
+        credentials it ends with them at the latest.
 
         For GET and HEAD, ``filename`` makes the answer a download of that name (1 to 255 characters), and
         ``content_type`` is the type that the answer tells in place of the object's. For PUT, the client must send
@@ -236,7 +249,7 @@ class StorageAdapter(ABC):
 
     @abstractmethod
     def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
-        """Delete a final object. A missing object is no error."""
+        """Delete the final object ``key`` of ``bucket``, or that of a ``FinalObject``. A missing one is no error."""
 
     @abstractmethod
     def sweep(

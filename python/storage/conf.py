@@ -431,7 +431,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def get_storage_adapter(alias: str = "default", *, bucket: str | None = None) -> StorageAdapter:
-    """The adapter of an alias: one instance for each alias and process, made anew after a setting is overridden.
+    """The adapter of ``alias``: one instance for each alias and process, made anew after a setting is overridden.
 
     With ``bucket`` it is the adapter whose bucket that is, whatever its alias: a row with ``FinalObject.bucket`` stays
     readable after another alias has become the default.

@@ -114,7 +114,7 @@ class Report:
 
 
 def examine(alias: str = "default") -> Report:
-    """Examine the store of an alias. Problems are in the report; only interrupts are raised."""
+    """Examine the store of ``alias``. Problems are in the report; only interrupts are raised."""
     report = Report(alias)
     started = time.monotonic()
     try:
@@ -149,7 +149,7 @@ def options_of(entry: conf.Entry) -> list[Option]:
 
 
 def describe(alias: str = "default") -> list[Described]:
-    """The table of all settings, with the values in use: the options of an alias, then what is for the process.
+    """The table of all settings, with the values in use: the options of ``alias``, then what is for the process.
 
     Raises ``ImproperlyConfigured``.
     """

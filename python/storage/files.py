@@ -100,17 +100,18 @@ class AdapterStorage(Storage):
         return StoredFile(self, name, mode)
 
     def stream(self, name: str, mode: str) -> ObjectReader | ObjectWriter:
-        """The bytes of a file, for `StoredFile`."""
+        """The bytes of the file ``name``, opened in ``mode``, for `StoredFile`."""
         if mode.startswith("w"):
             return self.adapter.open_final(self._file_id(name), content_type=_type_of(name))
         return self.adapter.get_final_stream(*self._key(name))
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
-        """Store the content, from its beginning, as a new file, and return its name.
+        """Store ``content``, from its beginning, as a new file ``name``, and return its name.
 
-        The name is another one if there is such a file already, even one with the same bytes: each file has one owner,
-        who may delete it. The store itself decides that, so two saves at once have two names. The content is neither
-        closed nor read twice, unless another writer takes the name meanwhile and the content can seek.
+        The name is another one, of ``max_length`` characters at most, if there is such a file already, even one with
+        the same bytes: each file has one owner, who may delete it. The store itself decides that, so two saves at once
+        have two names. The content is neither closed nor read twice, unless another writer takes the name meanwhile and
+        the content can seek.
         """
         token = _max_length.set(max_length)
         try:
@@ -144,13 +145,13 @@ class AdapterStorage(Storage):
         return (_Again if again else _Once)(self.adapter, content, content_type)
 
     def is_name_available(self, name: str, max_length: int | None = None) -> bool:
-        """Whether no file has the name, and it is not too long. Folders have no names of their own."""
+        """Whether no file has ``name``, and ``max_length`` allows it. Folders have no names of their own."""
         return not (max_length and len(name) > max_length) and not self._is_file(name)
 
     # ---- what is there
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file, or a file below such a folder."""
+        """Whether there is a file ``name``, or a file below a folder of that name."""
         clean = self._clean(name)
         if clean == ".":
             return True
@@ -167,24 +168,24 @@ class AdapterStorage(Storage):
         return self.adapter.stat_final(*self._key(name))
 
     def size(self, name: str) -> int:
-        """The size of a file in bytes."""
+        """The size of the file ``name`` in bytes."""
         return cast("int", self._stat(name).size)
 
     def get_modified_time(self, name: str) -> datetime:
-        """When a file was stored; with a time zone if ``USE_TZ``."""
+        """When the file ``name`` was stored; with a time zone if ``USE_TZ``."""
         modified = self._stat(name).modified
         if modified is None:
             raise NotImplementedError("the store does not tell when it has stored an object")
         return modified if settings.USE_TZ else timezone.make_naive(modified)
 
     def delete(self, name: str) -> None:
-        """Delete a file. A missing one is no error."""
+        """Delete the file ``name``. A missing one is no error."""
         if not name:
             raise ValueError("The name must be given to delete().")
         self.adapter.delete_final(*self._key(name))
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
-        """The names of the folders and of the files in a folder. A folder without files does not exist: it is empty."""
+        """The names of the folders and of the files in the folder ``path``. A folder without files is empty."""
         adapter, prefix = self.adapter, self._prefix(self._clean(path))
         folders: list[str] = []
         files: list[str] = []
@@ -203,7 +204,7 @@ class AdapterStorage(Storage):
         return folders, files
 
     def path(self, name: str) -> str:
-        """The absolute path of a file on this machine; ``NotImplementedError`` if it is elsewhere."""
+        """The absolute path of the file ``name`` on this machine; ``NotImplementedError`` if it is elsewhere."""
         adapter = self.adapter
         if not isinstance(adapter, LocalStorageAdapter):
             return super().path(name)
@@ -211,7 +212,7 @@ class AdapterStorage(Storage):
         return os.path.normpath(os.path.join(adapter.directories[1], self.location, clean))
 
     def url(self, name: str | None) -> str:
-        """The URL of a file; no request is made for it."""
+        """The URL of the file ``name``; no request is made for it."""
         if self.base_url is None:
             return self.adapter.url_final(*self._key(name or ""), expires=self.querystring_expire)
         clean = self._clean(name or "")
@@ -315,7 +316,7 @@ def _type_of(name: str) -> str | None:
 
 
 class StoredFile(_File):
-    """A file of an `AdapterStorage`, opened.
+    """The file ``name`` of ``storage``, opened in ``mode``: rb, r, wb or w.
 
     For reading it is a stream that seeks without a download: size, position and a seek cost no request. For writing,
     ``close`` publishes what was written, in place of what the name had. After an exception in the ``with`` block, or if

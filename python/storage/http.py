@@ -72,7 +72,7 @@ def object_response(
     headers: Mapping[str, str] | None = None,
     mode: Literal["stream", "redirect", "accel"] = "stream",
 ) -> HttpResponseBase:
-    """The answer to a GET or HEAD for a final object: 200, 206, 304, 405, 412 or 416, as RFC 9110 has it.
+    """The answer to ``request``, a GET or HEAD for a final object: 200, 206, 304, 405, 412 or 416, as RFC 9110 has it.
 
     ``final`` names the object, and states the size and the digest that it must have, where they are not None. Its
     adapter is that of ``final.bucket``. ``filename`` is the name in Content-Disposition, the last segment of the key if
@@ -316,7 +316,7 @@ def _span(header: str, size: int) -> range | None:
 
 
 class RequestStream:
-    """The body of a request: see ``request_stream``. ``length`` is its length in bytes, None if nobody has told it."""
+    """The body of ``request``: see ``request_stream``. ``length`` is in bytes, and None if nobody has told it."""
 
     def __init__(self, request: HttpRequest) -> None:
         request = getattr(request, "_request", request)  # that which Django REST framework wraps
@@ -338,7 +338,7 @@ class RequestStream:
 
 
 def request_stream(request: HttpRequest) -> RequestStream:
-    """The body of a PUT or POST as a stream that knows its ``length``, for whatever reads streams.
+    """The body of ``request``, a PUT or POST, as a stream that knows its ``length``, for whatever reads streams.
 
     Its ``read`` raises ``ContentMismatch`` if the body ends before that. ``put_temp_part`` and ``put_final`` treat a
     request in this way by themselves.
@@ -370,7 +370,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def storage_errors(view: View) -> View:
-    """Decorates a view, sync or async: a ``StorageError`` that it raises becomes an answer in JSON, and is logged once.
+    """Decorates a ``view``, sync or async: a ``StorageError`` of it becomes an answer in JSON, and is logged once.
 
     The statuses: 404 for ``ObjectNotFound``, 409 for ``ObjectExists``, 400 for ``InvalidKey`` and ``ContentMismatch``,
     411 for a body without a length, 403 for ``StoragePermissionError``, 507 for ``StorageFull``, 504 for

@@ -25,19 +25,29 @@ MAX_S3_KEY_BYTES = 1024
 
 
 class S3StorageAdapter(NativeAdapter):
-    """Keeps parts below ``temp_prefix`` and objects below ``final_prefix`` of one bucket.
+    """Keeps parts below ``temp_prefix`` and objects below ``final_prefix`` of the bucket ``bucket_name``.
 
-    Option names are those of django-storages. Without credentials the default chain of the AWS SDKs is used:
-    environment, profile, web identity, container, instance. ``endpoint_url`` unset means AWS. Sizes are in bytes, times
-    in seconds. ``read_timeout`` is how long a connection may stay without a moving byte. ``verify`` is False to accept
-    any certificate, or the path of a CA file, like ``ca_bundle``.
+    Option names are those of django-storages. Without credentials (``access_key`` and ``secret_key``, with a
+    ``security_token`` if they are temporary) the default chain of the AWS SDKs is used: environment, profile, web
+    identity, container, instance. The environment and the profile also tell ``region_name`` and ``endpoint_url`` if
+    these are unset; else the region is us-east-1, and the store AWS.
+
+    Sizes are in bytes, times in seconds. ``connect_timeout`` is for a connection, and again for its TLS handshake.
+    ``read_timeout`` is how long a connection may stay without a moving byte. A request is sent ``max_attempts`` times
+    at most. ``verify`` is False to accept any certificate, or the path of a CA file, like ``ca_bundle``. ``proxy`` is a
+    URL, and may hold a user and a password.
+
+    ``server_side_encryption`` ("AES256", or "aws:kms" with ``kms_key_id``) is sent with each object, ``storage_class``
+    with each final object. With ``carry_digest`` a part that arrives after the part before it continues the digest of
+    the whole, so ``assemble`` need not read it.
 
     ``max_connections`` bounds the requests that calls and streams make side by side, all together. Each of them has one
     beside that, so none waits for another.
 
     An upload sends as many parts at once as the line to the store needs, at most ``concurrency``; None means 16.
     ``part_size`` None means 5 MiB, 8 MiB on a store that an upload has found to be near, more for large objects, and
-    one request for an object of a known size up to 8 MiB.
+    one request for an object of a known size up to 8 MiB. ``equal_parts`` is for stores that want all parts but the
+    last to have one size.
 
     ``public_endpoint_url`` is the endpoint in the URLs of ``url_final``, if clients reach the store by another host
     than this process does. It is used in the same ``addressing_style``.

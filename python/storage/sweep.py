@@ -55,9 +55,9 @@ def sweep(
     dry_run: bool = False,
     max_seconds: float | None = 200,
 ) -> dict[str, Any]:
-    """Sweep the adapter of an alias; see ``StorageAdapter.sweep``. Returns the report as a dict, for JSON.
+    """Sweep the adapter of ``alias``; see ``StorageAdapter.sweep``. Returns the report as a dict, for JSON.
 
-    ``unseen`` is in it only if there is something.
+    ``unseen`` is in it only if there is something. With ``dry_run`` nothing is removed.
 
     All arguments may be JSON, as in a Celery beat schedule: ``older_than`` is a timedelta or a text such as ``"24h"``,
     ``keep`` is a function or its dotted path. The default of ``max_seconds`` fits below a time limit of 300 s.

@@ -28,7 +28,7 @@ The final ``done`` of an assembly is an ``Assembled``.
 
 
 class Assembled(int):
-    """The bytes of an assembled object: the store copied ``copied`` of them, and this process read ``read`` bytes."""
+    """``done`` bytes of an assembled object: the store copied ``copied`` of them, and this process read ``read``."""
 
     copied: int
     read: int
@@ -57,7 +57,10 @@ def _from_dict(cls: type[Any], values: Mapping[str, Any], checks: Mapping[str, t
 
 @dataclass(frozen=True, slots=True)
 class TempPart:
-    """A stored part. ``size`` is in bytes, ``sha256`` in lower-case hex; None only if the store cannot know it."""
+    """The stored part ``part_number`` of a session, with its ``key`` in the temp area.
+
+    ``size`` is in bytes, ``sha256`` in lower-case hex; None only if the store cannot know it.
+    """
 
     key: str
     part_number: int
