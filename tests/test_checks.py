@@ -253,6 +253,40 @@ def test_names_that_others_read_are_no_news():
             assert check_settings() == []
 
 
+def test_a_bucket_without_a_backend():
+    with override_settings(DEBUG=True, BASE_DIR=Path("/nowhere"), AWS_STORAGE_BUCKET_NAME="b"):
+        (message,) = check_settings()
+        assert message.id == "storage.W005" and "AWS_STORAGE_BUCKET_NAME" in message.msg
+        assert "STORAGE_BACKEND = 's3'" in message.hint
+
+
+SHADOWED = """
+import os, sys
+sys.path.insert(0, ".")
+os.environ["DJANGO_SETTINGS_MODULE"] = "example_settings"
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", *sys.argv[1:]])
+"""
+
+
+def test_what_one_sees_where_another_package_comes_first(tmp_path):
+    """As docs/settings.md tells: no code of ours runs there."""
+    (tmp_path / "storage").mkdir()
+    (tmp_path / "storage" / "__init__.py").write_text("")
+    (tmp_path / "example_settings.py").write_text("SECRET_KEY = 'x'\nINSTALLED_APPS = ['storage']\n")
+
+    def manage(code, *arguments):
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, cwd=tmp_path, timeout=60, capture_output=True, text=True)
+
+    assert manage(SHADOWED, "check").returncode == 0
+    assert "Unknown command: 'storage_doctor'" in manage(SHADOWED, "storage_doctor").stderr
+    used = manage("import sys; sys.path.insert(0, '.')\nfrom storage import get_storage_adapter").stderr
+    assert "cannot import name 'get_storage_adapter' from 'storage'" in used and str(tmp_path / "storage") in used
+    (tmp_path / "example_settings.py").write_text("INSTALLED_APPS = ['storage.apps.StorageConfig']\n")
+    assert "No module named 'storage.apps'" in manage(SHADOWED, "check").stderr
+
+
 @pytest.mark.parametrize("file", ["storage/__init__.py", "storage.py"])
 def test_another_package_named_storage(tmp_path, file):
     (tmp_path / "storage").mkdir()

@@ -67,9 +67,25 @@ def run(directory, *arguments, **environment):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links(document):
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8"))
-    missing = [link for link in links if not (document.parent / link).exists()]
+    missing = []
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]+)?\)", document.read_text(encoding="utf-8")):
+        target = document.parent / link if link else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            missing.append(link + anchor)
     assert not missing
+
+
+def anchors(document):
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_site():
+    """`make docs` builds it, and is strict."""
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    pages = {"index.md", "CHANGELOG.md", *(path.name for path in (ROOT / "docs").glob("*.md"))}
+    assert set(re.findall(r"- (\S+\.md)$", nav, re.MULTILINE)) == pages
 
 
 def test_documents_with_examples():

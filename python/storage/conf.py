@@ -376,12 +376,18 @@ def unread() -> list[tuple[str, str, str]]:
             near = _near(name, ours, 0.9)
             if near:
                 found.append((name, f"there is no setting {name}; did you mean {near}?", f"Remove or rename {name}."))
-    return found + (_strangers() if kind == "s3" else [])
+    if kind == "s3":
+        return found + _strangers()
+    bucket = "AWS_STORAGE_BUCKET_NAME"
+    places = ("STORAGE_BACKEND", *map(FLAT_NAME.__getitem__, DIRECTORIES))
+    if _value(bucket) is not None and all(_value(name) is None for name in places) and not _django_storages():
+        found.append((bucket, "files go to this machine, below BASE_DIR", "Set STORAGE_BACKEND = 's3', or remove it."))
+    return found
 
 
 def _strangers() -> list[tuple[str, str, str]]:
     """Settings of django-storages that are set, unless one of its storages reads them."""
-    if any(str(entry.get("BACKEND", "")).startswith("storages.") for entry in settings.STORAGES.values()):
+    if _django_storages():
         return []
     found = [
         (name, "it is a name of django-storages or of boto3", f"Remove {name}: {instead}.")
@@ -399,6 +405,10 @@ def _strangers() -> list[tuple[str, str, str]]:
             if near:
                 found.append((name, f"there is no setting {name}; did you mean {near}?", f"Remove or rename {name}."))
     return found
+
+
+def _django_storages() -> bool:
+    return any(str(entry.get("BACKEND", "")).startswith("storages.") for entry in settings.STORAGES.values())
 
 
 def unset() -> list[str]:
