@@ -320,7 +320,9 @@ WRONG = {
     "mode": ({"STORAGE_ADAPTERS": local(Path("/srv/secret"), file_mode="0640")}, ["file_mode"]),
     "text for durable": ({"STORAGE_ADAPTERS": local(Path("/srv/secret"), durable="False")}, ["durable"]),
     "conditional writes": (s3(bucket_name="b", conditional_writes="never"), ["conditional_writes", "'look'"]),
-    "text for equal parts": (s3(bucket_name="b", equal_parts="False"), ["equal_parts"]),
+    "text for equal parts": (s3(bucket_name="b", equal_parts="False"), ["equal_parts", "values.BooleanValue"]),
+    "text for a number": ({"STORAGE_BACKEND": "s3", **AWS, "STORAGE_PART_SIZE": "9000000"}, ["values.IntegerValue"]),
+    "text for a time": ({"STORAGE_BACKEND": "s3", **AWS, "STORAGE_READ_TIMEOUT": "5"}, ["values.FloatValue"]),
     "unknown alias": ({"STORAGE_ADAPTERS": {"defualt": MEMORY}}, ["'default'", "'defualt'"]),
 }
 

@@ -408,7 +408,8 @@ def _strangers() -> list[tuple[str, str, str]]:
 
 
 def _django_storages() -> bool:
-    return any(str(entry.get("BACKEND", "")).startswith("storages.") for entry in settings.STORAGES.values())
+    backends = (entry.get("BACKEND") for entry in settings.STORAGES.values() if isinstance(entry, Mapping))
+    return any(str(backend).startswith("storages.") for backend in backends)
 
 
 def unset() -> list[str]:

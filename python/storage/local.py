@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .adapter import NativeAdapter, bucket_of
-from .options import Checked, WrongOptions, is_flag
+from .options import Checked, WrongOptions, instead_of, is_flag
 
 
 class LocalStorageAdapter(NativeAdapter):
@@ -103,7 +103,7 @@ def _directory(value: str | os.PathLike[str]) -> str:
 
 def _mode(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o7777:
-        raise ValueError(f"is a file mode such as 0o640, not {value!r}")
+        raise ValueError(f"is a file mode such as 0o640, {instead_of(value, 'int(text, 8)')}")
     return value
 
 

@@ -396,5 +396,12 @@ def default_of(option: Option, parameter: inspect.Parameter | None) -> str:
 def is_flag(value: object) -> bool:
     """The rule of an option that is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"is True or False, not {value!r}")
+        raise ValueError(f"is True or False, {instead_of(value, 'values.BooleanValue')}")
     return value
+
+
+def instead_of(value: object, reader: str) -> str:
+    """The end of a message about a value of the wrong type: a text comes from the environment most of the time."""
+    if isinstance(value, str):
+        return f"not the text {value!r}: read the environment variable with {reader} or similar"
+    return f"not {value!r}"

@@ -15,7 +15,7 @@ from . import native
 from .adapter import NativeAdapter
 from .arguments import CONTROL, MAX_KEY_BYTES, check_key
 from .conf import Secret, masked
-from .options import Checked, is_flag
+from .options import Checked, instead_of, is_flag
 
 MIN_PART_SIZE = 5 * 1024 * 1024
 MAX_PART_SIZE = 5 * 1024**3
@@ -304,7 +304,7 @@ def _one_of(*known: str) -> Callable[[str], str]:
 def _number(least: int, most: int) -> Callable[[int], int]:
     def rule(value: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"is a number from {least} to {most}, not {value!r}")
+            raise ValueError(f"is a number from {least} to {most}, {instead_of(value, 'values.IntegerValue')}")
         return value
 
     return rule
@@ -317,7 +317,7 @@ def _or_zero(rule: Callable[[int], int]) -> Callable[[int | None], int]:
 
 def _seconds(value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 3600:
-        raise ValueError(f"is a time in seconds, above 0 and at most 3600, not {value!r}")
+        raise ValueError(f"is a time in seconds, above 0 and at most 3600, {instead_of(value, 'values.FloatValue')}")
     return float(value)
 
 
