@@ -63,7 +63,7 @@ $(VENV)%/wheel: $(SOURCES) | $(VENV)%/created
 	touch $@
 
 $(VENV)%/demo: tests/constraints.txt | $(VENV)%/created
-	$(@D)/bin/python -m pip install --quiet --constraint tests/constraints.txt django rich
+	$(@D)/bin/python -m pip install --quiet --constraint tests/constraints.txt boto3 django rich trustme
 	touch $@
 
 $(VENV)%/tools: tests/constraints.txt | $(VENV)%/created
@@ -91,10 +91,13 @@ build: $(VERSIONS:%=$(VENV)%/wheel) ## a wheel for each supported Python found, 
 # ---- demo
 
 FILE ?=
+# S3=1: on versitygw, which is built once.
+S3 ?=
 .PHONY: demo
-demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, read back, compare, in a minute: make demo [FILE=path]
+demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, read back, compare, in a minute: make demo [FILE=path] [S3=1]
+	@$(if $(S3),tests/tools/build-servers "$(GO)" $(TOOLS) versitygw)
 	@$(PYTHON) tests/portal/manage.py migrate --verbosity 0
-	@$(PYTHON) tests/portal/manage.py demo $(if $(FILE),"$(FILE)")
+	@$(if $(S3),$(PYTHON) tests/tools/with-s3 build/demo) $(PYTHON) tests/portal/manage.py demo $(if $(FILE),"$(FILE)")
 
 # ---- tests
 

@@ -24,9 +24,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from storage import S3StorageAdapter, get_storage_adapter
+
 from ... import services
 
 MIB = 1024 * 1024
+MB = 1_000_000
+"""What is shown is in these."""
 
 
 class Slice(io.RawIOBase):
@@ -68,6 +72,15 @@ def peak_memory() -> int:
     raise CommandError("this system does not say how much memory a process had at most")
 
 
+def place() -> str:
+    """Where the adapter keeps its objects."""
+    adapter = get_storage_adapter()
+    if isinstance(adapter, S3StorageAdapter):
+        server = settings.AWS_S3_ENDPOINT_URL or "AWS"
+        return f"bucket {adapter.bucket} of {server}, below temp/ and {adapter.prefix}"
+    return f"{settings.STORAGE_TEMP_DIR} and {settings.STORAGE_FINAL_DIR}"
+
+
 class Command(BaseCommand):
     help = "Upload a file in parts, join them, read the result back and compare digests."
 
@@ -79,10 +92,11 @@ class Command(BaseCommand):
     def handle(self, *, file: Path | None, chunk_size: int, make_size: int, **options: object) -> None:
         started = peak_memory()
         console = Console()
+        console.print(f"stored in   {place()}", highlight=False, soft_wrap=True)
         columns = (
             TextColumn("{task.description:<22}"),
             BarColumn(),
-            DownloadColumn(binary_units=True),
+            DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
@@ -120,31 +134,34 @@ class Command(BaseCommand):
             peak = peak_memory()
             expected = self.hashlib_digest(progress, file)
 
-        table = Table("step", "MB/s", "client CPU ns/byte", "seconds")
+        table = Table("step", "calls", "MB/s", "CPU ns/byte", "seconds")
         sent = size + session.part_size(numbers[0])
-        for name, cost, amount in (
-            (f"upload of {len(numbers)} parts", upload, sent),
-            ("join", join, size),
-            ("read back", read, size),
+        for name, calls, cost, amount in (
+            (f"upload of {len(numbers)} parts", f"{len(numbers)} put_temp_part", upload, sent),
+            ("join", "assemble, delete_temp_parts", join, size),
+            ("read back", "get_final_stream", read, size),
         ):
             table.add_row(
                 name,
-                f"{amount / cost.wall / 1e6:,.0f}",
+                calls,
+                f"{amount / cost.wall / MB:,.0f}",
                 f"{cost.cpu / amount * 1e9:.2f}",
                 f"{cost.wall:.2f}",
             )
         console.print(table)
-        console.print(f"size        {size:,} bytes", highlight=False)
+        console.print(f"size        {size / MB:,.1f} MB", highlight=False)
         console.print(f"storage     {stored.sha256}", highlight=False)
         console.print(f"hashlib     {expected}", highlight=False)
         console.print(
-            f"peak memory {peak / MIB:.0f} MiB ({started / MIB:.0f} MiB before the upload)",
+            f"peak memory {peak / MB:.0f} MB ({started / MB:.0f} MB before the upload)",
             highlight=False,
         )
         services.delete_file(stored)
         if (stored.sha256, count) != (expected, size):
             raise CommandError("THE DIGESTS DIFFER")
         console.print("[green]The digests are the same.[/green]")
+        console.print("The object was deleted again (delete_final).", highlight=False)
+        console.print(f"The file stays: {file}", highlight=False, soft_wrap=True)
 
     def make_file(self, progress: Progress, size: int) -> Path:
         """A file of `size` bytes that cannot be compressed; kept for the next run."""
