@@ -315,7 +315,8 @@ def use_services(names):
         raise AssertionError(f"no {error.__name__}")
     file = names["finalize_session"](session)
     assert file.sha256 == hashlib.sha256(data).hexdigest()
-    assert b"".join(names["read_file"](file)) == data
+    with get_storage_adapter().get_final_stream(file.storage_bucket, file.storage_key) as stream:
+        assert stream.read() == data
     assert get_storage_adapter().list_temp_parts(session.pk) == []
 
 
