@@ -5,12 +5,13 @@ import pickle
 from urllib.parse import quote
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import BadRequest, ImproperlyConfigured
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from storage import (
     ContentMismatch,
+    ContentRejected,
     InvalidKey,
     ObjectExists,
     ObjectNotFound,
@@ -44,6 +45,13 @@ def test_each_kind(kind, builtin, code):
     assert (error.status, error.request_id, error.retryable) == (503, "id-1", True)
     assert str(error) == "put 'a|b%': what failed"
     assert kind("x").code == code
+
+
+def test_a_rejection():
+    """It is raised by functions of others, and never comes from the Go side."""
+    error = ContentRejected("a virus")
+    assert isinstance(error, StorageError) and isinstance(error, BadRequest)
+    assert (str(error), error.code, error.retryable) == ("a virus", "rejected", False)
 
 
 @pytest.mark.parametrize("code", ["conflict", "bucket", "forked", "closed", "io", "source", "new"])
@@ -82,7 +90,7 @@ def test_every_field_crosses(texts, status):
     assert (error.status or 0, error.retryable) == (status, True)
 
 
-@pytest.mark.parametrize("kind", [StorageError, *(kind for kind, *_ in KINDS)])
+@pytest.mark.parametrize("kind", [StorageError, ContentRejected, *(kind for kind, *_ in KINDS)])
 def test_pickled_and_copied(kind):
     """Celery and multiprocessing send them between processes."""
     error = kind("m", op="get", key="k", retryable=True, status=404, request_id="r")

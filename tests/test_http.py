@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 
 from storage import (
     ContentMismatch,
+    ContentRejected,
     FinalObject,
     InvalidKey,
     MemoryStorageAdapter,
@@ -591,6 +592,8 @@ STATUSES = {
     "exists": (ObjectExists("another one is there"), 409),
     "invalid_key": (InvalidKey("no key"), 400),
     "mismatch": (ContentMismatch("another size"), 400),
+    "rejected": (ContentRejected("a virus"), 422),
+    "too_large": (ContentRejected("too large", code="too_large"), 413),
     "no_length": (StorageError("chunked", code="no_length"), 411),
     "permission": (StoragePermissionError(SECRET), 403),
     "full": (StorageFull(SECRET), 507),

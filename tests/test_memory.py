@@ -35,6 +35,14 @@ def test_gibibytes_to_s3_and_back(run, versitygw, tmp_path):
 
 
 @pytest.mark.timeout(240)
+def test_inspections(run, versitygw, tmp_path):
+    mebibytes = GIBIBYTES * 1024 if FULL else 192
+    result = run("memory", tmp_path, "inspected", mebibytes, timeout=200, env=place_on(versitygw).environment)
+    print(result)
+    assert result["grown"] <= PART + BUDGET + SLACK
+
+
+@pytest.mark.timeout(240)
 def test_eight_to_s3_at_once(run, versitygw, tmp_path):
     result = run("memory", tmp_path, "many", 512 if FULL else 128, timeout=200, env=place_on(versitygw).environment)
     print(result)

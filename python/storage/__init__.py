@@ -9,6 +9,7 @@ from .base import StorageAdapter
 from .conf import forget_adapters, get_storage_adapter
 from .exceptions import (
     ContentMismatch,
+    ContentRejected,
     InvalidKey,
     ObjectExists,
     ObjectNotFound,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Assembled",
     "ContentMismatch",
+    "ContentRejected",
     "FinalObject",
     "InvalidKey",
     "LocalStorageAdapter",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, cast
@@ -39,12 +42,19 @@ from .arguments import (
 )
 from .base import StorageAdapter
 from .exceptions import ContentMismatch, InvalidKey, StorageError
+from .inspection import Inspect, Inspector, PartsReader, ask, check_inspect
 from .streams import Meter, ObjectReader, ObjectWriter, check_source, exact_length, known_length, pump
 from .sweep import Sweep
 from .types import Assembled, FinalObject, Keep, Progress, Source, SweepReport, TempPart
 
 FIRST_PAGE, PAGE = 1000, 8000
 """How many objects of a listing are held: fewer at first, for whoever wants only some."""
+
+_INTERRUPT_SECONDS = 0.2
+"""How long an interrupt may wait for a part to be deleted."""
+
+Parts = list[tuple[str, dict[str, Any]]]
+"""The keys of parts, and what is expected of each; see `check_parts`."""
 
 logger = logging.getLogger("storage")
 
@@ -133,6 +143,7 @@ class NativeAdapter(StorageAdapter):
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
+        inspect: Inspect | None = None,
     ) -> FinalObject:
         key = check_file_id(file_id, "put")
         options: dict[str, Any] = {} if check_flag("overwrite", overwrite) else {"overwrite": False}
@@ -140,8 +151,46 @@ class NativeAdapter(StorageAdapter):
             options["content_type"] = content_type
         if described := check_metadata(metadata):
             options["metadata"] = described
+        if inspectors := check_inspect(inspect):
+            with self._staged(key, stream, size, sha256, progress, content_type) as part:
+                return self._assemble(
+                    key, [part], {}, None, overwrite, content_type, metadata=metadata, inspectors=inspectors
+                )
         stored = self._put("_final", key, stream, size, sha256, progress, **options)
         return self._final_object(stored)
+
+    @contextlib.contextmanager
+    def _staged(
+        self,
+        key: str,
+        stream: Source,
+        size: int | None,
+        sha256: str | None,
+        progress: Progress | None,
+        content_type: str | None,
+    ) -> Iterator[TempPart]:
+        """The bytes of a put as a part, which is deleted at the end."""
+        part_key = _only_part()
+        try:
+            part = part_of(self._put("_temp", part_key, stream, size, sha256, progress, **_form(content_type)))
+            try:
+                yield part
+            finally:
+                self.drop_part(part)
+        except StorageError as error:
+            if error.key == part_key:
+                error.key = key  # the caller knows nothing of the part
+            raise
+
+    def drop_part(self, part: TempPart) -> None:
+        """Delete a part of which nobody knows. If that is not possible, a sweep removes it."""
+        error = sys.exception()
+        seconds = _INTERRUPT_SECONDS if error is not None and not isinstance(error, Exception) else None
+        try:
+            with native.Call(self._temp, "delete", key=part.key, temp=True) as running:
+                running.wait(seconds)
+        except StorageError as failed:
+            logger.warning("the part %r is left for a sweep: %s", part.key, failed)
 
     def create_final(
         self, file_id: object, stream: Source, *, size: int | None = None, content_type: str | None = None
@@ -155,6 +204,10 @@ class NativeAdapter(StorageAdapter):
     def create_final_of(self, file_id: object, part: TempPart, *, content_type: str | None = None) -> FinalObject:
         """The same of a part that is there, by ``assemble``."""
         return self._assemble(check_file_id(file_id, "assemble"), [part], {}, None, False, content_type, new=True)
+
+    def open_part(self, *, content_type: str) -> ObjectWriter:
+        """A stream whose ``publish`` stores what was written to it as the only part of a session; see `part_of`."""
+        return ObjectWriter(self, native.Call(self._temp, "put", _only_part(), **_form(content_type)))
 
     def open_final(self, file_id: object, *, content_type: str | None = None) -> ObjectWriter:
         """A stream whose ``publish`` stores what was written to it; it replaces what is at ``file_id``."""
@@ -199,9 +252,19 @@ class NativeAdapter(StorageAdapter):
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
+        inspect: Inspect | None = None,
     ) -> FinalObject:
         key, expected = check_file_id(file_id, "assemble"), check_expected(size, sha256)
-        return self._assemble(key, temp_keys, expected, progress, overwrite, content_type, metadata=metadata)
+        return self._assemble(
+            key,
+            temp_keys,
+            expected,
+            progress,
+            overwrite,
+            content_type,
+            metadata=metadata,
+            inspectors=check_inspect(inspect),
+        )
 
     def _assemble(
         self,
@@ -214,11 +277,11 @@ class NativeAdapter(StorageAdapter):
         *,
         metadata: Mapping[str, str] | None = None,
         new: bool = False,
+        inspectors: Sequence[Inspector] = (),
     ) -> FinalObject:
         parts = check_parts(temp_keys, "assemble")
         check_callable("progress", progress, "two numbers of bytes")
         arguments: dict[str, Any] = {
-            "parts": [{"key": part, **stated} for part, stated in parts],
             **expected,
             "overwrite": check_flag("overwrite", overwrite),
             "new": new,
@@ -226,6 +289,9 @@ class NativeAdapter(StorageAdapter):
             "metadata": check_metadata(metadata),
             "temp_store": self._temp,
         }
+        if inspectors:
+            parts = self._inspected(key, parts, inspectors)
+        arguments["parts"] = _as_arguments(parts)
         sizes = [stated["size"] for _, stated in parts if "size" in stated]
         meter = Meter(progress, expected.get("size", sum(sizes) if len(sizes) == len(parts) else None))
         with native.Call(self._final, "assemble", key=key, **arguments) as call:
@@ -245,6 +311,36 @@ class NativeAdapter(StorageAdapter):
             extra={"copied": stored["copied"], "read": stored["read"]},
         )
         return self._final_object(stored)
+
+    def _inspected(self, key: str, parts: Parts, inspectors: Sequence[Inspector]) -> Parts:
+        """The parts as they were inspected: each with its size and digest."""
+        pinned = self._pinned(key, parts)
+        self._show(self.prefix + key, pinned, inspectors)
+        return pinned
+
+    def inspect_part(self, name: str, part: TempPart, inspectors: Sequence[Inspector]) -> None:
+        """Have one part inspected, by readers of that name."""
+        self._show(name, check_parts([part]), inspectors)
+
+    def _show(self, name: str, pinned: Parts, inspectors: Sequence[Inspector]) -> None:
+        sizes = [stated["size"] for _, stated in pinned]
+        sha256 = pinned[0][1]["sha256"] if len(pinned) == 1 else None
+        for inspector in inspectors:
+            ask(inspector, PartsReader(name, sizes, sha256, lambda number: self._reader(self._temp, *pinned[number])))
+
+    def _pinned(self, key: str, parts: Parts) -> Parts:
+        if all({"size", "sha256"} <= stated.keys() for _, stated in parts):
+            return parts
+        there = native.call(self._temp, "describe", key=key, parts=_as_arguments(parts))["objects"]
+        return [
+            (part, {"size": info["size"], "sha256": info["sha256"] or stated.get("sha256") or self._digest(part, info)})
+            for (part, stated), info in zip(parts, there, strict=True)
+        ]
+
+    def _digest(self, part: str, info: dict[str, Any]) -> str:
+        """The digest of a part of which the store does not know it."""
+        with self._reader(self._temp, part, {"size": info["size"]}) as reader:
+            return hashlib.file_digest(reader, "sha256").hexdigest()
 
     def extend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
         prefix = check_session_id(session_id, "extend") + "/"
@@ -430,6 +526,26 @@ def bucket_of(value: str) -> str:
     if bucket != bucket.strip():
         raise ValueError("has a blank at its ends: take it away")
     return bucket
+
+
+def _only_part() -> str:
+    """The key of the part of a session of its own."""
+    return f"{uuid.uuid4()}/00001"
+
+
+def _form(content_type: str | None) -> dict[str, Any]:
+    """Options of a part that is going to be an object as it is: its digest is known and need not be read, and on a disk
+    it is a second name of the file."""
+    return {"carry": True, "content_type": content_type}
+
+
+def part_of(stored: dict[str, Any]) -> TempPart:
+    """The part of a session of its own, of what the Go side says of it."""
+    return TempPart(stored["key"], 1, stored["size"], stored["sha256"])
+
+
+def _as_arguments(parts: Parts) -> list[dict[str, Any]]:
+    return [{"key": part, **stated} for part, stated in parts]
 
 
 def _part_number(key: str) -> int:

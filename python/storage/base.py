@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import ClassVar, Literal, Self
 
+from .inspection import Inspect
 from .streams import ObjectReader
 from .types import FinalObject, Keep, Progress, Source, SweepReport, TempPart
 
@@ -100,6 +101,7 @@ class StorageAdapter(ABC):
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
+        inspect: Inspect | None = None,
     ) -> FinalObject:
         """Store a final object in one call: the bytes of ``stream``, under ``file_id``.
 
@@ -108,6 +110,12 @@ class StorageAdapter(ABC):
         ``content_type`` is visible ASCII of at most 255 characters. Names of ``metadata`` are HTTP tokens; no two
         differ only in case, and none begins with ``gostorage-``. Values are any text. All together has at most 1,920
         bytes in the encoded form that is sent to S3.
+
+        ``inspect`` is a function or several, such as a virus scanner. Each is called once, with an ``ObjectReader`` of
+        the whole before anything is visible. It raises ``ContentRejected`` if the bytes are not wanted, and what it
+        raises reaches the caller unchanged. The bytes wait in the temp area meanwhile, and nothing is left there; after
+        a crash a sweep removes them. What ``progress`` counts are the bytes on the way there. Raises ``TypeError`` for
+        a coroutine function, and for a function that returns True or False.
         """
 
     @abstractmethod
@@ -122,6 +130,7 @@ class StorageAdapter(ABC):
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
+        inspect: Inspect | None = None,
     ) -> FinalObject:
         """Join the parts ``temp_keys``, in that order, into the final object ``file_id``.
 
@@ -130,6 +139,8 @@ class StorageAdapter(ABC):
 
         The store copies the parts if it can. The digest that they carry is used as far as it goes, and only the bytes
         after that are read. The last figure that ``progress`` gets is an ``Assembled``: it tells how many those were.
+        ``inspect`` is as in ``put_final``: what is joined are exactly the parts that were inspected, and a part that is
+        replaced meanwhile is a ``ContentMismatch``.
 
         Raises ``ObjectNotFound`` for a missing part; ``ContentMismatch`` if a ``TempPart`` has changed since, or the
         whole differs from ``size`` or ``sha256``; ``ValueError`` for no parts; else as ``put_temp_part`` does.

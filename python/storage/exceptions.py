@@ -1,10 +1,11 @@
-"""The errors. Each class is a StorageError and also the builtin exception that callers expect.
+"""The errors. Each class is a StorageError and also the exception that callers expect.
 
 StorageError
 ├── ObjectNotFound           FileNotFoundError
 ├── ObjectExists             FileExistsError
 ├── InvalidKey               ValueError
 ├── ContentMismatch          ValueError
+├── ContentRejected          BadRequest (Django's)
 ├── StoragePermissionError   PermissionError
 ├── StorageFull              OSError
 ├── StorageTimeout           TimeoutError
@@ -16,10 +17,11 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import BadRequest, ImproperlyConfigured
 
 __all__ = [
     "ContentMismatch",
+    "ContentRejected",
     "InvalidKey",
     "ObjectExists",
     "ObjectNotFound",
@@ -93,6 +95,15 @@ class ContentMismatch(StorageError, ValueError):
     """The bytes do not have the size or the SHA-256 that they should have."""
 
     default_code = "mismatch"
+
+
+class ContentRejected(StorageError, BadRequest):
+    """For the functions that are passed as ``inspect``: these bytes are not wanted. Nothing is stored.
+
+    Where no view answers it, Django does, with 400: the parsing of a form may be over before a view begins.
+    """
+
+    default_code = "rejected"
 
 
 class StoragePermissionError(StorageError, PermissionError):

@@ -30,6 +30,7 @@ from .base import StorageAdapter
 from .conf import accel, get_storage_adapter
 from .exceptions import (
     ContentMismatch,
+    ContentRejected,
     InvalidKey,
     ObjectExists,
     ObjectNotFound,
@@ -356,6 +357,7 @@ STATUSES: dict[type[StorageError], HTTPStatus] = {
     ObjectExists: HTTPStatus.CONFLICT,
     InvalidKey: HTTPStatus.BAD_REQUEST,
     ContentMismatch: HTTPStatus.BAD_REQUEST,
+    ContentRejected: HTTPStatus.UNPROCESSABLE_ENTITY,
     StoragePermissionError: HTTPStatus.FORBIDDEN,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     StorageTimeout: HTTPStatus.GATEWAY_TIMEOUT,
@@ -363,7 +365,16 @@ STATUSES: dict[type[StorageError], HTTPStatus] = {
     StorageCancelled: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
-CLIENTS = {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.BAD_REQUEST, HTTPStatus.LENGTH_REQUIRED}
+CODES = {"no_length": HTTPStatus.LENGTH_REQUIRED, "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE}
+"""Those of errors whose code says more than their class."""
+
+CLIENTS = {
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    *CODES.values(),
+}
 """Statuses whose reason the client is told; what is wrong with the store is only logged."""
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -373,9 +384,10 @@ def storage_errors(view: View) -> View:
     """Decorates a ``view``, sync or async: a ``StorageError`` of it becomes an answer in JSON, and is logged once.
 
     The statuses: 404 for ``ObjectNotFound``, 409 for ``ObjectExists``, 400 for ``InvalidKey`` and ``ContentMismatch``,
-    411 for a body without a length, 403 for ``StoragePermissionError``, 507 for ``StorageFull``, 504 for
-    ``StorageTimeout``, 503 for ``StorageUnavailable`` and ``StorageCancelled``, 500 for others. The answer is
-    ``{"error": text, "code": code}``. Other exceptions pass through. So does what happens while a response is sent.
+    422 for ``ContentRejected``, 413 for an upload that is too large, 411 for a body without a length, 403 for
+    ``StoragePermissionError``, 507 for ``StorageFull``, 504 for ``StorageTimeout``, 503 for ``StorageUnavailable`` and
+    ``StorageCancelled``, 500 for others. The answer is ``{"error": text, "code": code}``. Other exceptions pass
+    through. So does what happens while a response is sent.
     """
 
     @functools.wraps(view)
@@ -396,11 +408,8 @@ def storage_errors(view: View) -> View:
 
 
 def _error_response(request: HttpRequest, error: StorageError) -> HttpResponse:
-    if error.code == "no_length":
-        status = HTTPStatus.LENGTH_REQUIRED
-    else:
-        kinds = (status for kind, status in STATUSES.items() if isinstance(error, kind))
-        status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
+    kinds = (status for kind, status in STATUSES.items() if isinstance(error, kind))
+    status = CODES.get(error.code) or next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
     text = error.message if status in CLIENTS else status.phrase
     response = JsonResponse({"error": text, "code": error.code}, status=status)
     trace = error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None

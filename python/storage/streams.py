@@ -345,7 +345,7 @@ def reentrant() -> StorageError:
     return StorageError("a signal handler has used the stream that it interrupted: open another one", code="reentrant")
 
 
-class _Window(io.RawIOBase):
+class Window(io.RawIOBase):
     """The raw stream of a range of an open reader of the Go side."""
 
     _generation = -1  # until the window owns a reader
@@ -470,6 +470,9 @@ class ObjectReader(io.BufferedReader):
     signal handler that interrupted a read of it, a read raises one with the code "reentrant".
     """
 
+    _size: int
+    _window: Window | None = None
+
     def __init__(
         self, owner: object, number: int, opened: dict[str, Any], *, start: int = 0, length: int | None = None
     ) -> None:
@@ -477,12 +480,14 @@ class ObjectReader(io.BufferedReader):
         self.sha256: str | None = opened["sha256"] or None
         self._description: str = opened["description"]
         self._generation = _loader.generation
-        self._window: _Window | None = None
         if "data" in opened:
-            self._size: int = opened["size"]
+            self._size = opened["size"]
             super().__init__(cast("Any", io.BytesIO(opened["data"])), self._size or 1)
             return
-        window = self._window = _Window(owner, number, opened, start, length)
+        self._begin(Window(owner, number, opened, start, length))
+
+    def _begin(self, window: Window) -> None:
+        self._window = window
         self._size = window.size
         # BufferedReader asks for the position and swallows any exception, also that of a signal: no Python code there.
         window.tell = int  # type: ignore[method-assign]

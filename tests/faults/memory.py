@@ -1,4 +1,4 @@
-"""Peak memory of transfers. Usage: memory.py ROOT one|many|failures [MIB]; prints JSON, in bytes."""
+"""Peak memory of transfers. Usage: memory.py ROOT one|inspected|many|failures [MIB]; prints JSON, in bytes."""
 
 import gc
 import hashlib
@@ -64,6 +64,17 @@ def one(adapter, size):
     return put
 
 
+def inspected(adapter, size):
+    """Of a put and an assembly that are inspected."""
+    digests = []
+    stream = Stream(size)
+    final = adapter.put_final("a", stream, inspect=lambda reader: digests.append(drain(reader)))
+    parts = [adapter.put_temp_part("s", number, Stream(size // 2)) for number in (1, 2)]
+    joined = adapter.assemble("b", parts, inspect=lambda reader: digests.append(drain(reader)))
+    assert digests == [final.sha256, joined.sha256] and digests[0] == stream.hash.hexdigest()
+    adapter.delete_temp_parts("s")
+
+
 def many(adapter, size):
     def put(n):
         stream = Stream(size)
@@ -115,7 +126,7 @@ def main():
         result["grown"] = memory("VmRSS") - before[0]
     else:
         base = start_measuring()
-        put = {"one": one, "many": many}[sys.argv[2]](adapter, int(sys.argv[3]) * MiB)
+        put = {"one": one, "inspected": inspected, "many": many}[sys.argv[2]](adapter, int(sys.argv[3]) * MiB)
         result["grown"] = memory("VmHWM") - base
         result["grown_put"] = put and put - base
     print(json.dumps(result))

@@ -220,6 +220,11 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			return nil, err
 		}
 		return r.assemble(on, temp), nil
+	case "describe":
+		return func(ctx context.Context) (any, error) {
+			found, err := parts.Describe(ctx, on.Store, r.wanted())
+			return listed{found}, err
+		}, nil
 	case "copy":
 		return func(ctx context.Context) (any, error) {
 			return parts.Copy(ctx, on.Store, r.Parts[0].wanted(), r.Key, r.options().Overwrite)
@@ -319,15 +324,19 @@ func checkKeys(op string, r *Request) error {
 	return object.CheckKey(r.Key)
 }
 
-// assemble makes the work of joining parts. Its commit waits until the caller has seen the final figures.
-func (r *Request) assemble(final, temp *store) func(context.Context) (any, error) {
-	r.commit = newCommit()
+func (r *Request) wanted() []parts.Wanted {
 	wanted := make([]parts.Wanted, len(r.Parts))
 	for i, part := range r.Parts {
 		wanted[i] = part.wanted()
 	}
+	return wanted
+}
+
+// assemble makes the work of joining parts. Its commit waits until the caller has seen the final figures.
+func (r *Request) assemble(final, temp *store) func(context.Context) (any, error) {
+	r.commit = newCommit()
 	work := &parts.Assembly{
-		Final: final.Store, Temp: temp.Store, Key: r.Key, Parts: wanted, Expect: expected(r.Size, r.SHA256),
+		Final: final.Store, Temp: temp.Store, Key: r.Key, Parts: r.wanted(), Expect: expected(r.Size, r.SHA256),
 		Options: r.options(), Commit: r.commit.wait,
 	}
 	r.progress, r.commit.figures = work.Done, work.Figures

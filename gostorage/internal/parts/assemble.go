@@ -43,7 +43,7 @@ func (a *Assembly) Figures() Figures { return Figures{a.copied.Load(), a.read.Lo
 
 // Run carries out the assembly. It copies nothing before it knows that all parts are what is expected.
 func (a *Assembly) Run(ctx context.Context) (object.Info, error) {
-	all, err := describe(ctx, a.Temp, a.Parts)
+	all, err := Describe(ctx, a.Temp, a.Parts)
 	if err != nil {
 		return object.Info{}, err
 	}

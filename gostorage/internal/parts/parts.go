@@ -42,8 +42,8 @@ func Open(ctx context.Context, from object.Store, want Wanted, hint object.Range
 	return digest.NewReader(opened, want.Expect.SHA256), nil
 }
 
-// describe tells what is there now of each part, with what its sidecar says.
-func describe(ctx context.Context, from object.Store, wanted []Wanted) ([]object.Info, error) {
+// Describe tells what is there now of each part, with what its sidecar says.
+func Describe(ctx context.Context, from object.Store, wanted []Wanted) ([]object.Info, error) {
 	known, err := list(ctx, from, wanted)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func describe(ctx context.Context, from object.Store, wanted []Wanted) ([]object
 	return describeListed(ctx, from, wanted, known)
 }
 
-// describeListed is describe with the result of a listing.
+// describeListed is Describe with the result of a listing.
 func describeListed(
 	ctx context.Context, from object.Store, wanted []Wanted, known map[string]object.Info,
 ) ([]object.Info, error) {
