@@ -23,18 +23,18 @@ from django.utils.encoding import filepath_to_uri
 
 from .adapter import FIRST_PAGE, NativeAdapter
 from .arguments import check_content_type, check_expires, check_key
-from .conf import get_storage_adapter
 from .exceptions import ObjectExists, ObjectNotFound
 from .local import LocalStorageAdapter
 from .streams import CHUNK, ObjectReader, ObjectWriter
 from .types import FinalObject
+from .uploads import AdapterUpload, AdapterUploadHandler, UploadTooLarge, adapter_of
 
 if TYPE_CHECKING:
     _File = File[Any]
 else:
     _File = File
 
-__all__ = ["AdapterStorage", "StoredFile"]
+__all__ = ["AdapterStorage", "AdapterUpload", "AdapterUploadHandler", "StoredFile", "UploadTooLarge"]
 
 MODES = {"rb": "rb", "r": "r", "rt": "r", "wb": "wb", "w": "w", "wt": "w"}
 
@@ -80,10 +80,7 @@ class AdapterStorage(Storage):
     @property
     def adapter(self) -> NativeAdapter:
         """The adapter as it is set now. Raises ``ImproperlyConfigured``."""
-        adapter = get_storage_adapter(self.alias)
-        if not isinstance(adapter, NativeAdapter):
-            raise ImproperlyConfigured(f"AdapterStorage works on the adapters of this package, not on {adapter!r}")
-        return adapter
+        return adapter_of(self.alias, "AdapterStorage")
 
     def __eq__(self, other: object) -> bool:
         """Whether it is of the same class and was given the same arguments."""
@@ -140,7 +137,9 @@ class AdapterStorage(Storage):
         extension = "".join(PurePosixPath(name).suffixes)
         return posixpath.join(folder, self.get_alternative_name(name.removesuffix(extension), extension))
 
-    def _saver(self, content: Any, content_type: str | None) -> _Again | _Once:
+    def _saver(self, content: Any, content_type: str | None) -> _Again | _Once | _Uploaded:
+        if isinstance(content, AdapterUpload) and content.adapter is self.adapter and content.final is None:
+            return _Uploaded(content, content_type)
         again = getattr(content, "seekable", bool)() and hasattr(content, "seek")
         return (_Again if again else _Once)(self.adapter, content, content_type)
 
@@ -291,6 +290,20 @@ class _Once:
 
     def close(self) -> None:
         self._adapter.delete_temp_part(self._part)
+
+
+class _Uploaded:
+    """Saves an upload that is in the temp area of the adapter: no bytes are moved."""
+
+    def __init__(self, upload: AdapterUpload, content_type: str | None) -> None:
+        self._upload, self._type = upload, content_type
+
+    def put(self, file_id: str) -> None:
+        upload = self._upload
+        upload.became(upload.adapter.create_final_of(file_id, upload.part, content_type=self._type))
+
+    def close(self) -> None:
+        pass
 
 
 def _pieces(content: Any) -> Iterable[bytes]:
