@@ -2,7 +2,8 @@
 
 Each document's Python runs in one process of its own, in the order of the page. The word after
 ```python says what a block is: `settings` (a piece of a settings module), `s3` (the same, for a
-bucket), `configurations` (a whole one), nothing (code that uses the portal's settings).
+bucket), `configurations` (a whole one), `clamd` (see test_uploads.py), nothing (code that uses the
+portal's settings).
 """
 
 import contextlib
@@ -42,6 +43,7 @@ WITH_EXAMPLES = {
     "settings.md",
     "sweep.md",
     "testing.md",
+    "uploads.md",
 }
 
 
@@ -105,6 +107,7 @@ def test_documents_with_examples():
         "docs/services.md",
         "docs/sweep.md",
         "docs/testing.md",
+        "docs/uploads.md",
     ],
 )
 def test_examples(name, tmp_path):
@@ -118,6 +121,7 @@ WITH_SETTINGS = [
     "docs/migrating.md",
     "docs/settings.md",
     "docs/testing.md",
+    "docs/uploads.md",
 ]
 
 
