@@ -1,6 +1,7 @@
 """`AdapterUploadHandler`: the files of forms go into the temp area while they are parsed. And the recipe for clamd."""
 
 import base64
+import bz2
 import contextlib
 import csv
 import gc
@@ -34,7 +35,7 @@ from django.http import JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.test import Client, RequestFactory, override_settings
 from django.urls import path
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from servers.clamd import EICAR, Clamd
@@ -49,6 +50,7 @@ from storage import (
     StorageError,
     StorageUnavailable,
     get_storage_adapter,
+    native,
 )
 from storage.files import AdapterStorage, AdapterUpload, AdapterUploadHandler, UploadTooLarge
 from storage.http import storage_errors
@@ -86,7 +88,8 @@ def uploaded(data=b"some bytes", name="a.txt", content_type="text/plain", **opti
 
 
 def left(adapter):
-    """How many parts and unfinished writes there are."""
+    """How many parts and unfinished writes there are, when what is undone is undone."""
+    native.settle(10)
     report = adapter.sweep(timedelta(), dry_run=True)
     return report.parts, report.uploads
 
@@ -98,7 +101,7 @@ def keys(adapter):
 # ---- an upload
 
 
-@pytest.mark.parametrize("size", [0, 10, HEAD, 11 * MIB])
+@pytest.mark.parametrize("size", [0, HEAD, 11 * MIB])
 def test_an_upload(adapter, size):
     data = BYTES[:size]
     upload = uploaded(data, "ä b.bin", "application/x-mine; charset=latin-1")
@@ -500,7 +503,10 @@ PROVEN = {
     "html": (b"\xef\xbb\xbf \n<!-- x -->\n<!DOCTYPE HTML>", "text/plain", "text/html"),
     "svg": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg">', "image/png", "image/svg+xml"),
     "xml": (b'<?xml version="1.0"?><a/>', "application/atom+xml", "application/atom+xml"),
-    "program": (b"MZ\x90", "image/png", "application/vnd.microsoft.portable-executable"),
+    "program": (b"MZ\x90\0\3", "image/png", "application/vnd.microsoft.portable-executable"),
+    "text like a program": (b"MZ,BM,BZh\n", "text/csv", "text/csv"),
+    "bzip2": (bz2.compress(b"x"), "text/plain", "application/x-bzip2"),
+    "no bzip2 in bzip2": (bz2.compress(b""), "", "application/x-bzip2"),
     "text": (b"a,b\n", "text/csv; charset=utf-8", "text/csv; charset=utf-8"),
     "unknown": (b"\1\2\3", "", UNKNOWN),
     "no picture": (b"text", "image/png", UNKNOWN),
@@ -516,6 +522,7 @@ def test_the_content_type_by_the_first_bytes(kind):
     assert content_type_of(data[:HEAD], stated) == expected
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=HEAD), st.none() | st.text())
 def test_any_bytes_have_a_content_type(head, stated):
     assert content_type_of(head, stated).isascii()
@@ -525,23 +532,20 @@ def test_any_bytes_have_a_content_type(head, stated):
 
 
 def test_the_admin(run, tmp_path, versitygw):
-    for environment in (os.environ, place_on(versitygw).environment):
-        root = tmp_path / str(len(list(tmp_path.iterdir())))
-        root.mkdir()
-        seen = run("forms", env={**environment, "TEST_ROOT": str(root)})
-        red, blue = seen.pop("names")
-        assert red == "pictures/a_picture.png" and re.fullmatch(r"pictures/a_picture_\w+\.png", blue)
-        assert seen == {
-            **dict.fromkeys(("red", "blue", "change", "delete"), 302),
-            "measures": [70, 50],
-            "types": ["image/png", "text/plain"],
-            "color": [255, 0, 0],
-            "changed": [10, 10],
-            "no picture": True,
-            "virus": 400,
-            "pictures": 2,  # Django leaves that which was replaced
-            "sessions": 1,  # of the form that was not valid
-        }
+    seen = run("forms", env={**place_on(versitygw).environment, "TEST_ROOT": str(tmp_path)})
+    red, blue = seen.pop("names")
+    assert red == "pictures/a_picture.png" and re.fullmatch(r"pictures/a_picture_\w+\.png", blue)
+    assert seen == {
+        **dict.fromkeys(("red", "blue", "change", "delete"), 302),
+        "measures": [70, 50],
+        "types": ["image/png", "text/plain"],
+        "color": [255, 0, 0],
+        "changed": [10, 10],
+        "no picture": True,
+        "virus": 400,
+        "pictures": 2,  # Django leaves that which was replaced
+        "sessions": 1,  # of the form that was not valid
+    }
 
 
 SERVERS = {
@@ -550,13 +554,16 @@ SERVERS = {
 }
 
 
-@pytest.fixture(params=SERVERS)
-def server(request, tmp_path):
-    """The URL of a server of one process, and its log."""
+def process(url):
+    return json.loads(curl(f"{url}/process/")[2])
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_real_servers(name, tmp_path):
     log = tmp_path / "log"
     with open(log, "w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *SERVERS[request.param]],
+        server = subprocess.Popen(
+            [sys.executable, "-m", *SERVERS[name]],
             cwd=HERE / "faults",
             env={**os.environ, "TEST_ROOT": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=output,
@@ -564,18 +571,18 @@ def server(request, tmp_path):
         )
     try:
         wait(lambda: "Booting worker" in log.read_text() or "running on" in log.read_text(), log)
-        yield re.search(r"http://127\.0\.0\.1:\d+", log.read_text())[0], log
+        url = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())[0]
+        real_requests(name, url, tmp_path)
+        assert "Traceback" not in log.read_text()
+        cut_requests(url, tmp_path, log)
+        if name == "gunicorn":  # under ASGI Django itself has a file of the body
+            memory_of_an_upload(url)
     finally:
-        process.terminate()
-        process.wait(20)
+        server.terminate()
+        server.wait(20)
 
 
-def process(url):
-    return json.loads(curl(f"{url}/process/")[2])
-
-
-def test_real_requests(server, tmp_path):
-    url, log = server
+def real_requests(server, url, tmp_path):
     large = tmp_path / "large.png"
     large.write_bytes(PNG + BYTES[: 20 * MIB])
     sha256 = digest(PNG + BYTES[: 20 * MIB])
@@ -599,11 +606,10 @@ def test_real_requests(server, tmp_path):
     assert (status, json.loads(body)) == (200, {**told, "name": "x.png", "key": "bodies/x.png"})
     assert digest((tmp_path / "final" / "bodies" / "x.png").read_bytes()) == sha256
     assert curl("-T", str(virus), f"{url}/body/v")[0] == 422
-    if "gunicorn" in log.read_text():  # under ASGI Django waits for all of the body
+    if server == "gunicorn":  # under ASGI Django waits for all of the body
         assert curl("-T", str(empty), "-H", "Content-Length: 200000000", f"{url}/body/l")[0] == 413
     assert json.loads(curl("-F", f"f=@{large}", f"{url}/multi/")[2]) == told
     assert len(process(url)["parts"]) == 3 and process(url)["calls"] == 0
-    assert "Traceback" not in log.read_text()
 
 
 def sent(url, request, body):
@@ -616,25 +622,21 @@ def sent(url, request, body):
         return int(answer.split()[1]) if answer else 0
 
 
-def test_cut_requests(server, tmp_path):
-    url, log = server
+def cut_requests(url, tmp_path, log):
+    before = len(process(url)["parts"])
     body = multipart(b"first", BYTES[: 2 * MIB])[:-20]
     head = f"POST /form/ HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body) + 20}\r\n"
     sent(url, f"{head}Content-Type: {FORM}\r\n\r\n", body)
     sent(url, f"PUT /body/cut HTTP/1.1\r\nHost: x\r\nContent-Length: {3 * MIB}\r\n\r\n", BYTES[: 2 * MIB])
     wait(lambda: process(url)["calls"] == 0, log)
-    assert len(process(url)["parts"]) <= 1  # the first file, which a view may have used
-    assert not (tmp_path / "final" / "bodies").exists()
+    assert len(process(url)["parts"]) <= before + 1  # the first file, which a view may have used
+    assert not (tmp_path / "final" / "bodies" / "cut").exists()
 
 
-def test_memory(server):
-    url, log = server
-    if "gunicorn" not in log.read_text():
-        return  # Django itself has a file of the body
+def memory_of_an_upload(url):
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     size = 90 * MIB
     head = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
-    assert curl("-F", "f=@/etc/hostname", f"{url}/form/")[0] == 200
     before = process(url)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/form/")

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from inspect import iscoroutinefunction
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from . import _loader
 from .streams import ObjectReader, Window
@@ -23,7 +23,8 @@ def check_inspect(inspect: Inspect | None) -> tuple[Inspector, ...]:
     """The functions, none for None. Raises ``TypeError``."""
     if inspect is None:
         return ()
-    inspectors = tuple(inspect) if isinstance(inspect, Iterable) else (inspect,)
+    several = isinstance(inspect, Iterable) and not callable(inspect)
+    inspectors = tuple(cast("Iterable[Inspector]", inspect) if several else [cast("Inspector", inspect)])
     for inspector in inspectors:
         if not callable(inspector):
             raise TypeError(f"inspect is a function of a reader, or several, not {type(inspector).__name__}")

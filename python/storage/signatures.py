@@ -10,6 +10,7 @@ HEAD = 512
 """How many bytes are looked at, from the beginning."""
 
 UNKNOWN = "application/octet-stream"
+PROGRAM = "application/vnd.microsoft.portable-executable"
 
 _BEGINNINGS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -18,7 +19,7 @@ _BEGINNINGS = (
     (b"GIF89a", "image/gif"),
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
-    (b"8BPS", "image/vnd.adobe.photoshop"),
+    (b"8BPS\0\1", "image/vnd.adobe.photoshop"),
     (b"\0\0\1\0", "image/vnd.microsoft.icon"),
     (b"\xff\x0a", "image/jxl"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
@@ -29,28 +30,28 @@ _BEGINNINGS = (
     (b"PK\3\4", "application/zip"),
     (b"PK\5\6", "application/zip"),
     (b"\x1f\x8b", "application/gzip"),
-    (b"BZh", "application/x-bzip2"),
     (b"\xfd7zXZ\0", "application/x-xz"),
     (b"\x28\xb5\x2f\xfd", "application/zstd"),
     (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
     (b"Rar!\x1a\7", "application/vnd.rar"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-storage"),
-    (b"OggS", "application/ogg"),
+    (b"OggS\0", "application/ogg"),
     (b"fLaC", "audio/flac"),
-    (b"ID3", "audio/mpeg"),
-    (b"MThd", "audio/midi"),
+    (b"ID3\2", "audio/mpeg"),
+    (b"ID3\3", "audio/mpeg"),
+    (b"ID3\4", "audio/mpeg"),
+    (b"MThd\0", "audio/midi"),
     (b"\0\0\1\xba", "video/mpeg"),
     (b"FLV\1", "video/x-flv"),
     (b"wOFF", "font/woff"),
     (b"wOF2", "font/woff2"),
-    (b"OTTO", "font/otf"),
+    (b"OTTO\0", "font/otf"),
     (b"\0\1\0\0\0", "font/ttf"),
     (b"SQLite format 3\0", "application/vnd.sqlite3"),
-    (b"PAR1", "application/vnd.apache.parquet"),
+    (b"PAR1\x15", "application/vnd.apache.parquet"),
     (b"\x89HDF\r\n\x1a\n", "application/x-hdf5"),
     (b"\0asm", "application/wasm"),
     (b"\x7fELF", "application/x-elf"),
-    (b"MZ", "application/vnd.microsoft.portable-executable"),
     (b"#!", "text/x-shellscript"),
 )
 
@@ -101,6 +102,10 @@ def signature(head: bytes) -> str | None:
             return content_type
     if head.startswith(b"BM") and head[6:10] == bytes(4):
         return "image/bmp"
+    if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
+        return "application/x-bzip2"
+    if head.startswith(b"MZ") and b"\0" in head[:64]:
+        return PROGRAM
     if head.startswith(b"RIFF"):
         return _RIFF.get(head[8:12])
     if head[4:8] == b"ftyp":
@@ -127,8 +132,10 @@ _PROVABLE = {
     *(content_type for _, content_type in _BEGINNINGS),
     *_RIFF.values(),
     *_BRANDS.values(),
+    "application/x-bzip2",
     "application/x-tar",
     "image/bmp",
+    PROGRAM,
     "video/mp4",
     "video/webm",
     "video/x-matroska",
