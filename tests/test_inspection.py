@@ -213,6 +213,8 @@ def test_a_put_moves_its_bytes_once(size):
         sent = sum(len(request.body) for request in server.log if request.operation in ("PutObject", "UploadPart"))
         assert size <= sent < size + 10_000
         assert any("Copy" in request.operation for request in server.log)
+        reads = [request for request in server.log if request.operation == "GetObject"]
+        assert len([request for request in reads if ".digest" not in request.target]) == 1  # by the inspector
         assert [name for name in server.objects if "/temp" in name] == []
         adapter.close()
 
