@@ -23,6 +23,7 @@ from storage import (
     ObjectReader,
     StorageTimeout,
     TempPart,
+    native,
 )
 from storage.inspection import PartsReader
 
@@ -361,7 +362,17 @@ def test_the_reader_is_a_binary_file(pieces, data):
         ours.read(1)
 
 
-# ---- crashes and memory
+# ---- interrupts and crashes
+
+
+def test_an_interrupt_does_not_wait_for_a_slow_store(faults, caplog):
+    adapter = make_s3(faults.endpoint)
+    with faults.rule(operation="DeleteObjects", fault="delay", seconds=5), pytest.raises(KeyboardInterrupt):
+        adapter.put_final("a", b"some bytes", inspect=Look(adapter, KeyboardInterrupt()))
+    assert "left for a sweep" in caplog.text
+    native.settle(10)
+    assert adapter.sweep(timedelta()).parts == 1 and nothing_but(adapter)
+    adapter.close()
 
 
 def test_a_crash_leaves_what_a_sweep_removes(tmp_path):
