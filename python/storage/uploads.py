@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 else:
     _UploadedFile = UploadedFile
 
-__all__ = ["AdapterUpload", "AdapterUploadHandler", "UploadCut", "UploadTooLarge"]
-
 
 class UploadTooLarge(ContentRejected, RequestDataTooBig):
     """An uploaded file is larger than ``max_size``. `storage.http.storage_errors` answers 413."""
@@ -47,10 +45,11 @@ def adapter_of(alias: str, user: str) -> NativeAdapter:
 
 
 class AdapterUpload(_UploadedFile):
-    """An uploaded file: a part in the temp area of ``adapter``.
+    """An uploaded file: the part ``part`` in the temp area of ``adapter``. The handler makes these.
 
-    ``size`` is in bytes, ``sha256`` in hex; ``part`` is the `TempPart`. ``content_type`` is what the first bytes prove;
-    if they prove nothing, it is ``stated_content_type``, which the client has sent, or "application/octet-stream".
+    ``size`` is in bytes, ``sha256`` in hex. ``content_type`` is what the first bytes prove; if they prove nothing, it
+    is ``stated_content_type``, which the client has sent, or "application/octet-stream". ``name``, ``charset`` and
+    ``content_type_extra`` are what Django tells of any uploaded file.
 
     It is read as any file: the first read opens it, ``close`` closes it, ``open`` opens it again. Closing deletes
     nothing. ``save_final`` makes it a final object, and so does a save by an `AdapterStorage`. Then ``final`` is that
@@ -101,7 +100,7 @@ class AdapterUpload(_UploadedFile):
         return self._closed or (self._reader is not None and self._reader.closed)
 
     def open(self, mode: str | None = None, *_: Any, **__: Any) -> AdapterUpload:
-        """Go to the beginning, of a closed file too."""
+        """Go to the beginning, of a closed file too. ``mode`` is "rb" if it is given."""
         if mode not in (None, "rb"):
             raise ValueError(f"an upload is opened for reading bytes, in the mode 'rb', not {mode!r}")
         if self.closed:
@@ -131,8 +130,8 @@ class AdapterUpload(_UploadedFile):
     ) -> FinalObject:
         """Make it a final object as ``adapter.assemble`` does, moving no byte through this process; delete the part.
 
-        ``content_type`` is that of the upload unless given. Raises as ``assemble`` does, and ``ValueError`` if this was
-        done before.
+        ``file_id``, ``overwrite``, ``metadata`` and ``progress`` are those of ``assemble``; ``content_type`` is that of
+        the upload unless given. Raises as ``assemble`` does, and ``ValueError`` if this was done before.
         """
         if self.final is not None:
             raise ValueError(f"the upload is the final object {self.final.key!r} already: copy_final makes another one")
@@ -148,7 +147,7 @@ class AdapterUpload(_UploadedFile):
         return final
 
     def became(self, final: FinalObject) -> None:
-        """It is that object now. What is being read goes on there."""
+        """It is the object ``final`` now. What is being read goes on there."""
         reader, self._reader = self._reader, None
         if reader is not None and not reader.closed:
             self._position = reader.tell()
