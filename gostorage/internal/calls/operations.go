@@ -39,6 +39,8 @@ type Request struct {
 
 	Method      string `json:"method"`      // that a URL allows
 	Disposition string `json:"disposition"` // of the answer to a URL
+	Upload      string `json:"upload"`      // that a URL is about
+	Part        int32  `json:"part"`        // that a URL is about
 
 	pipe     *digest.Pipe
 	progress func() int64
@@ -169,10 +171,6 @@ type assembled struct {
 	parts.Figures
 }
 
-type linked struct {
-	URL string `json:"url"`
-}
-
 type counted struct {
 	Count int `json:"count"`
 }
@@ -239,11 +237,11 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			return nil, object.Errorf(object.Internal, "objects of this store have no URLs")
 		}
 		return func(ctx context.Context) (any, error) {
-			text, err := linker.Link(ctx, r.Key, object.Link{
+			return linker.Link(ctx, r.Key, object.Link{
 				Method: r.Method, Expires: time.Duration(r.Seconds * float64(time.Second)),
-				ContentType: r.ContentType, Disposition: r.Disposition,
+				ContentType: r.ContentType, Disposition: r.Disposition, Size: expected(r.Size, "").Size,
+				CreateOnly: r.New, Upload: r.Upload, Part: r.Part,
 			})
-			return linked{text}, err
 		}, nil
 	case "extend":
 		return func(ctx context.Context) (any, error) {

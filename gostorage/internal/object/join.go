@@ -42,16 +42,28 @@ type Adopter interface {
 
 // Link says what a URL of an object allows, and what its answer says of the object.
 type Link struct {
-	Method      string // GET, HEAD or PUT
+	Method      string // GET, HEAD or PUT; POST begins a multipart upload
 	Expires     time.Duration
-	ContentType string // of the answer, or of the body of a PUT; "" for that of the object, or any
+	ContentType string // of the answer, or of the body of a PUT or POST; "" for that of the object, or any
 	Disposition string // Content-Disposition of the answer, or ""
+	Size        int64  // of the body of a PUT; -1 for any
+	CreateOnly  bool   // a PUT, or the end of an upload: refused where an object is there
+
+	// For a request about a multipart upload: its id. GET lists its parts, PUT stores one, POST ends it, DELETE aborts it.
+	Upload string
+	Part   int32 // number of the part
+}
+
+// Linked is a URL, and the headers that a request has to have with it.
+type Linked struct {
+	URL     string            `json:"url"`
+	Headers map[string]string `json:"headers"` // without Content-Length, which a client sets by itself
 }
 
 // Linker is a Store whose objects have URLs for everybody.
 type Linker interface {
 	// Link gives a URL for the request that link describes. The object need not be there.
-	Link(ctx context.Context, key string, link Link) (string, error)
+	Link(ctx context.Context, key string, link Link) (Linked, error)
 }
 
 // Keeper is a Store that can store a record with an object that is there already.

@@ -448,7 +448,7 @@ func (s *Store) Check(ctx context.Context) error {
 }
 
 // Link implements object.Linker.
-func (s *Store) Link(ctx context.Context, key string, link object.Link) (string, error) {
+func (s *Store) Link(ctx context.Context, key string, link object.Link) (object.Linked, error) {
 	s.bucket.Ref()
 	defer s.bucket.Unref()
 	return s.bucket.Presign(ctx, key, link)

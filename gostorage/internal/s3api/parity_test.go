@@ -243,7 +243,19 @@ func TestURLsAreThoseOfTheSDK(t *testing.T) {
 		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", "a+token"),
 	}), sdk.WithPresignExpires(time.Hour))
 	key := aws.String("final/a b/Zo\u00eb+?&%.txt")
-	link := object.Link{Expires: time.Hour, ContentType: "text/plain; a=b", Disposition: `attachment; filename="a b"`}
+	link := object.Link{Expires: time.Hour, ContentType: "text/plain; a=b", Disposition: `attachment; filename="a b"`, Size: 5}
+	check := func(link object.Link, expected *v4.PresignedHTTPRequest, err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, err := bucket.Presign(t.Context(), strings.TrimPrefix(*key, "final/"), link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is, should := unsigned(t, ours.URL), unsigned(t, expected.URL); is != should {
+			t.Errorf("%s: our URL is\n%s, theirs\n%s", link.Method, is, should)
+		}
+	}
 	for method, presign := range map[string]func() (*v4.PresignedHTTPRequest, error){
 		http.MethodGet: func() (*v4.PresignedHTTPRequest, error) {
 			return theirs.PresignGetObject(t.Context(), &sdk.GetObjectInput{
@@ -257,21 +269,70 @@ func TestURLsAreThoseOfTheSDK(t *testing.T) {
 		},
 		http.MethodPut: func() (*v4.PresignedHTTPRequest, error) {
 			return theirs.PresignPutObject(t.Context(), &sdk.PutObjectInput{
-				Bucket: &options.Bucket, Key: key, ContentType: &link.ContentType,
+				Bucket: &options.Bucket, Key: key, ContentType: &link.ContentType, ContentLength: &link.Size,
 			})
 		},
 	} {
 		link.Method = method
-		ours, err := bucket.Presign(t.Context(), strings.TrimPrefix(*key, "final/"), link)
-		if err != nil {
-			t.Fatal(err)
-		}
 		expected, err := presign()
+		check(link, expected, err)
+	}
+	link.Method, link.Upload, link.Part = http.MethodPut, "an upload+/", 7
+	expected, err := theirs.PresignUploadPart(t.Context(), &sdk.UploadPartInput{
+		Bucket: &options.Bucket, Key: key, UploadId: &link.Upload, PartNumber: &link.Part, ContentLength: &link.Size,
+	})
+	check(link, expected, err)
+}
+
+// The SDK has no URLs for the other requests about an upload.
+func TestURLsOfUploads(t *testing.T) {
+	bucket, err := Open(Config{Prefix: "final/", Options: awsconfig.Options{
+		Bucket: "bucket", AccessKey: "key", SecretKey: "secret", Region: "eu-central-1", Endpoint: "http://s3.example.com",
+		Verify: true, ConnectTimeout: 1, ReadTimeout: 1, MaxAttempts: 1, MaxConnections: 1,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bucket.Unref()
+	for _, test := range []struct {
+		link             object.Link
+		asks, signedOnly string
+	}{
+		{object.Link{Method: "POST", Size: -1}, "uploads", "host"},
+		{object.Link{Method: "POST", Size: -1, ContentType: "a/b"}, "uploads", "content-type;host"},
+		{object.Link{Method: "GET", Size: -1, Upload: "u"}, "uploadId", "host"},
+		{object.Link{Method: "PUT", Size: 9, Upload: "u", Part: 2}, "partNumber", "content-length;host"},
+		{object.Link{Method: "POST", Size: -1, Upload: "u", ContentType: "a/b"}, "uploadId", "host"},
+		{object.Link{Method: "POST", Size: -1, Upload: "u", CreateOnly: true}, "uploadId", "host;if-none-match"},
+		{object.Link{Method: "DELETE", Size: -1, Upload: "u", CreateOnly: true}, "uploadId", "host"},
+		{object.Link{Method: "PUT", Size: 0, CreateOnly: true}, "X-Amz-Date", "content-md5;host;if-none-match"},
+	} {
+		test.link.Expires = time.Minute
+		linked, err := bucket.Presign(t.Context(), "a/b", test.link)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if is, should := unsigned(t, ours), unsigned(t, expected.URL); is != should {
-			t.Errorf("%s: our URL is\n%s, theirs\n%s", method, is, should)
+		found, err := url.Parse(linked.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if query := found.Query(); found.Path != "/bucket/final/a/b" || !query.Has(test.asks) ||
+			query.Get("X-Amz-SignedHeaders") != test.signedOnly {
+			t.Errorf("%+v: %s", test.link, linked.URL)
+		}
+		signed := []string{"host"}
+		for name := range linked.Headers {
+			signed = append(signed, strings.ToLower(name))
+		}
+		slices.Sort(signed)
+		if expected := strings.TrimPrefix(test.signedOnly, "content-length;"); strings.Join(signed, ";") != expected {
+			t.Errorf("%+v: headers %v", test.link, linked.Headers)
+		}
+	}
+	for _, link := range []object.Link{{Method: "DELETE"}, {Method: "HEAD", Upload: "u"}, {Method: "PATCH", Upload: "u"}} {
+		link.Expires = time.Minute
+		if linked, err := bucket.Presign(t.Context(), "a", link); err == nil {
+			t.Errorf("%+v: %s", link, linked.URL)
 		}
 	}
 }
