@@ -10,6 +10,7 @@ from .conf import forget_adapters, get_storage_adapter
 from .exceptions import (
     ContentMismatch,
     ContentRejected,
+    InvalidArgument,
     InvalidKey,
     ObjectExists,
     ObjectNotFound,
@@ -33,6 +34,7 @@ __all__ = [
     "ContentMismatch",
     "ContentRejected",
     "FinalObject",
+    "InvalidArgument",
     "InvalidKey",
     "LocalStorageAdapter",
     "MemoryStorageAdapter",

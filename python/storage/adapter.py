@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any, Literal, cast
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.http import content_disposition_header
 
 from . import _loader, conf, native
 from .arguments import (
@@ -124,7 +123,7 @@ class NativeAdapter(StorageAdapter):
         overwrite: bool = True,
         progress: Progress | None = None,
     ) -> TempPart:
-        number = check_part_number(part_number)
+        number = check_part_number(part_number, "put")
         key = f"{check_session_id(session_id, 'put')}/{number:05d}"
         options: dict[str, Any] = {} if check_flag("overwrite", overwrite) else {"overwrite": False}
         if self.carry_digest:
@@ -147,9 +146,9 @@ class NativeAdapter(StorageAdapter):
     ) -> FinalObject:
         key = check_file_id(file_id, "put")
         options: dict[str, Any] = {} if check_flag("overwrite", overwrite) else {"overwrite": False}
-        if content_type := check_content_type(content_type):
+        if content_type := check_content_type(content_type, "put"):
             options["content_type"] = content_type
-        if described := check_metadata(metadata):
+        if described := check_metadata(metadata, "put"):
             options["metadata"] = described
         if inspectors := check_inspect(inspect):
             with self._staged(key, stream, size, sha256, progress, content_type) as part:
@@ -196,7 +195,7 @@ class NativeAdapter(StorageAdapter):
         self, file_id: object, stream: Source, *, size: int | None = None, content_type: str | None = None
     ) -> FinalObject:
         """``put_final`` for `storage.files`: an object of the same bytes is in the way, too, with ``ObjectExists``."""
-        options = {"overwrite": False, "new": True, "content_type": check_content_type(content_type)}
+        options = {"overwrite": False, "new": True, "content_type": check_content_type(content_type, "put")}
         return self._final_object(
             self._put("_final", check_file_id(file_id, "put"), stream, size, None, None, **options)
         )
@@ -212,7 +211,9 @@ class NativeAdapter(StorageAdapter):
     def open_final(self, file_id: object, *, content_type: str | None = None) -> ObjectWriter:
         """A stream whose ``publish`` stores what was written to it; it replaces what is at ``file_id``."""
         key = check_file_id(file_id, "put")
-        return ObjectWriter(self, native.Call(self._final, "put", key, content_type=check_content_type(content_type)))
+        return ObjectWriter(
+            self, native.Call(self._final, "put", key, content_type=check_content_type(content_type, "put"))
+        )
 
     def _put(
         self,
@@ -224,7 +225,7 @@ class NativeAdapter(StorageAdapter):
         progress: Progress | None,
         **options: Any,
     ) -> dict[str, Any]:
-        options |= check_expected(size, sha256)
+        options |= check_expected(size, sha256, "put")
         check_callable("progress", progress, "two numbers of bytes")
         if type(stream) is bytes and len(stream) <= native.SHORT and progress is None:
             return native.call(getattr(self, area), "put", key=key, whole=stream, **options)
@@ -254,7 +255,7 @@ class NativeAdapter(StorageAdapter):
         progress: Progress | None = None,
         inspect: Inspect | None = None,
     ) -> FinalObject:
-        key, expected = check_file_id(file_id, "assemble"), check_expected(size, sha256)
+        key, expected = check_file_id(file_id, "assemble"), check_expected(size, sha256, "assemble")
         return self._assemble(
             key,
             temp_keys,
@@ -285,8 +286,8 @@ class NativeAdapter(StorageAdapter):
             **expected,
             "overwrite": check_flag("overwrite", overwrite),
             "new": new,
-            "content_type": check_content_type(content_type),
-            "metadata": check_metadata(metadata),
+            "content_type": check_content_type(content_type, "assemble"),
+            "metadata": check_metadata(metadata, "assemble"),
             "temp_store": self._temp,
         }
         if inspectors:
@@ -375,9 +376,9 @@ class NativeAdapter(StorageAdapter):
         size: int | None = None,
         sha256: str | None = None,
     ) -> ObjectReader:
-        start, length = check_range(start, length)
+        start, length = check_range(start, length, "get")
         name, wanted = self._final_key(bucket, key, "get")
-        wanted |= check_expected(size, sha256)
+        wanted |= check_expected(size, sha256, "get")
         if start:
             wanted["start"] = start
         if length is not None:
@@ -423,18 +424,30 @@ class NativeAdapter(StorageAdapter):
     ) -> str:
         name, _ = self._final_key(bucket, key, "url")
         link: dict[str, Any] = {"method": check_method(method), "seconds": check_expires(expires)}
-        link["content_type"] = check_content_type(content_type)
+        link["content_type"] = check_content_type(content_type, "url")
         if link["method"] == "PUT" and filename is not None:
             raise ValueError("filename is about an answer: it goes with GET and HEAD")
-        if filename is not None:
-            link["disposition"] = content_disposition_header(True, check_filename(filename))
+        link["filename"] = None if filename is None else check_filename(filename, "url")
         return self._url(name, link)
 
     def _url(self, key: str, link: dict[str, Any]) -> str:
-        raise ImproperlyConfigured(
-            f"url_final: an object of a {type(self).__name__} has no URL but that of a view that serves it, and no such"
-            " view is included: serve what get_final_stream gives"
-        )
+        """The URL of a view of ours. A store that makes URLs itself has its own way."""
+        from .links import url_of  # only who needs a URL imports the views
+
+        if link["method"] == "PUT":
+            raise ValueError("method PUT is for S3: an object of this adapter is stored by put_final")
+        self._check_named()
+        return url_of(FinalObject(self.bucket, self.prefix + key, None, None), **link)
+
+    def _check_named(self) -> None:
+        """Raises ``ImproperlyConfigured`` if the view, which knows only the bucket, would not find this adapter."""
+        if self._named is None:
+            raise ImproperlyConfigured(
+                "url_final: the view that serves an object finds its adapter by the settings, and this one was made by"
+                f" hand: set it in {conf.SETTING}, and use get_storage_adapter"
+            )
+        if conf.get_storage_adapter(bucket=self.bucket)._named != self._named:
+            raise ImproperlyConfigured(f"url_final: the bucket {self.bucket!r} is now that of another adapter")
 
     def _pages(self, prefix: str, after: str | None) -> Iterator[FinalObject]:
         most = FIRST_PAGE
@@ -502,7 +515,7 @@ class NativeAdapter(StorageAdapter):
         self, bucket: str | FinalObject, key: str | FinalObject | None, op: str
     ) -> tuple[str, dict[str, Any]]:
         """The key without our prefix, and the size and digest that a `FinalObject` states; see `check_expected`."""
-        bucket, key, expected = check_final(bucket, key)
+        bucket, key, expected = check_final(bucket, key, op)
         self._check_bucket(bucket, key, op)
         if not key.startswith(self.prefix):
             raise InvalidKey(

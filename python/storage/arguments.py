@@ -1,6 +1,7 @@
 """What callers may pass. Each argument is checked here before anything is sent, by the same rules for all adapters.
 
-A check returns the argument in its plain form, or raises ``TypeError``, ``ValueError``, or for keys ``InvalidKey``.
+A check returns the argument in its plain form, or raises ``TypeError``, ``ValueError``, or ``InvalidKey`` for keys and
+``InvalidArgument`` for what else clients say. `op` is the operation that such an error names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from .exceptions import InvalidKey
+from .exceptions import InvalidArgument, InvalidKey
 from .types import FinalObject, TempPart
 
 MAX_PART_NUMBER = 10_000
@@ -45,7 +46,7 @@ _PLAIN = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 _OUR_FOLDER = re.compile(rf"(?:^|/){re.escape(STAGING)}[. ]*(?:/|\Z)", re.ASCII | re.IGNORECASE)
 
 
-# ---- keys and ids; `op` is the operation that an error names
+# ---- keys and ids
 
 
 def check_key(key: str, op: str = "") -> str:
@@ -122,8 +123,8 @@ def check_part(part: str | TempPart, op: str = "") -> tuple[str, dict[str, Any]]
     """The key of a part, and the size and digest that a `TempPart` states; see `check_expected`."""
     if not isinstance(part, TempPart):
         return check_key(part, op), {}
-    check_part_number(part.part_number)
-    return check_key(part.key, op), check_expected(part.size, part.sha256 or None)
+    check_part_number(part.part_number, op)
+    return check_key(part.key, op), check_expected(part.size, part.sha256 or None, op)
 
 
 def check_parts(parts: Iterable[str | TempPart], op: str = "") -> list[tuple[str, dict[str, Any]]]:
@@ -134,16 +135,18 @@ def check_parts(parts: Iterable[str | TempPart], op: str = "") -> list[tuple[str
         raise TypeError(f"temp_keys is a list of parts, not {type(parts).__name__}")
     checked = [check_part(part, op) for part in parts]
     if not checked:
-        raise ValueError("an object is assembled from at least one part")
+        raise InvalidArgument("an object is assembled from at least one part", op=op)
     return checked
 
 
-def check_final(bucket: str | FinalObject, key: str | FinalObject | None) -> tuple[str, str, dict[str, Any]]:
+def check_final(
+    bucket: str | FinalObject, key: str | FinalObject | None, op: str = ""
+) -> tuple[str, str, dict[str, Any]]:
     """The given bucket and key, and the size and digest that a `FinalObject` states; see `check_expected`."""
     if type(bucket) is str and type(key) is str:  # the usual case
         return bucket, key, {}
     value = bucket if isinstance(bucket, FinalObject) else key if isinstance(key, FinalObject) else None
-    expected = {} if value is None else check_expected(value.size, value.sha256 or None)
+    expected = {} if value is None else check_expected(value.size, value.sha256 or None, op)
     if isinstance(bucket, FinalObject):
         bucket, key = bucket
     elif isinstance(key, FinalObject):
@@ -157,13 +160,13 @@ def check_final(bucket: str | FinalObject, key: str | FinalObject | None) -> tup
     return str.__str__(bucket), str.__str__(key), expected
 
 
-def check_expected(size: int | None, sha256: str | None) -> dict[str, Any]:
+def check_expected(size: int | None, sha256: str | None, op: str = "") -> dict[str, Any]:
     """What the Go side must find, as ``size`` and ``sha256``; an unknown one is left out."""
     expected: dict[str, Any] = {}
     if size is not None:
-        expected["size"] = check_size(size)
+        expected["size"] = check_size(size, op)
     if sha256 is not None:
-        expected["sha256"] = check_sha256(sha256)
+        expected["sha256"] = check_sha256(sha256, op)
     return expected
 
 
@@ -178,26 +181,26 @@ def _whole(name: str, value: object) -> int:
     return operator.index(value)  # type: ignore[arg-type]
 
 
-def check_part_number(number: int) -> int:
+def check_part_number(number: int, op: str = "") -> int:
     """A part number, 1 to 10,000."""
     number = _whole("part_number", number)
     if not 1 <= number <= MAX_PART_NUMBER:
-        raise ValueError(f"part_number is 1 to {MAX_PART_NUMBER:,}")
+        raise InvalidArgument(f"part_number is 1 to {MAX_PART_NUMBER:,}", op=op)
     return number
 
 
-def _not_negative(name: str, value: int) -> int:
+def _not_negative(name: str, value: int, op: str) -> int:
     value = _whole(name, value)
     if value < 0:
-        raise ValueError(f"{name} is a number of bytes, not negative")
+        raise InvalidArgument(f"{name} is a number of bytes, not negative", op=op)
     return value
 
 
-def check_size(size: int) -> int:
+def check_size(size: int, op: str = "") -> int:
     """The size of an object in bytes, at most 5 TiB."""
-    size = _not_negative("size", size)
+    size = _not_negative("size", size, op)
     if size > MAX_SIZE:
-        raise ValueError(f"size is at most {MAX_SIZE:,} bytes (5 TiB)")
+        raise InvalidArgument(f"size is at most {MAX_SIZE:,} bytes (5 TiB)", op=op)
     return size
 
 
@@ -209,12 +212,12 @@ def check_chunk(size: int) -> int:
     return size
 
 
-def check_range(start: int, length: int | None) -> tuple[int, int | None]:
+def check_range(start: int, length: int | None, op: str = "") -> tuple[int, int | None]:
     """Where to read, in bytes. Both are cut to the largest object, so that start and length can be added."""
     if length is None and type(start) is int and start == 0:  # nearly always: for small requests each call counts
         return 0, None
-    start = min(_not_negative("start", start), MAX_SIZE)
-    return start, None if length is None else min(_not_negative("length", length), MAX_SIZE)
+    start = min(_not_negative("start", start, op), MAX_SIZE)
+    return start, None if length is None else min(_not_negative("length", length, op), MAX_SIZE)
 
 
 def check_age(older_than: timedelta) -> timedelta:
@@ -269,12 +272,14 @@ def check_method(method: str) -> str:
 MAX_FILENAME_CHARACTERS = 255
 
 
-def check_filename(filename: str) -> str:
+def check_filename(filename: str, op: str = "") -> str:
     """A name for a download: 1 to 255 characters, none of which is a control character."""
     if not isinstance(filename, str):
         raise TypeError(f"filename is a str, not {type(filename).__name__}")
     if not 1 <= len(filename) <= MAX_FILENAME_CHARACTERS or CONTROL.search(filename) or not _encodable(filename):
-        raise ValueError(f"filename has 1 to {MAX_FILENAME_CHARACTERS} characters, and no control characters")
+        raise InvalidArgument(
+            f"filename has 1 to {MAX_FILENAME_CHARACTERS} characters, and no control characters", op=op
+        )
     return str.__str__(filename)
 
 
@@ -294,29 +299,29 @@ def check_callable(name: str, function: Callable[..., Any] | None, of: str) -> N
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def check_sha256(sha256: str) -> str:
+def check_sha256(sha256: str, op: str = "") -> str:
     """64 hex digits, returned in lower case."""
     if not isinstance(sha256, str):
         raise TypeError(f"sha256 is 64 hex digits in a str, not {type(sha256).__name__}")
     lowered = sha256.lower()
     if not _SHA256.fullmatch(lowered):
-        raise ValueError("sha256 is 64 hex digits")
+        raise InvalidArgument("sha256 is 64 hex digits", op=op)
     return lowered
 
 
 _VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
-def check_content_type(content_type: str | None) -> str:
+def check_content_type(content_type: str | None, op: str = "") -> str:
     """At most 255 characters of visible ASCII, with blanks only in between; "" for None."""
     if content_type is None:
         return ""
     if not isinstance(content_type, str):
         raise TypeError(f"content_type is a str, not {type(content_type).__name__}")
     if content_type and not _VISIBLE.fullmatch(content_type):
-        raise ValueError("content_type is visible ASCII, such as text/plain; charset=utf-8")
+        raise InvalidArgument("content_type is visible ASCII, such as text/plain; charset=utf-8", op=op)
     if len(content_type) > MAX_CONTENT_TYPE_CHARACTERS:
-        raise ValueError(f"content_type has at most {MAX_CONTENT_TYPE_CHARACTERS} characters")
+        raise InvalidArgument(f"content_type has at most {MAX_CONTENT_TYPE_CHARACTERS} characters", op=op)
     return str.__str__(content_type)
 
 
@@ -324,7 +329,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = "gostorage-"
 
 
-def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
+def check_metadata(metadata: Mapping[str, str] | None, op: str = "") -> dict[str, str]:
     """Names are HTTP tokens, compared without case. At most 1,920 bytes in all, in the form sent to S3."""
     if metadata is None:
         return {}
@@ -335,16 +340,20 @@ def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError("metadata maps str to str")
         if not _TOKEN.fullmatch(name):
-            raise ValueError(f"a name of metadata is letters, digits and - . _ (an HTTP token), not {name!a:.100}")
+            raise InvalidArgument(
+                f"a name of metadata is letters, digits and - . _ (an HTTP token), not {name!a:.100}", op=op
+            )
         if name.lower().startswith(_OURS):
-            raise ValueError(f"names of metadata that begin with {_OURS!r} are for this package: {name[:100]!a}")
+            raise InvalidArgument(
+                f"names of metadata that begin with {_OURS!r} are for this package: {name[:100]!a}", op=op
+            )
         if not _encodable(value):
-            raise ValueError(f"the metadata {name[:100]!a} is not valid Unicode")
+            raise InvalidArgument(f"the metadata {name[:100]!a} is not valid Unicode", op=op)
         checked[str.__str__(name)] = str.__str__(value)
     if len({name.lower() for name in checked}) < len(checked):
-        raise ValueError("two names of metadata differ only in case: stores take them for one")
+        raise InvalidArgument("two names of metadata differ only in case: stores take them for one", op=op)
     if sum(len(name) + _sent_bytes(value) for name, value in checked.items()) > MAX_METADATA_BYTES:
-        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES:,} bytes in all, as encoded for S3")
+        raise InvalidArgument(f"metadata has at most {MAX_METADATA_BYTES:,} bytes in all, as encoded for S3", op=op)
     return checked
 
 

@@ -246,16 +246,20 @@ class StorageAdapter(ABC):
         """A URL by which anybody can get, describe or put a final object, for ``expires`` seconds (1 to 604,800).
 
         ``bucket`` and ``key`` name the object, or a ``FinalObject``, of which no more is used. It need not be there:
-        for a PUT the key is ``adapter.prefix`` and a file id. On S3 the URL is signed here, and no request is made for
-        it. ``method`` is the one that the URL allows. Its host is that of ``public_endpoint_url``. With temporary
+        for a PUT the key is ``adapter.prefix`` and a file id. ``method`` is the one that the URL allows. The URL is
+        signed here, and no request is made for it. On S3 its host is that of ``public_endpoint_url``. With temporary
         credentials it ends with them at the latest.
 
         For GET and HEAD, ``filename`` makes the answer a download of that name (1 to 255 characters), and
         ``content_type`` is the type that the answer tells in place of the object's. For PUT, the client must send
         ``content_type`` as its Content-Type, if it is given. Pass what was put to ``adopt_final``.
 
-        Raises ``ImproperlyConfigured`` on an adapter whose objects have no URL: local and memory, as yet. Raises
-        ``TypeError`` or ``ValueError`` for other arguments than these; ``StorageError`` without credentials.
+        Local and memory adapters have signed URLs of the view in ``storage.urls``, without scheme and host (see
+        ``request.build_absolute_uri``). One for GET also allows HEAD. There is none for PUT: ``ValueError``.
+
+        Raises ``ImproperlyConfigured`` if that view is not included, or would not find the adapter, because no alias
+        names it. Raises ``TypeError`` or ``ValueError`` for other arguments than these; ``StorageError`` without
+        credentials.
         """
 
     @abstractmethod

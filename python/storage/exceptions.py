@@ -4,6 +4,7 @@ StorageError
 ├── ObjectNotFound           FileNotFoundError
 ├── ObjectExists             FileExistsError
 ├── InvalidKey               ValueError
+├── InvalidArgument          ValueError
 ├── ContentMismatch          ValueError
 ├── ContentRejected          BadRequest (Django's)
 ├── StoragePermissionError   PermissionError
@@ -22,6 +23,7 @@ from django.core.exceptions import BadRequest, ImproperlyConfigured
 __all__ = [
     "ContentMismatch",
     "ContentRejected",
+    "InvalidArgument",
     "InvalidKey",
     "ObjectExists",
     "ObjectNotFound",
@@ -89,6 +91,15 @@ class InvalidKey(StorageError, ValueError):
     """The name is not a legal key: see ``storage.arguments.check_key``."""
 
     default_code = "invalid_key"
+
+
+class InvalidArgument(StorageError, ValueError):
+    """What is stated of an object cannot be true of any: a digest, size, range, part number, type, name or metadata.
+
+    Such values mostly come from clients. What only a program says, such as how long a URL is valid, is a ValueError.
+    """
+
+    default_code = "invalid_argument"
 
 
 class ContentMismatch(StorageError, ValueError):

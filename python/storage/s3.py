@@ -10,11 +10,13 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.http import content_disposition_header
 
 from . import native
 from .adapter import NativeAdapter
 from .arguments import CONTROL, MAX_KEY_BYTES, check_key
 from .conf import Secret, masked
+from .exceptions import ObjectExists, ObjectNotFound
 from .options import Checked, instead_of, is_flag
 
 MIN_PART_SIZE = 5 * 1024 * 1024
@@ -162,8 +164,50 @@ class S3StorageAdapter(NativeAdapter):
         )
 
     def _url(self, key: str, link: dict[str, Any]) -> str:
+        filename = link.pop("filename", None)
+        if filename is not None:
+            link["disposition"] = content_disposition_header(True, filename)
         url: str = native.call(self._final, "url", key=key, **link)["url"]
         return url
+
+    def sign(
+        self,
+        key: str,
+        *,
+        method: str,
+        upload_id: str,
+        part_number: int,
+        size: int | None,
+        content_type: str,
+        overwrite: bool,
+        expires: int,
+    ) -> tuple[str, dict[str, str]]:
+        """The URL of one request of an upload, and the headers to send with it: for ``storage.http.sign_request``.
+
+        What must not be replaced is refused by the store when the object would become visible, or else looked up here.
+        """
+        name, _ = self._final_key(self.bucket, key, "sign")
+        look = self._options["conditional_writes"] == "look"
+        if not overwrite and look and not upload_id and self._is_there(key):
+            raise ObjectExists("an object is there", op="sign", key=key)
+        link: dict[str, Any] = {"method": method, "seconds": expires, "content_type": content_type}
+        if upload_id:
+            link["upload"] = upload_id
+        if part_number:
+            link["part"] = part_number
+        if size is not None and method == "PUT":
+            link["size"] = size
+        publishes = not upload_id if method == "PUT" else method == "POST" and bool(upload_id)
+        link["new"] = publishes and not overwrite and not look
+        linked = native.call(self._final, "url", key=name, **link)
+        return linked["url"], linked["headers"]
+
+    def _is_there(self, key: str) -> bool:
+        try:
+            self.stat_final(self.bucket, key)
+        except ObjectNotFound:
+            return False
+        return True
 
     def __repr__(self) -> str:
         return f"<S3StorageAdapter bucket={self.bucket!r} prefix={self.prefix!r}>"
