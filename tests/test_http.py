@@ -155,6 +155,8 @@ RANGES = {
     f"bytes={'9' * 19}-": (),
     f"bytes={'9' * 5000}-": (),
     f"bytes={2**64}-{2**64 + 1}": (),
+    "bytes=" + "0-1," * 999 + "0-1": (),
+    "bytes=" + "-," * 101: (),
     # ignored
     "": None,
     "bytes": None,
@@ -175,7 +177,8 @@ RANGES = {
     "items=0-9": None,
     "bytes=0-1,2-3": None,
     "bytes=200-300,0-1": None,
-    "bytes=" + "0-1," * 999 + "0-1": None,
+    "bytes=" + "0-1," * 99 + "0-1": None,
+    "items=" + "0-1," * 999: None,
     "bytes=" + "," * 5000: None,
 }
 
@@ -511,7 +514,7 @@ def test_on_a_bucket(versitygw):
 
 
 def test_objects_without_a_url_are_not_redirected_to(final):
-    with pytest.raises(ImproperlyConfigured, match="url_final"):
+    with pytest.raises(ImproperlyConfigured, match=r"storage\.urls"):
         object_response(asked(), final, mode="redirect")
 
 
@@ -727,7 +730,7 @@ def test_clients(server, store, tmp_path):
         status, headers, body = curl("-r", spec, url)
         assert (status, body, headers["content-length"]) == (206, expected, str(len(expected)))
     assert curl("-r", "0-1,5-6", url)[::2] == (200, data)
-    assert curl("-H", "Range: bytes=" + "0-1," * 1000, url)[::2] == (200, data)
+    assert curl("-H", "Range: bytes=" + "0-1," * 1000, url)[0] == 416
     assert curl("-r", f"{len(data)}-", url)[::2] == (416, b"")
     assert curl("-H", "Range: bytes=99999999999999999999999999999-", url)[0] == 416
     assert curl("--compressed", "-r", "1-2", url)[::2] == (206, data[1:3])

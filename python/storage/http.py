@@ -1,9 +1,10 @@
-"""Final objects as HTTP responses, bodies of requests as sources, and errors as HTTP statuses."""
+"""Final objects as HTTP responses, bodies of requests as sources, signed requests, and errors as HTTP statuses."""
 
 from __future__ import annotations
 
 import base64
 import functools
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied, RequestDataTooBig
 from django.http import (
     Http404,
     HttpRequest,
@@ -25,12 +27,21 @@ from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe
 from django.utils.log import log_response
 
-from .arguments import check_content_type, check_expected, check_flag
+from .arguments import (
+    check_content_type,
+    check_expected,
+    check_expires,
+    check_flag,
+    check_key,
+    check_part_number,
+    check_size,
+)
 from .base import StorageAdapter
 from .conf import accel, get_storage_adapter
 from .exceptions import (
     ContentMismatch,
     ContentRejected,
+    InvalidArgument,
     InvalidKey,
     ObjectExists,
     ObjectNotFound,
@@ -41,10 +52,18 @@ from .exceptions import (
     StorageTimeout,
     StorageUnavailable,
 )
+from .s3 import S3StorageAdapter
 from .streams import CHUNK, ObjectReader, known_length
 from .types import FinalObject
 
-__all__ = ["RequestStream", "object_response", "request_stream", "storage_errors"]
+__all__ = [
+    "DirectUpload",
+    "RequestStream",
+    "object_response",
+    "request_stream",
+    "sign_request",
+    "storage_errors",
+]
 
 METHODS = "GET", "HEAD"
 
@@ -82,9 +101,9 @@ def object_response(
     here, but for those that follow from the object, such as ETag and Content-Length.
 
     ``mode`` says who sends the bytes. "stream": this process, 256 KiB at a time; one Range is served, for several the
-    whole is sent. "redirect": the store, by a URL of ``url_final``; nothing is asked of the store before. "accel": the
-    server in front, told by the header ``STORAGE_ACCEL_HEADER`` and a path below ``STORAGE_ACCEL_PREFIX``; that server
-    also answers ranges and conditions.
+    whole is sent, and more than 100 are refused. "redirect": the store, by a URL of ``url_final``; nothing is asked of
+    the store before. "accel": the server in front, told by the header ``STORAGE_ACCEL_HEADER`` and a path below
+    ``STORAGE_ACCEL_PREFIX``; that server also answers ranges and conditions.
 
     The function is synchronous: in an async view call it by ``asgiref.sync.sync_to_async``. Under ASGI the bytes of its
     response are read in threads, and the event loop is never blocked.
@@ -287,6 +306,9 @@ _ENDLESS = 10**19
 """For numbers with more digits: no object is as large, and Python does not convert any number of digits."""
 
 
+MAX_RANGES = 100
+
+
 def _number(digits: str) -> int:
     digits = digits.lstrip("0")
     return int(digits or 0) if len(digits) < 20 else _ENDLESS
@@ -295,12 +317,17 @@ def _number(digits: str) -> int:
 def _span(header: str, size: int) -> range | None:
     """The bytes that a Range header asks for; empty if there are none such.
 
-    None means the whole: for several ranges, other units, and what is no range.
+    None means the whole: for several ranges, other units, and what is no range. Nobody in good faith asks for more
+    than ``MAX_RANGES``: they are refused, as RFC 9110 allows.
     """
     unit, _, ranges = header.partition("=")
     listed = [one for one in (each.strip(" \t") for each in ranges.split(",")) if one]
+    if unit.strip().lower() != "bytes":
+        return None
+    if len(listed) > MAX_RANGES:
+        return range(0)
     match = _ONE_RANGE.fullmatch(listed[0]) if len(listed) == 1 else None
-    if unit.strip().lower() != "bytes" or not match or listed[0] == "-":
+    if not match or listed[0] == "-":
         return None
     first, last = match.groups()
     if not first:
@@ -319,35 +346,49 @@ def _span(header: str, size: int) -> range | None:
 class RequestStream:
     """The body of ``request``: see ``request_stream``. ``length`` is in bytes, and None if nobody has told it."""
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, max_size: int | None = None) -> None:
         request = getattr(request, "_request", request)  # that which Django REST framework wraps
         if not isinstance(request, HttpRequest):
             raise TypeError(f"request is an HttpRequest, not {type(request).__name__}")
         self._request = request
         self.length = known_length(request)
+        self._most = None if max_size is None else check_size(max_size)
         self._done = 0
+        self._check_size(self.length or 0)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to ``size`` bytes; all that is left if ``size`` is negative or None."""
         size = -1 if size is None else size
         data: bytes = self._request.read(size)
         self._done += len(data)
+        self._check_size(self._done)
         ended = size < 0 or (size > 0 and not data)
         if ended and self.length is not None and self._done < self.length:
             raise ContentMismatch(f"the body ended after {self._done} of its {self.length} bytes", op="put")
         return data
 
+    def _check_size(self, size: int) -> None:
+        if self._most is not None and size > self._most:
+            raise _too_large(self._most, "put")
 
-def request_stream(request: HttpRequest) -> RequestStream:
+
+def _too_large(most: int, op: str) -> StorageError:
+    return StorageError(f"more than {most:,} bytes are not taken", code="too_large", op=op)
+
+
+def request_stream(request: HttpRequest, *, max_size: int | None = None) -> RequestStream:
     """The body of ``request``, a PUT or POST, as a stream that knows its ``length``, for whatever reads streams.
 
     Its ``read`` raises ``ContentMismatch`` if the body ends before that. ``put_temp_part`` and ``put_final`` treat a
     request in this way by themselves.
 
-    Raises ``StorageError``, with the code "no_length" if the body is chunked and the server cannot give it, or if its
+    ``max_size`` is the most bytes that are taken.
+
+    Raises ``StorageError``, with the code "too_large" for a larger body, at once if its length is known and else by
+    ``read``; with the code "no_length" if the body is chunked and the server cannot give it, or if its
     length is no number; with the code "source" if the body was read before. Raises ``TypeError`` for other things.
     """
-    return RequestStream(request)
+    return RequestStream(request, max_size)
 
 
 # ---- errors
@@ -356,6 +397,7 @@ STATUSES: dict[type[StorageError], HTTPStatus] = {
     ObjectNotFound: HTTPStatus.NOT_FOUND,
     ObjectExists: HTTPStatus.CONFLICT,
     InvalidKey: HTTPStatus.BAD_REQUEST,
+    InvalidArgument: HTTPStatus.BAD_REQUEST,
     ContentMismatch: HTTPStatus.BAD_REQUEST,
     ContentRejected: HTTPStatus.UNPROCESSABLE_ENTITY,
     StoragePermissionError: HTTPStatus.FORBIDDEN,
@@ -383,11 +425,11 @@ View = TypeVar("View", bound=Callable[..., Any])
 def storage_errors(view: View) -> View:
     """Decorates a ``view``, sync or async: a ``StorageError`` of it becomes an answer in JSON, and is logged once.
 
-    The statuses: 404 for ``ObjectNotFound``, 409 for ``ObjectExists``, 400 for ``InvalidKey`` and ``ContentMismatch``,
-    422 for ``ContentRejected``, 413 for an upload that is too large, 411 for a body without a length, 403 for
-    ``StoragePermissionError``, 507 for ``StorageFull``, 504 for ``StorageTimeout``, 503 for ``StorageUnavailable`` and
-    ``StorageCancelled``, 500 for others. The answer is ``{"error": text, "code": code}``. Other exceptions pass
-    through. So does what happens while a response is sent.
+    The statuses: 404 for ``ObjectNotFound``, 409 for ``ObjectExists``, 400 for ``InvalidKey``, ``InvalidArgument`` and
+    ``ContentMismatch``, 422 for ``ContentRejected``, 411 for a body without a length, 413 for one that is too large,
+    403 for ``StoragePermissionError``, 507 for ``StorageFull``, 504 for ``StorageTimeout``, 503 for
+    ``StorageUnavailable`` and ``StorageCancelled``, 500 for others. The answer is ``{"error": text, "code": code}``.
+    Other exceptions pass through. So does what happens while a response is sent.
     """
 
     @functools.wraps(view)
@@ -415,3 +457,173 @@ def _error_response(request: HttpRequest, error: StorageError) -> HttpResponse:
     trace = error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
     log_response("%s: %s", status.phrase, error, response=response, request=request, exception=trace)
     return response
+
+
+# ---- direct uploads
+
+
+@dataclass(frozen=True, slots=True)
+class DirectUpload:
+    """One request of an upload from a browser to S3, as the client describes it: see ``sign_request``."""
+
+    key: str
+    """The whole key of the object, which is below the prefix."""
+    method: str
+    """PUT, POST, GET or DELETE."""
+    upload_id: str | None
+    """The multipart upload that the request is about. None for a PUT of the whole, and for the POST that begins one."""
+    part_number: int | None
+    size: int | None
+    """Of the body in bytes; of the whole file for the POST that begins a multipart upload. None if it is not told."""
+    content_type: str | None
+    """None if it is not told."""
+
+    @property
+    def begins(self) -> bool:
+        """Whether it is the first request for an object."""
+        return self.upload_id is None
+
+
+def sign_request(
+    request: HttpRequest,
+    *,
+    authorize: Callable[[HttpRequest, DirectUpload], bool],
+    prefix: str = "",
+    max_size: int | None = None,
+    overwrite: bool = False,
+    expires: int = 3600,
+    alias: str = "default",
+) -> HttpResponseBase:
+    """A view that signs one request by which a browser uploads a file directly to S3. It speaks what Uppy speaks.
+
+    The request is a POST of JSON: ``method`` and ``key``, and where they apply ``uploadId``, ``partNumber``,
+    ``contentType`` and ``size`` (bytes). It may be a PUT of a whole file, or one of the requests of a multipart upload:
+    POST begins it, PUT with a number stores a part, GET lists the parts, POST with the upload id completes it, DELETE
+    aborts it. The answer is ``{"url": ..., "key": ..., "headers": {...}}``: where to send the request, the whole key,
+    and the headers to send with it. What is not allowed is an answer in JSON with a status of 4xx, and nothing is
+    signed.
+
+    ``authorize(request, upload)`` is asked each time: only True allows it; False and ``PermissionDenied`` are 403.
+    ``prefix`` is the folder of the final area in which all keys are. The first request for an object may name it
+    without that; ``key`` in the answer then is the one to go on with.
+
+    ``max_size`` is the most bytes that a file may have. With it, the client must tell the ``size`` with the PUT of a
+    whole file. A size that is told with a PUT is signed, so S3 takes no body of another size. Nothing in S3 limits the
+    sum of the parts: look at the size that ``adopt_final`` gives.
+
+    An object that is there is not replaced (S3 answers 412), unless ``overwrite``. With the option
+    ``conditional_writes="look"`` of the adapter that is looked up here, before the first request is signed. A URL is
+    valid for ``expires`` seconds (1 to 604,800). ``alias`` names the adapter.
+
+    Raises ``ImproperlyConfigured`` if that is not on S3, and ``TypeError`` or ``ValueError`` for impossible options.
+    """
+    folder = check_key(prefix.strip("/")) + "/" if prefix.strip("/") else ""
+    limit = None if max_size is None else check_size(max_size)
+    check_expires(expires)
+    check_flag("overwrite", overwrite)
+    if iscoroutinefunction(authorize):
+        raise TypeError("authorize is a plain function: nothing awaits it")
+    adapter = get_storage_adapter(alias)
+    if not isinstance(adapter, S3StorageAdapter):
+        raise ImproperlyConfigured(
+            f"sign_request: the adapter {alias!r} is {adapter!r}, and browsers upload directly to S3 alone"
+        )
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    return _signed(request, adapter, folder, limit, authorize, overwrite=overwrite, expires=expires)
+
+
+@storage_errors
+def _signed(
+    request: HttpRequest,
+    adapter: S3StorageAdapter,
+    folder: str,
+    limit: int | None,
+    authorize: Callable[[HttpRequest, DirectUpload], bool],
+    **options: Any,
+) -> HttpResponseBase:
+    upload = _described(_json_of(request), adapter.prefix, folder)
+    if limit is not None and upload.method == "PUT" and upload.begins and upload.size is None:
+        raise InvalidArgument("size is needed here: how many bytes the file has", op="sign")
+    if limit is not None and upload.size is not None and upload.size > limit:
+        raise _too_large(limit, "sign")
+    try:
+        reason = "" if check_flag("what authorize gives", authorize(request, upload)) else "this is not allowed"
+    except PermissionDenied as error:
+        reason = str(error) or "this is not allowed"
+    if reason:
+        return JsonResponse({"error": reason, "code": "denied"}, status=HTTPStatus.FORBIDDEN)
+    url, headers = adapter.sign(
+        upload.key,
+        method=upload.method,
+        upload_id=upload.upload_id or "",
+        part_number=upload.part_number or 0,
+        size=upload.size,
+        content_type=upload.content_type or "",
+        **options,
+    )
+    return JsonResponse({"url": url, "key": upload.key, "headers": headers}, headers={"Cache-Control": "no-store"})
+
+
+def _json_of(request: HttpRequest) -> dict[str, Any]:
+    try:
+        body = json.loads(request.body)
+    except RequestDataTooBig:
+        raise StorageError("the body is larger than such a request is", code="too_large", op="sign") from None
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise InvalidArgument("the body is JSON: a method, a key, and what goes with them", op="sign")
+    return body
+
+
+def _described(body: dict[str, Any], area: str, folder: str) -> DirectUpload:
+    """What is asked for, checked. Keys of a first request may lack the prefix of the area and the folder."""
+    method, key, upload_id = _text(body, "method"), _text(body, "key") or "", _text(body, "uploadId")
+    number, size, content_type = _whole(body, "partNumber"), _whole(body, "size"), _text(body, "contentType")
+    if (method, upload_id is not None, number is not None) not in _REQUESTS:
+        raise InvalidArgument("no request of an upload has such a method, uploadId and partNumber together", op="sign")
+    if upload_id is not None and not _UPLOAD_ID.fullmatch(upload_id):
+        raise InvalidArgument("uploadId is the one that S3 has given", op="sign")
+    if number is not None:
+        check_part_number(number, "sign")
+    if not key.startswith(area + folder):
+        if upload_id is not None:
+            raise InvalidKey(f"the keys of uploads begin with {area + folder!r}", op="sign")
+        key = area + folder + key
+    check_key(key.removeprefix(area), "sign")
+    return DirectUpload(
+        key,
+        cast("str", method),
+        upload_id,
+        number,
+        None if size is None else check_size(size, "sign"),
+        check_content_type(content_type, "sign") or None,
+    )
+
+
+_REQUESTS = {
+    ("PUT", False, False),
+    ("POST", False, False),
+    ("GET", True, False),
+    ("PUT", True, True),
+    ("POST", True, False),
+    ("DELETE", True, False),
+}
+"""The methods, with or without an upload id and a part number."""
+
+_UPLOAD_ID = re.compile("[!-~]{1,1024}")
+
+
+def _text(body: dict[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgument(f"{name} is a text", op="sign")
+    return value
+
+
+def _whole(body: dict[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise InvalidArgument(f"{name} is a whole number", op="sign")
+    return value
