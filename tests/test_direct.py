@@ -1,6 +1,5 @@
 """storage.http.sign_request: what Uppy asks for and sends (@uppy/aws-s3 6.3.1), and what nobody may ask for."""
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -12,12 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
-from asgiref.sync import sync_to_async
 from conftest import s3_options
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
-from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.test import Client, RequestFactory, override_settings
 from django.urls import path
 
 from storage import FinalObject, ObjectNotFound, get_storage_adapter
@@ -33,12 +31,6 @@ OFFLINE = {
     "endpoint_url": "http://127.0.0.1:1",
     "public_endpoint_url": "https://s3.example.com",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def asynchronous():
-    """asgiref keeps one thread: it is there before threads are counted."""
-    asyncio.run(sync_to_async(int)())
 
 
 @contextlib.contextmanager
@@ -364,11 +356,3 @@ def test_a_store_without_conditions_is_looked_at(versitygw):
         for method in ("PUT", "POST"):
             assert sign({"method": method, "key": "a"}).status_code == 409
         assert sign({"method": "PUT", "key": "a"}, "over").status_code == 200
-
-
-def test_under_asgi(offline):
-    async def post():
-        body = json.dumps({"method": "PUT", "key": "a"})
-        return await AsyncClient().post("/sign/", body, content_type="application/json")
-
-    assert asyncio.run(post()).status_code == 200

@@ -35,6 +35,7 @@ from storage import (
     ContentMismatch,
     ContentRejected,
     FinalObject,
+    InvalidArgument,
     InvalidKey,
     MemoryStorageAdapter,
     ObjectExists,
@@ -579,12 +580,33 @@ def test_a_body_that_is_cut(adapter):
 
 
 def test_a_body_without_a_length():
-    for length, meta in [("", {"HTTP_TRANSFER_ENCODING": "chunked"}), ("1e3", {}), ("-1", {})]:
+    for length, meta in [("", {"HTTP_TRANSFER_ENCODING": "chunked"}), ("1e3", {}), ("-1", {}), ("\u0663", {})]:
         with pytest.raises(StorageError) as caught:
             request_stream(put_request(DATA, length, **meta))
         assert caught.value.code == "no_length"
     with pytest.raises(TypeError, match="HttpRequest"):
         request_stream(io.BytesIO())
+
+
+def test_a_body_that_is_too_large(adapter):
+    assert request_stream(put_request(DATA, 100), max_size=100).read() == DATA
+    with pytest.raises(StorageError, match="more than 99 bytes") as caught:
+        request_stream(put_request(DATA, 100), max_size=99)
+    assert caught.value.code == "too_large"
+    request = put_request(b"", "", HTTP_TRANSFER_ENCODING="chunked")
+    request._stream = io.BytesIO(DATA)  # as from a server that gives what is chunked
+    stream = request_stream(request, max_size=99)
+    with pytest.raises(StorageError, match="more than 99 bytes"):
+        adapter.put_final("a", stream)
+    for length in (str(5 * 1024**4 + 1), "9" * 23, "9" * 5000):
+        for put in (request_stream, lambda request: adapter.put_final("a", request)):
+            with pytest.raises(StorageError) as caught:
+                put(put_request(DATA, length))
+            assert caught.value.code == "too_large", length
+    assert request_stream(put_request(DATA, "0" * 30 + "100")).length == 100
+    assert list(adapter.list_final()) == []
+    with pytest.raises(ValueError):
+        request_stream(put_request(DATA, 100), max_size=-1)
 
 
 # ---- errors
@@ -594,6 +616,7 @@ STATUSES = {
     "not_found": (ObjectNotFound("no such object"), 404),
     "exists": (ObjectExists("another one is there"), 409),
     "invalid_key": (InvalidKey("no key"), 400),
+    "invalid_argument": (InvalidArgument("no digest"), 400),
     "mismatch": (ContentMismatch("another size"), 400),
     "rejected": (ContentRejected("a virus"), 422),
     "too_large": (ContentRejected("too large", code="too_large"), 413),
@@ -773,6 +796,89 @@ def test_uploads(server, tmp_path):
         answer = liar.recv(1000)
         assert not answer or answer.split()[1] == b"400"  # uvicorn closes the connection
     assert not (tmp_path / "final" / "cut").exists()
+
+
+TEN = "Content-Length: 10"
+BAD = {  # method, name, header, body: the status, and what the log has of it
+    "too short": (("PUT", "a", "Content-Length: 1000", DATA), 400, "of its 1000"),
+    "no digest": (("PUT", "a", f"{TEN}\r\nX-SHA256: zzz", DATA[:10]), 400, "64 hex digits"),
+    "no ASCII": (("PUT", "a", f"{TEN}\r\nX-SHA256: \xff", DATA[:10]), 400, "64 hex digits"),
+    "another digest": (("PUT", "a", f"{TEN}\r\nX-SHA256: {SHA}", DATA[:10]), 400, SHA),
+    "too large": (("PUT", "a", "Content-Length: 1000001", b"x" * 1_000_001), 413, "more than 1,000,000"),
+    "in pieces": (
+        ("PUT", "a", "Transfer-Encoding: chunked", b"f4241\r\n%b\r\n0\r\n\r\n" % (b"x" * 1_000_001)),
+        413,
+        "000",
+    ),
+    "a path": (("PUT", "%2e%2e/%2e%2e/b", TEN, DATA[:10]), 400, "segment"),
+    "from the root": (("PUT", "/etc/passwd", TEN, DATA[:10]), 400, "segment"),
+    "control": (("PUT", "a%0D%00b", TEN, DATA[:10]), 400, "control character"),
+    "HTML": (("PUT", "%3Cscript%3Ealert(1)%3C/script%3E%5C", TEN, DATA[:10]), 400, "backslash"),
+    "ranges": (("GET", "there", "Range: bytes=" + "0-1," * 1000, b""), 416, "/there"),
+    "overflow": (("GET", "there", f"Range: bytes={'9' * 5000}-", b""), 416, "/there"),
+    "a forged URL": (("GET", "files/a:b/there", "X: y", b""), 403, "/files/a:b/there"),
+}
+# These the servers themselves refuse, as far as they do; nobody logs them.
+LENGTHS = "abc", "-1", "1e3", "+10", "1_0", "9" * 23, "9" * 5000, "5\r\nContent-Length: 10"
+
+
+@pytest.mark.newest
+def test_bad_input(server, tmp_path):
+    url, log = server
+    host, _, port = url.removeprefix("http://").partition(":")
+
+    def answered(method, name, header, body):
+        """The status, the content type and the body of the answer; "" of one that has closed the connection."""
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(f"{method} /{name} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode("latin-1") + body)
+            if header == "Content-Length: 1000":
+                client.shutdown(socket.SHUT_WR)
+            answer = http.client.HTTPResponse(client)
+            try:
+                answer.begin()
+                return answer.status, answer.headers.get_content_type(), answer.read()
+            except (http.client.HTTPException, ConnectionError):
+                return "", "", b""
+
+    def logged():
+        return [line for line in log.read_text().splitlines() if line.startswith("LOG")]
+
+    assert curl("-X", "PUT", "--data-binary", "x", f"{url}/there")[0] == 200
+    for name, (sent, status, says) in BAD.items():
+        before = len(logged())
+        found, kind, body = answered(*sent)
+        if "gunicorn" in log.read_text() and name == "in pieces":
+            status, says = 411, "chunked"  # WSGI gives nothing of it
+        if not found:  # uvicorn closes the connection
+            assert name == "too short"
+            continue
+        assert (found, kind) == (status, "text/html" if status == 403 else kind), name
+        assert kind in ("application/json", "text/plain") or status == 403, name
+        assert b"<script" not in body and b"Traceback" not in body, name
+        (record,) = wait(lambda before=before: logged()[before:], log)
+        assert record.startswith(f"LOG django.request {status} ") and says in record, name
+    for length in LENGTHS:
+        found, _, body = answered("PUT", "a", f"Content-Length: {length}", DATA)
+        assert found in ("", 400, 411, 413), length
+    stored = [path.name for path in (tmp_path / "final").rglob("*") if path.is_file()]
+    assert stored == ["there"] and not list((tmp_path / "temp").rglob("*.*"))
+
+
+@pytest.mark.newest
+def test_signed_urls(server, tmp_path):
+    url, _ = server
+    source = tmp_path / "source"
+    source.write_bytes(DATA)
+    assert curl("-T", str(source), f"{url}/up/a.bin")[0] == 200
+    signed = url + json.loads(curl(f"{url}/link/up/a.bin")[2])["url"]
+    status, headers, body = curl("-r", "5-9", signed)
+    assert (status, body) == (206, DATA[5:10])
+    assert headers["content-disposition"] == "attachment; filename*=utf-8''Zo%C3%AB.txt"
+    status, headers, body = curl("-I", signed)
+    assert (status, headers["content-length"], headers["etag"]) == (200, "100", ETAG)
+    assert curl("-H", f"If-None-Match: {ETAG}", signed)[0] == 304
+    assert curl("-X", "POST", signed)[0] == 405
+    assert curl(signed.replace("/files/", "/files/x"))[0] == 403
 
 
 @pytest.mark.newest

@@ -20,7 +20,7 @@ from django.core.files import File, uploadedfile
 from django.http import HttpRequest
 
 from . import _loader, native
-from .arguments import check_chunk
+from .arguments import MAX_SIZE, check_chunk
 from .exceptions import StorageError
 from .types import Progress, Source
 
@@ -108,7 +108,10 @@ def exact_length(source: object, length: int | None) -> int | None:
 def _length_of_body(request: HttpRequest) -> int | None:
     """How many bytes of the body Django has still to read, by the length that the client stated."""
     stated = str(request.META.get("CONTENT_LENGTH") or "")
-    length = int(stated) if stated.isascii() and stated.isdigit() else 0
+    digits = stated.lstrip("0") if stated.isascii() and stated.isdigit() else ""
+    length = int(digits[:20] or 0)  # Python does not convert any number of digits
+    if length > MAX_SIZE:
+        raise StorageError("the request has a Content-Length above 5 TiB", code="too_large", op="put")
     stream = getattr(request, "_stream", None)
     if not length:
         # Under WSGI Django reads only the Content-Length, unless somebody has replaced the stream.

@@ -7,15 +7,25 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import JsonResponse
-from django.urls import path
+from django.urls import include, path
 
 ROOT = Path(os.environ["TEST_ROOT"])
+MOST = 1_000_000
+"""The largest body in bytes."""
+
 settings.configure(
     SECRET_KEY="tests",
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["*"],
     STORAGE_TEMP_DIR=ROOT / "temp",
     STORAGE_FINAL_DIR=ROOT / "final",
+    LOGGING={
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "LOG %(name)s %(status_code)s %(message)r"}},
+        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "loggers": {"django.request": {"handlers": ["console"], "propagate": False}},
+    },
 )
 
 from storage import FinalObject, get_storage_adapter, native  # noqa: E402
@@ -25,7 +35,8 @@ from storage.http import object_response, request_stream, storage_errors  # noqa
 @storage_errors
 def stored(request, name):
     if request.method == "PUT":
-        final = get_storage_adapter().put_final(name, request_stream(request))
+        body = request_stream(request, max_size=MOST)
+        final = get_storage_adapter().put_final(name, body, sha256=request.headers.get("X-SHA256"))
         return JsonResponse(final.as_dict())
     return object_response(request, FinalObject("local", name, None, None))
 
@@ -37,6 +48,17 @@ def process(request):
     return JsonResponse({**memory, "readers": native.stats()["readers"]})
 
 
-urlpatterns = [path("process/", process), path("<path:name>", stored)]
+def link(request, name):
+    """A URL of the object."""
+    adapter = get_storage_adapter()
+    return JsonResponse({"url": adapter.url_final(adapter.bucket, name, filename="Zoë.txt")})
+
+
+urlpatterns = [
+    path("process/", process),
+    path("link/<path:name>", link),
+    path("files/", include("storage.urls")),
+    path("<path:name>", stored),
+]
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()
