@@ -147,6 +147,7 @@ def test_upload_over_http(client):
         status, file = client.json("POST", finalize)
         assert (status, file["sha256"]) == (200, hashlib.sha256(data).hexdigest())
     assert client("GET", f"/files/{session['file']}/") == (200, data)
+    assert client("GET", f"/files/{session['file']}/", Range="bytes=-5") == (206, data[-5:])
 
 
 def test_broken_off_upload_leaves_nothing(client):
@@ -161,7 +162,7 @@ def test_broken_off_upload_leaves_nothing(client):
     assert client("PUT", path, b"x" * CHUNK)[0] == 200
 
 
-def test_bare_parts_and_health(client):
+def test_bare_parts_health_and_bad_requests(client):
     assert client.json("GET", "/ready/")[1]["ready"]
     assert client("PUT", "/parts/s/1/", b"bytes")[0] == 200
     assert client("GET", "/parts/s/1/") == (200, b"bytes")
@@ -169,6 +170,19 @@ def test_bare_parts_and_health(client):
     assert client("GET", "/parts/s/0/")[0] in (400, 404)
     assert client("DELETE", "/parts/s/1/")[0] == 200
     assert client("GET", "/parts/s/1/")[0] == 404
+    good = {"filename": "a.bin", "size": 10}
+    for bad in (
+        *("", "[", "[]", "5", "{}", '{"size": 1' + "0" * 5000 + "}"),
+        *(json.dumps(good | {"size": size}) for size in (0, -1, 2**63, 10**400, 1.5, "10", None)),
+        *(json.dumps(good | {"filename": name}) for name in ("", "a" * 256, 5, None)),
+        json.dumps(good | {"content_type": "a" * 101}),
+    ):
+        status, answer = client.json("POST", "/sessions/", bad)
+        assert (status, sorted(answer)) == (400, ["code", "error"]), bad[:100]
+    session = start(client, b"x")
+    part = f"/sessions/{session['session']}/parts"
+    for number in ("0", "2", "9" * 30):
+        assert client.json("PUT", f"{part}/{number}/", b"x")[0] == 400
 
 
 CELERY = """

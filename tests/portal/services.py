@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from storage import ObjectReader, TempPart, get_storage_adapter
+from storage import ContentMismatch, InvalidArgument, ObjectReader, TempPart, get_storage_adapter
 
 from .models import UploadFile, UploadPart, UploadSession
 
@@ -17,22 +17,27 @@ logger = logging.getLogger(__name__)
 def start_session(
     filename: str, size: int, *, content_type: str = "", chunk_size: int = 5 * 1024 * 1024
 ) -> UploadSession:
-    """A new session for a file of `size` bytes."""
-    if size < 1 or chunk_size < 1:
-        raise ValueError("size and chunk_size are numbers of bytes, at least 1")
+    """A new session for a file of `size` bytes. Raises `storage.InvalidArgument` for what no file can be."""
+    if not 1 <= size <= 10_000 * chunk_size:
+        raise InvalidArgument(f"size is a number of bytes, 1 to {10_000 * chunk_size:,}")
+    file = UploadFile(original_filename=filename, size=size, content_type=content_type)
+    try:
+        file.full_clean()
+    except ValidationError as error:
+        raise InvalidArgument("; ".join(f"{field}: {' '.join(found)}" for field, found in error)) from error
     with transaction.atomic():
-        file = UploadFile.objects.create(original_filename=filename, size=size, content_type=content_type)
+        file.save()
         return UploadSession.objects.create(file=file, chunk_size=chunk_size)
 
 
 def upload_chunk(session: UploadSession, part_number: int, stream: Any, *, sha256: str | None = None) -> UploadPart:
     """Stores one part, in any order; the same part again is fine, another content is not.
 
-    Raises ValueError for a part number outside the file, `storage.ContentMismatch` (a ValueError)
+    Raises `storage.InvalidArgument` for a part number outside the file, `storage.ContentMismatch`
     for a wrong size or digest, `storage.ObjectExists` where another content has this number.
     """
     if not 1 <= part_number <= session.total_parts:
-        raise ValueError(f"part {part_number} is not one of 1 to {session.total_parts}")
+        raise InvalidArgument(f"part {part_number} is not one of 1 to {session.total_parts}")
     part = get_storage_adapter().put_temp_part(
         session.pk,
         part_number,
@@ -54,7 +59,7 @@ def finalize_session(
 ) -> UploadFile:
     """Joins the parts; may be called again after a failure, and after success does nothing.
 
-    Raises ValueError while parts are missing, `storage.ContentMismatch` where a part has changed.
+    Raises `storage.ContentMismatch` while parts are missing, and where a part has changed.
     """
     adapter = get_storage_adapter()
     with transaction.atomic():
@@ -64,7 +69,7 @@ def finalize_session(
             return file
         parts = [TempPart(p.temp_storage_key, p.part_number, p.size, p.sha256) for p in session.parts.all()]
         if len(parts) != session.total_parts:
-            raise ValueError(f"{len(parts)} of {session.total_parts} parts have arrived")
+            raise ContentMismatch(f"{len(parts)} of {session.total_parts} parts have arrived")
         final = adapter.assemble(
             f"uploads/{file.pk}",
             parts,

@@ -2,62 +2,35 @@
 
 import json
 import os
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from storage import (
-    ObjectExists,
-    ObjectNotFound,
-    ObjectReader,
-    StorageError,
-    StorageFull,
-    get_storage_adapter,
-)
+from storage import FinalObject, InvalidArgument, get_storage_adapter
+from storage.http import object_response, storage_errors
 
 from . import services
 from .models import UploadFile, UploadSession
 
-View = Callable[..., HttpResponseBase]
 
-
-def storage_errors(view: View) -> View:
-    """What goes wrong in the storage, as HTTP says it."""
-
-    @wraps(view)
-    def wrapped(*args: Any, **kwargs: Any) -> HttpResponseBase:
-        try:
-            return view(*args, **kwargs)
-        except ObjectNotFound as error:
-            raise Http404 from error
-        except ObjectExists as error:
-            return JsonResponse({"error": str(error)}, status=409)
-        except StorageFull as error:
-            return JsonResponse({"error": str(error)}, status=507)
-        except ValueError as error:  # also ContentMismatch and InvalidKey
-            return JsonResponse({"error": str(error)}, status=400)
-        except StorageError as error:
-            return JsonResponse({"error": str(error)}, status=411 if error.code == "no_length" else 503)
-
-    return wrapped
-
-
-def stream_response(stream: ObjectReader, content_type: str = "") -> StreamingHttpResponse:
-    """The stream in pieces of 256 KiB; Django closes it."""
-    headers = {} if stream.size is None else {"Content-Length": str(stream.size)}
-    content_type = content_type or "application/octet-stream"
-    return StreamingHttpResponse(stream.chunks(), content_type=content_type, headers=headers)
+def asked(request: HttpRequest) -> dict[str, Any]:
+    """The file that a client wants to upload."""
+    try:
+        body = json.loads(request.body)
+        filename, size, content_type = body["filename"], body["size"], body.get("content_type", "")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise InvalidArgument("the body is JSON with filename and size") from None
+    if type(size) is not int or not isinstance(filename, str) or not isinstance(content_type, str):
+        raise InvalidArgument("filename and content_type are texts, size is a number of bytes")
+    return {"filename": filename, "size": size, "content_type": content_type}
 
 
 @require_POST
 @storage_errors
 def sessions(request: HttpRequest) -> HttpResponseBase:
-    body = json.loads(request.body)
-    session = services.start_session(body["filename"], int(body["size"]), content_type=body.get("content_type", ""))
+    session = services.start_session(**asked(request))
     return JsonResponse(
         {
             "session": str(session.pk),
@@ -84,11 +57,12 @@ def finalize(request: HttpRequest, session_id: str) -> HttpResponseBase:
     return JsonResponse({"file": str(file.pk), "size": file.size, "sha256": file.sha256})
 
 
-@require_GET
+@require_safe
 @storage_errors
 def download(request: HttpRequest, file_id: str) -> HttpResponseBase:
     file = get_object_or_404(UploadFile, pk=file_id, session__status="complete")
-    return stream_response(services.open_file(file), file.content_type)
+    final = FinalObject(file.storage_bucket, file.storage_key, file.size, file.sha256)
+    return object_response(request, final, filename=file.original_filename, content_type=file.content_type or None)
 
 
 @require_http_methods(["PUT", "GET", "DELETE"])
@@ -103,7 +77,8 @@ def bare_part(request: HttpRequest, session_id: str, part_number: int) -> HttpRe
     if request.method == "DELETE":
         adapter.delete_temp_part(key)
         return JsonResponse({"key": key, "pid": os.getpid()})
-    return stream_response(adapter.get_temp_part_stream(key))
+    stream = adapter.get_temp_part_stream(key)
+    return StreamingHttpResponse(stream.chunks(), headers={"Content-Length": str(stream.size)})
 
 
 @require_GET
