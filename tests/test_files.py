@@ -643,7 +643,7 @@ def test_a_lost_answer_is_no_clash(faults, operation, size):
 def test_an_adapter_among_the_storages(debug, tmp_path):
     entries = {
         "default": {"BACKEND": "storage.LocalStorageAdapter"},
-        "right": {"BACKEND": STORAGE},
+        "right": {"BACKEND": STORAGE, "OPTIONS": {"base_url": "/media/"}},
         "unknown": {"BACKEND": "no.such.Storage"},
         "wrong": 1,
     }

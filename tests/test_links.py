@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import InvalidArgument, StorageUnavailable, get_storage_adapter, links
+from storage.checks import check_settings
 from storage.files import AdapterStorage
 from storage.http import object_response
 
@@ -255,3 +256,36 @@ def test_a_file_storage(adapter):
     time.sleep(2.1)
     assert fetched(url).status_code == 403
     assert AdapterStorage("uploads", "media", base_url="/m/").url(name) == "/m/Zo%C3%AB%201.txt"
+
+
+FILES = "storage.files.AdapterStorage"
+
+
+class Elsewhere(AdapterStorage):
+    def url(self, name):
+        return f"https://cdn.example.com/{name}"
+
+
+@pytest.mark.parametrize(
+    ("storages", "warned"),
+    [
+        ({"default": {"BACKEND": FILES}}, True),
+        ({"default": {"BACKEND": FILES, "OPTIONS": {"alias": "default", "base_url": None}}}, True),
+        ({"default": {"BACKEND": FILES, "OPTIONS": {"base_url": "/media/"}}}, False),
+        ({"default": {"BACKEND": FILES, "OPTIONS": {"alias": "bucket"}}}, False),
+        ({"default": {"BACKEND": FILES, "OPTIONS": {"alias": "nowhere"}}}, False),
+        ({"default": {"BACKEND": f"{__name__}.Elsewhere"}}, False),
+        ({"default": {"BACKEND": "no.such.Storage"}, "other": {}, "none": None}, False),
+        ({"default": {"BACKEND": "django.core.files.storage.FileSystemStorage"}}, False),
+    ],
+)
+def test_files_without_a_url_are_warned_of(storages, warned):
+    adapters = {
+        "default": {"BACKEND": MEMORY},
+        "bucket": {"BACKEND": "storage.S3StorageAdapter", "OPTIONS": {"bucket_name": "b"}},
+    }
+    for urlconf in (Included(path("x/", HttpResponse)), INCLUDES["/a/b"], None):
+        settings = {"STORAGES": storages, "STORAGE_ADAPTERS": adapters, "ROOT_URLCONF": urlconf, "DEBUG": True}
+        with override_settings(**settings):
+            found = [message.id for message in check_settings()]
+            assert found == ["storage.W013"] * (warned and urlconf is not INCLUDES["/a/b"]), urlconf

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from . import conf
 from .base import StorageAdapter
@@ -28,7 +29,7 @@ SEE = "See the settings page of the documentation."
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: settings are wrong. E002: the backend cannot be used. E003: its options are wrong. E004: two adapters have
-    one bucket. W001 to W012: allowed, but probably not intended; W001 to W004 only in production."""
+    one bucket. W001 to W013: allowed, but probably not intended; W001 to W004 only in production."""
     known, problems = conf.read()
     found: list[CheckMessage] = [Error(_sentence(problem), id="storage.E001", hint=SEE) for problem in problems]
     for entry in known.values():
@@ -50,7 +51,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         Warning(_sentence(f"Nothing reads {name}: {why}"), id="storage.W005", hint=hint)
         for name, why, hint in conf.unread()
     ]
-    return found + _check_storages() + _check_name()
+    return found + _check_storages() + _check_urls(made) + _check_name()
 
 
 def _sentence(text: str) -> str:
@@ -135,6 +136,33 @@ def _check_storages() -> list[CheckMessage]:
             )
         )
     return found
+
+
+def _check_urls(made: Mapping[str, StorageAdapter]) -> list[CheckMessage]:
+    """Files that have no base URL have that of a view, unless they are on S3."""
+    without = [alias for alias, entry in settings.STORAGES.items() if _needs_view(entry, made)]
+    if not without:
+        return []
+    from .links import is_included
+
+    if is_included():
+        return []
+    text = f"STORAGES[{without[0]!r}] has no base_url, and no view serves its files: url() raises an error."
+    hint = "Set base_url in its OPTIONS, or add path('files/', include('storage.urls')) to your urlpatterns."
+    return [Warning(text, id="storage.W013", hint=hint)]
+
+
+def _needs_view(entry: Any, made: Mapping[str, StorageAdapter]) -> bool:
+    from .files import AdapterStorage
+
+    try:
+        storage = import_string(entry["BACKEND"])
+        options = entry.get("OPTIONS", {})
+        adapter = made[options.get("alias", "default")]
+    except (ImportError, LookupError, TypeError, AttributeError):  # that is told elsewhere
+        return False
+    plain = isinstance(storage, type) and issubclass(storage, AdapterStorage) and storage.url is AdapterStorage.url
+    return plain and options.get("base_url") is None and adapter.backend in ("local", "memory")
 
 
 def _check_alias(entry: conf.Entry) -> list[CheckMessage]:

@@ -18,7 +18,7 @@ from .conf import get_storage_adapter
 from .http import object_response, storage_errors
 from .types import FinalObject
 
-__all__ = ["serve", "url_of"]
+__all__ = ["is_included", "serve", "url_of"]
 
 _signer = functools.partial(Signer, salt="storage.urls")
 
@@ -78,7 +78,7 @@ def serve(request: HttpRequest, token: str, name: str) -> HttpResponseBase:
 
 
 def _path(token: str, name: str) -> str:
-    urlconf = get_urlconf() or getattr(settings, "ROOT_URLCONF", None)
+    urlconf = _urlconf()
     view = _view_name(get_resolver(urlconf)) if urlconf else None
     if view is None:
         raise ImproperlyConfigured(
@@ -92,6 +92,16 @@ def _path(token: str, name: str) -> str:
             "url_final: the path of include('storage.urls') has parameters, whose values nobody knows: include it below"
             f" a path without such ({error})"
         ) from None
+
+
+def is_included() -> bool:
+    """Whether the project includes ``storage.urls``."""
+    urlconf = _urlconf()
+    return bool(urlconf) and _view_name(get_resolver(urlconf)) is not None
+
+
+def _urlconf() -> Any:
+    return get_urlconf() or getattr(settings, "ROOT_URLCONF", None)
 
 
 @functools.lru_cache(maxsize=4)
