@@ -22,6 +22,7 @@ from storage import FinalObject, ObjectNotFound, get_storage_adapter
 from storage.http import sign_request
 
 MIB = 1024 * 1024
+NO_COPY = {"X-Amz-Copy-Source-If-Match": '"none"'}
 FILE = random.Random(7).randbytes(11 * MIB)
 OFFLINE = {
     "bucket_name": "uploads",
@@ -213,15 +214,36 @@ def test_a_size_that_was_told_is_the_size(bucket):
     assert uppy.abort(key, upload_id) == 204
 
 
+def test_nobody_reads_by_a_copy(bucket):
+    """MinIO takes a source of a copy that is not signed."""
+    uppy = Uppy(bucket)
+    secret = bucket.put_final("others/secret", b"secret")
+    source = {"x-amz-copy-source": f"/{bucket.bucket}/{secret.key}"}
+    key, upload_id = uppy.create("parts")
+    for request in (
+        {"method": "PUT", "key": "a", "contentType": "image/png"},
+        {"method": "PUT", "key": "a", "contentType": "image/png", "size": 6},
+        {"method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1},
+    ):
+        answer = sign(request).json()
+        without = {name: value for name, value in answer["headers"].items() if name not in NO_COPY}
+        for headers in (answer["headers"], without):
+            assert uppy.http(answer["url"], "PUT", headers | source, b"123456")[0] in (400, 403, 412)
+    assert uppy.list_parts(key, upload_id) == (200, []) and uppy.abort(key, upload_id) == 204
+    assert [final.key for final in bucket.list_final()] == [secret.key]
+
+
 def test_a_url_is_for_one_request(bucket):
     answer = sign({"method": "PUT", "key": "a", "contentType": "image/png"}).json()
-    assert answer["headers"] == {"Content-Type": "image/png", "If-None-Match": "*"}
+    assert answer["headers"] == {"Content-Type": "image/png", "If-None-Match": "*"} | NO_COPY
     send = Uppy(bucket).http
     url, headers = answer["url"], answer["headers"]
     assert send(url.replace("uploads/7", "uploads/8"), "PUT", headers, b"x")[0] == 403
     assert send(url, "GET", headers, None)[0] == 403
     assert send(url, "PUT", headers | {"Content-Type": "text/html"}, b"x")[0] == 403
-    assert send(url, "PUT", {"Content-Type": "image/png"}, b"x")[0] in (400, 403)  # it might replace
+    for name in headers:  # without one of them it might replace, say
+        fewer = {other: value for other, value in headers.items() if other != name}
+        assert send(url, "PUT", fewer, b"x")[0] in (400, 403), name
     assert send(url + "&uploads=", "POST", headers, b"")[0] in (400, 403)
     with pytest.raises(ObjectNotFound):
         bucket.adopt_final(answer["key"])
@@ -255,6 +277,8 @@ def test_what_is_signed(offline, name):
     assert sorted(answer) == ["headers", "key", "url"] and answer["key"] == "final/uploads/7/a"
     assert answer["url"].startswith("https://s3.example.com/uploads/final/uploads/7/a?")
     query = parse_qs(urlsplit(answer["url"]).query, keep_blank_values=True)
+    if request["method"] == "PUT":
+        signed += ";x-amz-copy-source-if-match"
     assert query["X-Amz-SignedHeaders"] == [signed] and query["X-Amz-Expires"] == ["3600"]
     assert query.get("uploadId", [None]) == [request.get("uploadId")] and ("uploads" in query) == (name == "create")
     names = {"host", "content-length", *(name.lower() for name in answer["headers"])}

@@ -190,7 +190,7 @@ class S3StorageAdapter(NativeAdapter):
         look = self._options["conditional_writes"] == "look"
         if not overwrite and look and not upload_id and self._is_there(key):
             raise ObjectExists("an object is there", op="sign", key=key)
-        link: dict[str, Any] = {"method": method, "seconds": expires, "content_type": content_type}
+        link: dict[str, Any] = {"method": method, "seconds": expires, "content_type": content_type, "no_copy": True}
         if upload_id:
             link["upload"] = upload_id
         if part_number:

@@ -39,6 +39,7 @@ type Request struct {
 
 	Method      string `json:"method"`      // that a URL allows
 	Disposition string `json:"disposition"` // of the answer to a URL
+	NoCopy      bool   `json:"no_copy"`     // what a URL does not allow
 	Upload      string `json:"upload"`      // that a URL is about
 	Part        int32  `json:"part"`        // that a URL is about
 
@@ -240,7 +241,7 @@ func (t *Table) plan(on *store, id int64, op string, r *Request) (func(context.C
 			return linker.Link(ctx, r.Key, object.Link{
 				Method: r.Method, Expires: time.Duration(r.Seconds * float64(time.Second)),
 				ContentType: r.ContentType, Disposition: r.Disposition, Size: expected(r.Size, "").Size,
-				CreateOnly: r.New, Upload: r.Upload, Part: r.Part,
+				CreateOnly: r.New, NoCopy: r.NoCopy, Upload: r.Upload, Part: r.Part,
 			})
 		}, nil
 	case "extend":

@@ -48,6 +48,7 @@ type Link struct {
 	Disposition string // Content-Disposition of the answer, or ""
 	Size        int64  // of the body of a PUT; -1 for any
 	CreateOnly  bool   // a PUT, or the end of an upload: refused where an object is there
+	NoCopy      bool   // a PUT: it has a body of its own, whatever else its client sends
 
 	// For a request about a multipart upload: its id. GET lists its parts, PUT stores one, POST ends it, DELETE aborts it.
 	Upload string

@@ -306,6 +306,9 @@ func TestURLsOfUploads(t *testing.T) {
 		{object.Link{Method: "POST", Size: -1, Upload: "u", CreateOnly: true}, "uploadId", "host;if-none-match"},
 		{object.Link{Method: "DELETE", Size: -1, Upload: "u", CreateOnly: true}, "uploadId", "host"},
 		{object.Link{Method: "PUT", Size: 0, CreateOnly: true}, "X-Amz-Date", "content-md5;host;if-none-match"},
+		{object.Link{Method: "PUT", Size: -1, NoCopy: true}, "X-Amz-Date", "host;x-amz-copy-source-if-match"},
+		{object.Link{Method: "PUT", Size: -1, Upload: "u", Part: 1, NoCopy: true}, "partNumber", "host;x-amz-copy-source-if-match"},
+		{object.Link{Method: "POST", Size: -1, NoCopy: true}, "uploads", "host"},
 	} {
 		test.link.Expires = time.Minute
 		linked, err := bucket.Presign(t.Context(), "a/b", test.link)
@@ -327,6 +330,13 @@ func TestURLsOfUploads(t *testing.T) {
 		slices.Sort(signed)
 		if expected := strings.TrimPrefix(test.signedOnly, "content-length;"); strings.Join(signed, ";") != expected {
 			t.Errorf("%+v: headers %v", test.link, linked.Headers)
+		}
+	}
+	for host, is := range map[string]bool{
+		"b.s3.eu-central-1.amazonaws.com": true, "s3.cn-north-1.amazonaws.com.cn": true, "s3.example.com": false, "xamazonaws.com": false,
+	} {
+		if amazon(host) != is {
+			t.Errorf("%s", host)
 		}
 	}
 	for _, link := range []object.Link{{Method: "DELETE"}, {Method: "HEAD", Upload: "u"}, {Method: "PATCH", Upload: "u"}} {

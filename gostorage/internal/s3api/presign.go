@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/smithy-go/middleware"
@@ -19,6 +20,15 @@ const MaxExpires = 7 * 24 * time.Hour
 
 // emptyMD5 stands for the size of an empty body: a signature of this kind cannot cover a Content-Length of 0.
 const emptyMD5 = "1B2M2Y8AsgTpgAmY7PhCfg=="
+
+// noETag is a condition on the source of a copy that no object fulfils. MinIO takes an x-amz-copy-source that is not
+// signed: without this, whoever has the URL of a PUT could read any object by a copy. AWS refuses such a header itself,
+// and so it is not asked to take the condition.
+const noETag = `"none"`
+
+func amazon(host string) bool {
+	return strings.HasSuffix(host, ".amazonaws.com") || strings.HasSuffix(host, ".amazonaws.com.cn")
+}
 
 // Presign gives a URL by which anybody can make one request for an object until it expires. Nothing is sent for it, but
 // for credentials that have to be fetched. Whoever makes the request has to send the headers that are signed: see
@@ -71,7 +81,7 @@ func (b *Bucket) presignUpload(ctx context.Context, key string, link object.Link
 }
 
 // headersOf are those that the request of a link has to have, beside its Content-Length.
-func headersOf(link object.Link) map[string]string {
+func headersOf(link object.Link, host string) map[string]string {
 	headers := map[string]string{}
 	if link.ContentType != "" && link.Upload == "" && (link.Method == http.MethodPut || link.Method == http.MethodPost) {
 		headers["Content-Type"] = link.ContentType
@@ -82,6 +92,9 @@ func headersOf(link object.Link) map[string]string {
 	if link.Method == http.MethodPut && link.Size == 0 {
 		headers[md5Header] = emptyMD5
 	}
+	if link.NoCopy && link.Method == http.MethodPut && !amazon(host) {
+		headers["X-Amz-Copy-Source-If-Match"] = noETag
+	}
 	return headers
 }
 
@@ -90,7 +103,7 @@ func (op operation[In, Out]) presign(ctx context.Context, b *Bucket, link object
 	if !op.filled(in) {
 		return object.Linked{}, object.Errorf(object.Internal, "a request lacks what it must have")
 	}
-	linked := object.Linked{Headers: headersOf(link)}
+	linked := object.Linked{Headers: headersOf(link, b.client.resolved.Host.Hostname())}
 	sign := serialized(func(ctx context.Context, prepared *smithyhttp.Request) error {
 		identity, err := op.by.credentials.Retrieve(ctx)
 		if err != nil {
