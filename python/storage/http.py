@@ -384,9 +384,9 @@ def request_stream(request: HttpRequest, *, max_size: int | None = None) -> Requ
 
     ``max_size`` is the most bytes that are taken.
 
-    Raises ``StorageError``, with the code "too_large" for a larger body, at once if its length is known and else by
-    ``read``; with the code "no_length" if the body is chunked and the server cannot give it, or if its
-    length is no number; with the code "source" if the body was read before. Raises ``TypeError`` for other things.
+    Raises ``StorageError``: with the code "too_large" for a larger body, at once if its length is known and else by
+    ``read``; with the code "no_length" if the body is chunked and the server cannot give it, or if its length is no
+    number; with the code "source" if the body was read before. Raises ``TypeError`` for other things.
     """
     return RequestStream(request, max_size)
 
