@@ -255,7 +255,7 @@ PROCESS = (
 HINTS = {
     "local": {
         "location": "set temp_dir and final_dir",
-        "base_url": "this adapter makes no URLs: serve what get_final_stream gives",
+        "base_url": "it is an option of storage.files.AdapterStorage; for url_final include storage.urls",
         "file_permissions_mode": "it is called file_mode",
         "directory_permissions_mode": "it is called directory_mode",
         "allow_overwrite": "pass overwrite= to put_final and assemble",
