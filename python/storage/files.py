@@ -57,9 +57,9 @@ _COMPRESSED = {
 class AdapterStorage(Storage):
     """Files are final objects of the adapter ``alias``, with names below ``location``.
 
-    ``url`` is ``base_url`` and the name; without a base URL it is a presigned one that expires after
-    ``querystring_expire`` seconds (1 to 604,800), on adapters that have such. The adapter is looked up by its alias at
-    each use, so tests may override the settings.
+    ``url`` is ``base_url`` and the name; without a base URL it is a signed one of the adapter, by ``url_final``, that
+    expires after ``querystring_expire`` seconds (1 to 604,800). The adapter is looked up by its alias at each use, so
+    tests may override the settings.
 
     Errors are those of the adapter: a missing file is a ``FileNotFoundError``, a name that no key can have a
     ``ValueError``. A name that leaves ``location`` is a ``SuspiciousFileOperation``.
@@ -211,7 +211,11 @@ class AdapterStorage(Storage):
         return os.path.normpath(os.path.join(adapter.directories[1], self.location, clean))
 
     def url(self, name: str | None) -> str:
-        """The URL of the file ``name``; no request is made for it."""
+        """The URL of the file ``name``; no request is made for it.
+
+        Raises ``ImproperlyConfigured`` without a base URL, if the adapter is not on S3 and ``storage.urls`` is not
+        included.
+        """
         if self.base_url is None:
             return self.adapter.url_final(*self._key(name or ""), expires=self.querystring_expire)
         clean = self._clean(name or "")

@@ -344,7 +344,10 @@ def _span(header: str, size: int) -> range | None:
 
 
 class RequestStream:
-    """The body of ``request``: see ``request_stream``. ``length`` is in bytes, and None if nobody has told it."""
+    """The body of ``request``, at most ``max_size`` bytes: see ``request_stream``.
+
+    ``length`` is in bytes, and None if nobody has told it.
+    """
 
     def __init__(self, request: HttpRequest, max_size: int | None = None) -> None:
         request = getattr(request, "_request", request)  # that which Django REST framework wraps
@@ -464,19 +467,21 @@ def _error_response(request: HttpRequest, error: StorageError) -> HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class DirectUpload:
-    """One request of an upload from a browser to S3, as the client describes it: see ``sign_request``."""
+    """One request of an upload from a browser to S3, as the client describes it: see ``sign_request``.
+
+    ``key`` is the whole key of the object, which is below the prefix; ``method`` PUT, POST, GET or DELETE.
+    ``upload_id`` names the multipart upload that the request is about; it is None for a PUT of the whole, and for the
+    POST that begins an upload. ``part_number`` is that of a part, else None. ``size`` is that of the body in bytes, or
+    for the POST that begins an upload that of the file, and ``content_type`` that of the file; None if the client does
+    not tell them.
+    """
 
     key: str
-    """The whole key of the object, which is below the prefix."""
     method: str
-    """PUT, POST, GET or DELETE."""
     upload_id: str | None
-    """The multipart upload that the request is about. None for a PUT of the whole, and for the POST that begins one."""
     part_number: int | None
     size: int | None
-    """Of the body in bytes; of the whole file for the POST that begins a multipart upload. None if it is not told."""
     content_type: str | None
-    """None if it is not told."""
 
     @property
     def begins(self) -> bool:

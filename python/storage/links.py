@@ -18,8 +18,6 @@ from .conf import get_storage_adapter
 from .http import object_response, storage_errors
 from .types import FinalObject
 
-__all__ = ["is_included", "serve", "url_of"]
-
 _signer = functools.partial(Signer, salt="storage.urls")
 
 

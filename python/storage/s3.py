@@ -184,7 +184,13 @@ class S3StorageAdapter(NativeAdapter):
     ) -> tuple[str, dict[str, str]]:
         """The URL of one request of an upload, and the headers to send with it: for ``storage.http.sign_request``.
 
-        What must not be replaced is refused by the store when the object would become visible, or else looked up here.
+        ``key`` is the whole key. ``method`` is that of the request, ``upload_id`` the multipart upload that it is about
+        or "", ``part_number`` that of the part or 0. ``size`` is that of a body in bytes, None for any;
+        ``content_type`` that of the object, "" for any. Without ``overwrite`` the store refuses the request by which
+        the object would become visible if one is there; with ``conditional_writes="look"`` it is looked up here. The
+        URL is valid for ``expires`` seconds.
+
+        Raises ``ObjectExists`` then, ``InvalidKey``, and ``StorageError`` without credentials.
         """
         name, _ = self._final_key(self.bucket, key, "sign")
         look = self._options["conditional_writes"] == "look"
