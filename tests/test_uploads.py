@@ -689,11 +689,10 @@ def test_clamd_that_does_not_say_that_it_is_clean(in_memory, recipe):
     scan = recipe["scan"]
     with Clamd(limit=MIB) as clamd:
         recipe["CLAMD"] = clamd.address
-        with pytest.raises((StorageError, ConnectionError)) as caught:
-            in_memory.put_final("a", BYTES[: 8 * MIB], inspect=scan)
-        assert not isinstance(caught.value, ContentRejected)
-        with pytest.raises(StorageError, match="size limit exceeded"):
-            in_memory.put_final("a", BYTES[: MIB + 1], inspect=scan)
+        # A connection that is closed before all was read may lose the answer.
+        for size in (8 * MIB, MIB + 1):
+            with pytest.raises(StorageError, match="answered '(INSTREAM size limit exceeded. ERROR)?'"):
+                in_memory.put_final("a", BYTES[:size], inspect=scan)
     with pytest.raises(StorageUnavailable, match="does not answer"):
         in_memory.put_final("a", b"x", inspect=scan)
     assert keys(in_memory) == [] and left(in_memory) == (0, 0)
