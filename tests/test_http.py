@@ -895,8 +895,8 @@ def test_memory_and_clients_that_go_away(server, tmp_path, store):
 
     with contextlib.closing(connection):
         assert curl("-r", "0-99", f"{url}/large")[0] == 206
+        wait(lambda: process()["readers"] == 0, log)
         before = process()
-        assert before["readers"] == 0
         connection.request("GET", "/large")
         answer, digest = connection.getresponse(), hashlib.sha256()
         while data := answer.read(MIB):
