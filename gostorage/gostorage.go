@@ -167,6 +167,14 @@ func Cancel(call int64) (done bool, err error) {
 	return true, nil
 }
 
+// Stop gives a call up that goes on until it is undone: Wait tells of that. A reader is closed, in the background. An
+// unknown number is no error.
+func Stop(call int64) (done bool, err error) {
+	defer guard("cancel", &err)
+	table.Stop(call)
+	return true, nil
+}
+
 // CancelAll undoes every running call, and gives how many calls have not ended.
 func CancelAll() (running int64, err error) {
 	defer guard("cancel", &err)
@@ -190,6 +198,18 @@ func Read(reader, offset int64, address uintptr, n int64, next uintptr, m, token
 	}
 	read, err := table.Read(reader, offset, into, ahead, token)
 	return int64(read), err
+}
+
+// Fetch starts a call, under a number that the caller chooses, that fills memory from an open reader at an offset. It
+// answers as Wait does: in the end with the number of bytes in JSON, which is less than n only at the end. The memory may
+// be written to until Returned gives the token, which it does in any case.
+func Fetch(reader, call, offset int64, address uintptr, n, token int64) (answer string, err error) {
+	defer guard("read", &err)
+	into, err := memory(address, n)
+	if err != nil {
+		return "", err
+	}
+	return table.Fetch(reader, call, offset, into, token)
 }
 
 // CheckKey tells whether a key is legal; the error says why it is not.

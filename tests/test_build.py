@@ -21,7 +21,7 @@ from pybuild.toolchain import BuildError  # noqa: E402
 from storage import native  # noqa: E402
 
 FACADE = {"Open", "Close", "Start", "Write", "Pull", "Finish", "Wait", "Progress", "Cancel"}
-FACADE |= {"CancelAll", "Read", "CheckKey", "Impatient", "Stats", "Lend", "Returned", "SetBudget"}
+FACADE |= {"CancelAll", "Stop", "Read", "Fetch", "CheckKey", "Impatient", "Stats", "Lend", "Returned", "SetBudget"}
 
 
 def extension() -> Path:

@@ -48,8 +48,9 @@ from storage import (
     StorageUnavailable,
     conf,
     get_storage_adapter,
+    native,
 )
-from storage.http import object_response, request_stream, storage_errors
+from storage.http import aobject_response, object_response, request_stream, storage_errors
 
 DATA = bytes(range(100))
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -60,8 +61,8 @@ MEMORY = "storage.MemoryStorageAdapter"
 
 @pytest.fixture(scope="module", autouse=True)
 def asynchronous():
-    """asgiref keeps one thread: it is there before threads are counted."""
-    asyncio.run(sync_to_async(int)())
+    """asgiref keeps one thread: it is there, and known to the Go side, before threads are counted."""
+    asyncio.run(sync_to_async(native.stats)())
 
 
 @contextlib.contextmanager
@@ -430,6 +431,47 @@ def test_async_pieces(adapter):
     assert b"".join(pieces) == data
     assert all(256 * 1024 <= len(piece) <= MIB for piece in pieces[:-1])
     assert b"".join(asyncio.run(serve(Range="bytes=5-1000000"))) == data[5:1_000_001]
+
+
+HEADERS = {
+    "all": {},
+    "a range": {"Range": "bytes=5-1000000"},
+    "nothing of it": {"Range": "bytes=9999999-"},
+    "not changed": {"If-None-Match": "*"},
+    "another": {"If-Match": '"other"'},
+}
+
+
+@pytest.mark.parametrize("method", ["get", "head", "post"])
+@pytest.mark.parametrize("name", HEADERS)
+def test_the_asynchronous_response_is_the_same(adapter, method, name):
+    data = random.Random(3).randbytes(MIB + 1)
+    final = adapter.put_final("a", data, content_type="text/plain")
+
+    async def told(response):
+        content = b"".join([piece async for piece in response]) if response.streaming else response.content
+        response.close()
+        return response.status_code, dict(response.items()), content
+
+    async def serve():
+        request = getattr(AsyncRequestFactory(), method)("/", headers=HEADERS[name])
+        expected = await told(await sync_to_async(object_response)(request, final, filename="b.txt"))
+        assert await told(await aobject_response(request, final, filename="b.txt")) == expected
+        with pytest.raises(Http404):
+            await aobject_response(AsyncRequestFactory().get("/"), FinalObject(final.bucket, "none", None, None))
+
+    asyncio.run(serve())
+
+
+def test_the_asynchronous_response_in_other_modes(adapter):
+    final = adapter.put_final("a", b"bytes")
+    request = AsyncRequestFactory().get("/")
+    with override_settings(STORAGE_ACCEL_PREFIX="/protected/"):
+        response = asyncio.run(aobject_response(request, final, mode="accel"))
+    assert response["X-Accel-Redirect"] == f"/protected/{final.key}"
+    for mode, error in (("redirect", ImproperlyConfigured), ("other", ValueError)):
+        with pytest.raises(error):
+            asyncio.run(aobject_response(request, final, mode=mode))
 
 
 @pytest.mark.parametrize("adapter", ["local"], indirect=True)

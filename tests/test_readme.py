@@ -34,6 +34,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").
 WITH_EXAMPLES = {
     "README.md",
     "assembling.md",
+    "async.md",
     "django.md",
     "doctor.md",
     "getting-started.md",
@@ -99,6 +100,7 @@ def test_documents_with_examples():
     [
         "README.md",
         "docs/assembling.md",
+        "docs/async.md",
         "docs/django.md",
         "docs/doctor.md",
         "docs/getting-started.md",

@@ -3,6 +3,8 @@
 The import loads nothing native: the first operation loads the extension.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from django.core.signals import setting_changed
 
 from .base import StorageAdapter
@@ -27,10 +29,14 @@ from .s3 import S3StorageAdapter
 from .streams import ObjectReader
 from .types import Assembled, FinalObject, SweepReport, TempPart
 
+if TYPE_CHECKING:
+    from .aio import AsyncObjectReader
+
 __version__ = "0.1.0"
 
 __all__ = [
     "Assembled",
+    "AsyncObjectReader",
     "ContentMismatch",
     "ContentRejected",
     "FinalObject",
@@ -53,5 +59,15 @@ __all__ = [
     "TempPart",
     "get_storage_adapter",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported only when it is used: nobody else pays for asyncio."""
+    if name == "AsyncObjectReader":
+        from .aio import AsyncObjectReader
+
+        return AsyncObjectReader
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 setting_changed.connect(forget_adapters, dispatch_uid="storage.forget_adapters")

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, cast
 
@@ -42,7 +42,8 @@ from .arguments import (
 from .base import StorageAdapter
 from .exceptions import ContentMismatch, InvalidKey, StorageError
 from .inspection import Inspect, Inspector, PartsReader, ask, check_inspect
-from .streams import Meter, ObjectReader, ObjectWriter, check_source, exact_length, known_length, pump
+from .steps import Steps, World, operation, run, waits
+from .streams import Meter, ObjectReader, ObjectWriter, exact_length
 from .sweep import Sweep
 from .types import Assembled, FinalObject, Keep, Progress, Source, SweepReport, TempPart
 
@@ -108,12 +109,35 @@ class NativeAdapter(StorageAdapter):
             for store in self._stores:
                 native.close_store(store)
 
+    async def _async(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if not self._is_ours(name) or kwargs.get("inspect") is not None:  # inspectors read as they like
+            return await super()._async(name, *args, **kwargs)
+        return await self._drive(name, getattr(type(self), name).steps, *args, **kwargs)
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a method is an operation; a subclass or a test may have put another one in its place."""
+        return name not in vars(self) and (
+            hasattr(getattr(type(self), name), "steps") or getattr(type(self), name) is NativeAdapter.list_final
+        )
+
+    async def _drive(self, name: str, steps: Callable[..., Steps[Any]], *args: Any, **kwargs: Any) -> Any:
+        import asyncio
+
+        from . import aio
+
+        aio.running(name)
+        if self._opened != _loader.generation:
+            await asyncio.to_thread(self._open)  # to load the extension takes long
+        return await aio.drive(steps, self, *args, **kwargs)
+
     def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:  # globals may be gone by then
         if hasattr(self, "_closed") and not ending():
             self.close()
 
+    @operation
     def put_temp_part(
         self,
+        world: World,
         session_id: object,
         part_number: int,
         stream: Source,
@@ -122,17 +146,19 @@ class NativeAdapter(StorageAdapter):
         sha256: str | None = None,
         overwrite: bool = True,
         progress: Progress | None = None,
-    ) -> TempPart:
+    ) -> Steps[TempPart]:
         number = check_part_number(part_number, "put")
         key = f"{check_session_id(session_id, 'put')}/{number:05d}"
         options: dict[str, Any] = {} if check_flag("overwrite", overwrite) else {"overwrite": False}
         if self.carry_digest:
             options["carry"] = True
-        stored = self._put("_temp", key, stream, size, sha256, progress, **options)
+        stored = yield from self._put(world, "_temp", key, stream, size, sha256, progress, **options)
         return TempPart(stored["key"], number, stored["size"], stored["sha256"])
 
+    @operation
     def put_final(
         self,
+        world: World,
         file_id: object,
         stream: Source,
         *,
@@ -143,7 +169,7 @@ class NativeAdapter(StorageAdapter):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         inspect: Inspect | None = None,
-    ) -> FinalObject:
+    ) -> Steps[FinalObject]:
         key = check_file_id(file_id, "put")
         options: dict[str, Any] = {} if check_flag("overwrite", overwrite) else {"overwrite": False}
         if content_type := check_content_type(content_type, "put"):
@@ -152,10 +178,11 @@ class NativeAdapter(StorageAdapter):
             options["metadata"] = described
         if inspectors := check_inspect(inspect):
             with self._staged(key, stream, size, sha256, progress, content_type) as part:
-                return self._assemble(
-                    key, [part], {}, None, overwrite, content_type, metadata=metadata, inspectors=inspectors
+                assembled = self._assemble(
+                    world, key, [part], {}, None, overwrite, content_type, metadata=metadata, inspectors=inspectors
                 )
-        stored = self._put("_final", key, stream, size, sha256, progress, **options)
+                return (yield from assembled)
+        stored = yield from self._put(world, "_final", key, stream, size, sha256, progress, **options)
         return self._final_object(stored)
 
     @contextlib.contextmanager
@@ -171,7 +198,9 @@ class NativeAdapter(StorageAdapter):
         """The bytes of a put as a part, which is deleted at the end."""
         part_key = _only_part()
         try:
-            part = part_of(self._put("_temp", part_key, stream, size, sha256, progress, **_form(content_type)))
+            part = part_of(
+                run(self._put(waits, "_temp", part_key, stream, size, sha256, progress, **_form(content_type)))
+            )
             try:
                 yield part
             finally:
@@ -196,13 +225,13 @@ class NativeAdapter(StorageAdapter):
     ) -> FinalObject:
         """``put_final`` for `storage.files`: an object of the same bytes is in the way, too, with ``ObjectExists``."""
         options = {"overwrite": False, "new": True, "content_type": check_content_type(content_type, "put")}
-        return self._final_object(
-            self._put("_final", check_file_id(file_id, "put"), stream, size, None, None, **options)
-        )
+        key = check_file_id(file_id, "put")
+        return self._final_object(run(self._put(waits, "_final", key, stream, size, None, None, **options)))
 
     def create_final_of(self, file_id: object, part: TempPart, *, content_type: str | None = None) -> FinalObject:
         """The same of a part that is there, by ``assemble``."""
-        return self._assemble(check_file_id(file_id, "assemble"), [part], {}, None, False, content_type, new=True)
+        key = check_file_id(file_id, "assemble")
+        return run(self._assemble(waits, key, [part], {}, None, False, content_type, new=True))
 
     def open_part(self, *, content_type: str) -> ObjectWriter:
         """A stream whose ``publish`` stores what was written to it as the only part of a session; see `part_of`."""
@@ -217,6 +246,7 @@ class NativeAdapter(StorageAdapter):
 
     def _put(
         self,
+        world: World,
         area: str,
         key: str,
         stream: Source,
@@ -224,26 +254,31 @@ class NativeAdapter(StorageAdapter):
         sha256: str | None,
         progress: Progress | None,
         **options: Any,
-    ) -> dict[str, Any]:
+    ) -> Steps[dict[str, Any]]:
         options |= check_expected(size, sha256, "put")
         check_callable("progress", progress, "two numbers of bytes")
+        stored: dict[str, Any]
         if type(stream) is bytes and len(stream) <= native.SHORT and progress is None:
-            return native.call(getattr(self, area), "put", key=key, whole=stream, **options)
-        check_source(stream)
-        length = known_length(stream)
+            stored = yield world.call(getattr(self, area), "put", key=key, whole=stream, **options)
+            return stored
+        world.check_source(stream)
+        length = yield world.known_length(stream)
         if (whole := exact_length(stream, length)) is not None:
             options.setdefault("size", whole)  # what is known to fit into one request is not sent in parts
         meter = Meter(progress, options.get("size"))
-        with native.Call(getattr(self, area), "put", key=key, **options) as call:
-            done = pump(stream, call, meter)
+        with world.transfer(getattr(self, area), "put", key=key, **options) as call:
+            done = yield world.pump(stream, call, meter)
             if length is not None and done < length:
                 raise ContentMismatch(f"the stream ended after {done} of its {length} bytes", op="put", key=key)
-            meter.final(done)
+            yield meter.final(done)
             call.finish()
-            return call.wait()
+            stored = yield call.wait()
+            return stored
 
+    @operation
     def assemble(
         self,
+        world: World,
         file_id: object,
         temp_keys: Sequence[str | TempPart],
         *,
@@ -254,9 +289,10 @@ class NativeAdapter(StorageAdapter):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         inspect: Inspect | None = None,
-    ) -> FinalObject:
+    ) -> Steps[FinalObject]:
         key, expected = check_file_id(file_id, "assemble"), check_expected(size, sha256, "assemble")
         return self._assemble(
+            world,
             key,
             temp_keys,
             expected,
@@ -269,6 +305,7 @@ class NativeAdapter(StorageAdapter):
 
     def _assemble(
         self,
+        world: World,
         key: str,
         temp_keys: Sequence[str | TempPart],
         expected: dict[str, Any],
@@ -279,7 +316,7 @@ class NativeAdapter(StorageAdapter):
         metadata: Mapping[str, str] | None = None,
         new: bool = False,
         inspectors: Sequence[Inspector] = (),
-    ) -> FinalObject:
+    ) -> Steps[FinalObject]:
         parts = check_parts(temp_keys, "assemble")
         check_callable("progress", progress, "two numbers of bytes")
         arguments: dict[str, Any] = {
@@ -295,13 +332,13 @@ class NativeAdapter(StorageAdapter):
         arguments["parts"] = _as_arguments(parts)
         sizes = [stated["size"] for _, stated in parts if "size" in stated]
         meter = Meter(progress, expected.get("size", sum(sizes) if len(sizes) == len(parts) else None))
-        with native.Call(self._final, "assemble", key=key, **arguments) as call:
-            while (figures := call.poll()) is None:
+        with world.transfer(self._final, "assemble", key=key, **arguments) as call:
+            while (figures := (yield call.poll())) is None:
                 if progress is not None:
-                    meter(call.progress())
-            meter.final(Assembled(call.progress(), figures["copied"], figures["read"]))
+                    yield meter(call.progress())
+            yield meter.final(Assembled(call.progress(), figures["copied"], figures["read"]))
             call.finish()
-            stored = call.wait()
+            stored = yield call.wait()
         logger.info(
             "assembled %r of %d parts: %d bytes, %d copied by the store, %d read here",
             key,
@@ -327,7 +364,10 @@ class NativeAdapter(StorageAdapter):
         sizes = [stated["size"] for _, stated in pinned]
         sha256 = pinned[0][1]["sha256"] if len(pinned) == 1 else None
         for inspector in inspectors:
-            ask(inspector, PartsReader(name, sizes, sha256, lambda number: self._reader(self._temp, *pinned[number])))
+            ask(
+                inspector,
+                PartsReader(name, sizes, sha256, lambda number: run(self._reader(waits, self._temp, *pinned[number]))),
+            )
 
     def _pinned(self, key: str, parts: Parts) -> Parts:
         if all({"size", "sha256"} <= stated.keys() for _, stated in parts):
@@ -340,34 +380,41 @@ class NativeAdapter(StorageAdapter):
 
     def _digest(self, part: str, info: dict[str, Any]) -> str:
         """The digest of a part of which the store does not know it."""
-        with self._reader(self._temp, part, {"size": info["size"]}) as reader:
+        with run(self._reader(waits, self._temp, part, {"size": info["size"]})) as reader:
             return hashlib.file_digest(reader, "sha256").hexdigest()
 
-    def extend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
+    @operation
+    def extend_digest(self, world: World, session_id: object, max_seconds: float | None = None) -> Steps[int]:
         prefix = check_session_id(session_id, "extend") + "/"
         seconds = check_max_seconds(max_seconds)
         seconds = MAX_SECONDS if seconds is None else seconds
-        covered: int = native.call(self._temp, "extend", prefix=prefix, seconds=seconds)["count"]
-        return covered
+        extended = yield world.call(self._temp, "extend", prefix=prefix, seconds=seconds)
+        return cast("int", extended["count"])
 
-    def get_temp_part_stream(self, temp_key: str | TempPart) -> ObjectReader:
-        return self._reader(self._temp, *check_part(temp_key, "get"))
+    @operation
+    def get_temp_part_stream(self, world: World, temp_key: str | TempPart) -> Steps[ObjectReader]:
+        return self._reader(world, self._temp, *check_part(temp_key, "get"))
 
-    def delete_temp_part(self, temp_key: str | TempPart) -> None:
-        native.call(self._temp, "delete", key=check_part(temp_key, "delete")[0], temp=True)
+    @operation
+    def delete_temp_part(self, world: World, temp_key: str | TempPart) -> Steps[None]:
+        yield world.call(self._temp, "delete", key=check_part(temp_key, "delete")[0], temp=True)
 
-    def list_temp_parts(self, session_id: object) -> list[TempPart]:
-        listed = native.call(self._temp, "list", prefix=check_session_id(session_id, "list") + "/")
+    @operation
+    def list_temp_parts(self, world: World, session_id: object) -> Steps[list[TempPart]]:
+        listed = yield world.call(self._temp, "list", prefix=check_session_id(session_id, "list") + "/")
         parts = [(item, _part_number(item["key"])) for item in listed["objects"] or ()]
         return [TempPart(item["key"], number, item["size"], item["sha256"] or None) for item, number in parts if number]
 
-    def delete_temp_parts(self, session_id: object) -> int:
+    @operation
+    def delete_temp_parts(self, world: World, session_id: object) -> Steps[int]:
         prefix = check_session_id(session_id, "delete_all") + "/"
-        deleted: int = native.call(self._temp, "delete_all", prefix=prefix)["count"]
-        return deleted
+        deleted = yield world.call(self._temp, "delete_all", prefix=prefix)
+        return cast("int", deleted["count"])
 
+    @operation
     def get_final_stream(
         self,
+        world: World,
         bucket: str | FinalObject,
         key: str | None = None,
         *,
@@ -375,7 +422,7 @@ class NativeAdapter(StorageAdapter):
         length: int | None = None,
         size: int | None = None,
         sha256: str | None = None,
-    ) -> ObjectReader:
+    ) -> Steps[ObjectReader]:
         start, length = check_range(start, length, "get")
         name, wanted = self._final_key(bucket, key, "get")
         wanted |= check_expected(size, sha256, "get")
@@ -383,37 +430,49 @@ class NativeAdapter(StorageAdapter):
             wanted["start"] = start
         if length is not None:
             wanted["length"] = length
-        return self._reader(self._final, name, wanted, start=start, length=length)
+        return self._reader(world, self._final, name, wanted, start=start, length=length)
 
-    def stat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
-        return self._final_object(native.call(self._final, "stat", key=self._final_key(bucket, key, "stat")[0]))
+    @operation
+    def stat_final(self, world: World, bucket: str | FinalObject, key: str | None = None) -> Steps[FinalObject]:
+        return self._final_object((yield world.call(self._final, "stat", key=self._final_key(bucket, key, "stat")[0])))
 
     def list_final(self, prefix: str = "", *, start_after: str | FinalObject = "") -> Iterator[FinalObject]:
-        return self._pages(self._below(prefix), self._after(start_after))
+        return self._listed(self._below(prefix), self._after(start_after))
 
+    def alist_final(self, prefix: str = "", *, start_after: str | FinalObject = "") -> AsyncIterator[FinalObject]:
+        if not self._is_ours("list_final"):
+            return super().alist_final(prefix, start_after=start_after)
+        return self._alisted(self._below(prefix), self._after(start_after))
+
+    @operation
     def copy_final(
         self,
+        world: World,
         bucket: str | FinalObject,
         key: object = None,
         file_id: object = None,
         *,
         overwrite: bool = True,
-    ) -> FinalObject:
+    ) -> Steps[FinalObject]:
         if isinstance(bucket, FinalObject) and file_id is None:
             key, file_id = None, key
         target = check_file_id(file_id, "copy")
         source, stated = self._final_key(bucket, cast("str | None", key), "copy")
         overwrite = check_flag("overwrite", overwrite)
         parts = [{"key": source, **stated}]
-        return self._final_object(native.call(self._final, "copy", key=target, parts=parts, overwrite=overwrite))
+        copied = yield world.call(self._final, "copy", key=target, parts=parts, overwrite=overwrite)
+        return self._final_object(copied)
 
-    def adopt_final(self, key: str | FinalObject) -> FinalObject:
+    @operation
+    def adopt_final(self, world: World, key: str | FinalObject) -> Steps[FinalObject]:
         bucket = key.bucket if isinstance(key, FinalObject) else self.bucket
         name, stated = self._final_key(bucket, key, "adopt")
-        return self._final_object(native.call(self._final, "adopt", key=name, **stated))
+        return self._final_object((yield world.call(self._final, "adopt", key=name, **stated)))
 
+    @operation
     def url_final(
         self,
+        world: World,
         bucket: str | FinalObject,
         key: str | None = None,
         *,
@@ -421,22 +480,23 @@ class NativeAdapter(StorageAdapter):
         filename: str | None = None,
         content_type: str | None = None,
         method: Literal["GET", "HEAD", "PUT"] = "GET",
-    ) -> str:
+    ) -> Steps[str]:
         name, _ = self._final_key(bucket, key, "url")
         link: dict[str, Any] = {"method": check_method(method), "seconds": check_expires(expires)}
         link["content_type"] = check_content_type(content_type, "url")
         if link["method"] == "PUT" and filename is not None:
             raise ValueError("filename is about an answer: it goes with GET and HEAD")
         link["filename"] = None if filename is None else check_filename(filename, "url")
-        return self._url(name, link)
+        return self._url(world, name, link)
 
-    def _url(self, key: str, link: dict[str, Any]) -> str:
+    def _url(self, world: World, key: str, link: dict[str, Any]) -> Steps[str]:
         """The URL of a view of ours. A store that makes URLs itself has its own way."""
         from .links import url_of  # only who needs a URL imports the views
 
         if link["method"] == "PUT":
             raise ValueError("method PUT is for S3: an object of this adapter is stored by put_final")
         self._check_named()
+        yield None  # so that it is an operation: nothing takes long
         return url_of(FinalObject(self.bucket, self.prefix + key, None, None), **link)
 
     def _check_named(self) -> None:
@@ -449,14 +509,29 @@ class NativeAdapter(StorageAdapter):
         if conf.get_storage_adapter(bucket=self.bucket)._named != self._named:
             raise ImproperlyConfigured(f"url_final: the bucket {self.bucket!r} is now that of another adapter")
 
-    def _pages(self, prefix: str, after: str | None) -> Iterator[FinalObject]:
+    def _listed(self, prefix: str, after: str | None) -> Iterator[FinalObject]:
         most = FIRST_PAGE
         while after is not None:
-            page = native.call(self._final, "list", prefix=prefix, after=after, most=most)
-            for item in page["objects"]:
-                key, modified = self.prefix + item["key"], native.moment(item["modified"])
-                yield FinalObject(self.bucket, key, item["size"], item["sha256"] or None, modified=modified)
-            after, most = page["objects"][-1]["key"] if page["more"] else None, PAGE
+            page, after = run(self._page(waits, prefix, after, most))
+            yield from map(self._listed_object, page)
+            most = PAGE
+
+    async def _alisted(self, prefix: str, after: str | None) -> AsyncIterator[FinalObject]:
+        most = FIRST_PAGE
+        while after is not None:
+            page, after = await self._drive("list_final", NativeAdapter._page, prefix, after, most)
+            for item in page:
+                yield self._listed_object(item)
+            most = PAGE
+
+    def _page(self, world: World, prefix: str, after: str, most: int) -> Steps[tuple[list[dict[str, Any]], str | None]]:
+        """Some objects, and where the page after them begins."""
+        page = yield world.call(self._final, "list", prefix=prefix, after=after, most=most)
+        return page["objects"], page["objects"][-1]["key"] if page["more"] else None
+
+    def _listed_object(self, item: dict[str, Any]) -> FinalObject:
+        key, modified = self.prefix + item["key"], native.moment(item["modified"])
+        return FinalObject(self.bucket, key, item["size"], item["sha256"] or None, modified=modified)
 
     def _below(self, prefix: str) -> str:
         """The prefix of keys without ours."""
@@ -480,31 +555,40 @@ class NativeAdapter(StorageAdapter):
             return after[len(self.prefix) :]
         return "" if after < self.prefix else None
 
-    def delete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
-        native.call(self._final, "delete", key=self._final_key(bucket, key, "delete")[0])
+    @operation
+    def delete_final(self, world: World, bucket: str | FinalObject, key: str | None = None) -> Steps[None]:
+        yield world.call(self._final, "delete", key=self._final_key(bucket, key, "delete")[0])
 
+    @operation
     def sweep(
         self,
+        world: World,
         older_than: timedelta,
         *,
         keep: Keep | None = None,
         dry_run: bool = False,
         max_seconds: float | None = None,
-    ) -> SweepReport:
+    ) -> Steps[SweepReport]:
         check_callable("keep", keep, "a session id")
         older_than, max_seconds = check_age(older_than), check_max_seconds(max_seconds)
-        return Sweep(self, older_than, keep, check_flag("dry_run", dry_run), max_seconds).run()
+        return Sweep(self, world, older_than, keep, check_flag("dry_run", dry_run), max_seconds).run()
 
-    def check_health(self, timeout: float = 5.0) -> None:
+    @operation
+    def check_health(self, world: World, timeout: float = 5.0) -> Steps[None]:
         end = time.monotonic() + check_seconds("timeout", timeout)
+        self._check_configuration()
         for store in self._open():
-            native.call_within(end - time.monotonic(), store, "check")
+            yield world.call_within(end - time.monotonic(), store, "check")
+
+    def _check_configuration(self) -> None:
+        """Raises ``ImproperlyConfigured`` for what has changed since the adapter was made."""
 
     def _reader(
-        self, store: int, key: str, wanted: dict[str, Any], *, start: int = 0, length: int | None = None
-    ) -> ObjectReader:
-        with native.Call(store, "get", key, holds=not start and length is None, **wanted) as call:
-            return ObjectReader(self, call.number, call.wait(), start=start, length=length)
+        self, world: World, store: int, key: str, wanted: dict[str, Any], *, start: int = 0, length: int | None = None
+    ) -> Steps[ObjectReader]:
+        with world.transfer(store, "get", key, holds=not start and length is None, **wanted) as call:
+            opened = yield call.wait()
+            return ObjectReader(self, call.number, opened, start=start, length=length)
 
     def _final_object(self, stored: dict[str, Any]) -> FinalObject:
         description = native.described(stored["description"]) if "description" in stored else ()

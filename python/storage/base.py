@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from .inspection import Inspect
 from .streams import ObjectReader
-from .types import FinalObject, Keep, Progress, Source, SweepReport, TempPart
+from .types import (
+    AsyncKeep,
+    AsyncProgress,
+    AsyncSource,
+    FinalObject,
+    Keep,
+    Progress,
+    Source,
+    SweepReport,
+    TempPart,
+)
+
+if TYPE_CHECKING:
+    from .aio import AsyncObjectReader
 
 
 class StorageAdapter(ABC):
@@ -299,3 +313,215 @@ class StorageAdapter(ABC):
     @abstractmethod
     def close(self) -> None:
         """End all transfers (they raise ``StorageCancelled``) and all streams. Later calls raise ``StorageError``."""
+
+    # The same for coroutines. An adapter that has only the methods above gets these: they call the others in threads of
+    # the event loop, and a task that is cancelled leaves its call to end by itself.
+
+    async def _async(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Await what a synchronous method gives."""
+        from . import aio
+
+        return await aio.in_thread(getattr(self, name), *args, **kwargs)
+
+    async def aput_temp_part(
+        self,
+        session_id: object,
+        part_number: int,
+        stream: AsyncSource,
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+        overwrite: bool = True,
+        progress: Progress | AsyncProgress | None = None,
+    ) -> TempPart:
+        """``put_temp_part`` for coroutines; here and in the methods below, everything else is as there.
+
+        The stream may be asynchronous too: an async iterator, or anything whose ``aread(n)`` or ``read(n)`` is awaited.
+        ``progress`` may be a coroutine function. What blocks is read in a few threads that all streams share.
+
+        A task that is cancelled has undone the transfer before its ``CancelledError`` leaves. Awaited where no event
+        loop of asyncio or uvloop runs, it raises ``RuntimeError``.
+        """
+        return cast(
+            "TempPart",
+            await self._async(
+                "put_temp_part",
+                session_id,
+                part_number,
+                stream,
+                size=size,
+                sha256=sha256,
+                overwrite=overwrite,
+                progress=progress,
+            ),
+        )
+
+    async def aget_temp_part_stream(self, temp_key: str | TempPart) -> AsyncObjectReader:
+        """``get_temp_part_stream`` for coroutines."""
+        from .aio import AsyncObjectReader
+
+        return AsyncObjectReader(await self._async("get_temp_part_stream", temp_key))
+
+    async def adelete_temp_part(self, temp_key: str | TempPart) -> None:
+        """``delete_temp_part`` for coroutines."""
+        await self._async("delete_temp_part", temp_key)
+
+    async def alist_temp_parts(self, session_id: object) -> list[TempPart]:
+        """``list_temp_parts`` for coroutines."""
+        return cast("list[TempPart]", await self._async("list_temp_parts", session_id))
+
+    async def adelete_temp_parts(self, session_id: object) -> int:
+        """``delete_temp_parts`` for coroutines."""
+        return cast("int", await self._async("delete_temp_parts", session_id))
+
+    async def aput_final(
+        self,
+        file_id: object,
+        stream: AsyncSource,
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+        overwrite: bool = True,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | AsyncProgress | None = None,
+        inspect: Inspect | None = None,
+    ) -> FinalObject:
+        """``put_final`` for coroutines. With ``inspect`` all of it is done in a thread of the loop."""
+        return cast(
+            "FinalObject",
+            await self._async(
+                "put_final",
+                file_id,
+                stream,
+                size=size,
+                sha256=sha256,
+                overwrite=overwrite,
+                content_type=content_type,
+                metadata=metadata,
+                inspect=inspect,
+                progress=progress,
+            ),
+        )
+
+    async def aassemble(
+        self,
+        file_id: object,
+        temp_keys: Sequence[str | TempPart],
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+        overwrite: bool = True,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | AsyncProgress | None = None,
+        inspect: Inspect | None = None,
+    ) -> FinalObject:
+        """``assemble`` for coroutines."""
+        return cast(
+            "FinalObject",
+            await self._async(
+                "assemble",
+                file_id,
+                temp_keys,
+                size=size,
+                sha256=sha256,
+                overwrite=overwrite,
+                content_type=content_type,
+                metadata=metadata,
+                inspect=inspect,
+                progress=progress,
+            ),
+        )
+
+    async def aextend_digest(self, session_id: object, max_seconds: float | None = None) -> int:
+        """``extend_digest`` for coroutines."""
+        return cast("int", await self._async("extend_digest", session_id, max_seconds))
+
+    async def aget_final_stream(
+        self,
+        bucket: str | FinalObject,
+        key: str | None = None,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> AsyncObjectReader:
+        """``get_final_stream`` for coroutines."""
+        from .aio import AsyncObjectReader
+
+        return AsyncObjectReader(
+            await self._async("get_final_stream", bucket, key, start=start, length=length, size=size, sha256=sha256)
+        )
+
+    async def astat_final(self, bucket: str | FinalObject, key: str | None = None) -> FinalObject:
+        """``stat_final`` for coroutines."""
+        return cast("FinalObject", await self._async("stat_final", bucket, key))
+
+    def alist_final(self, prefix: str = "", *, start_after: str | FinalObject = "") -> AsyncIterator[FinalObject]:
+        """``list_final`` as an async iterator."""
+        from . import aio
+
+        return aio.listed(functools.partial(self.list_final, prefix, start_after=start_after))
+
+    async def acopy_final(
+        self,
+        bucket: str | FinalObject,
+        key: object = None,
+        file_id: object = None,
+        *,
+        overwrite: bool = True,
+    ) -> FinalObject:
+        """``copy_final`` for coroutines."""
+        return cast("FinalObject", await self._async("copy_final", bucket, key, file_id, overwrite=overwrite))
+
+    async def aadopt_final(self, key: str | FinalObject) -> FinalObject:
+        """``adopt_final`` for coroutines."""
+        return cast("FinalObject", await self._async("adopt_final", key))
+
+    async def aurl_final(
+        self,
+        bucket: str | FinalObject,
+        key: str | None = None,
+        *,
+        expires: int = 3600,
+        filename: str | None = None,
+        content_type: str | None = None,
+        method: Literal["GET", "HEAD", "PUT"] = "GET",
+    ) -> str:
+        """``url_final`` for coroutines."""
+        return cast(
+            "str",
+            await self._async(
+                "url_final", bucket, key, expires=expires, filename=filename, content_type=content_type, method=method
+            ),
+        )
+
+    async def adelete_final(self, bucket: str | FinalObject, key: str | None = None) -> None:
+        """``delete_final`` for coroutines."""
+        await self._async("delete_final", bucket, key)
+
+    async def asweep(
+        self,
+        older_than: timedelta,
+        *,
+        keep: Keep | AsyncKeep | None = None,
+        dry_run: bool = False,
+        max_seconds: float | None = None,
+    ) -> SweepReport:
+        """``sweep`` for coroutines.
+
+        ``keep`` may be a coroutine function. Another one is called where Django allows database queries.
+        """
+        return cast(
+            "SweepReport", await self._async("sweep", older_than, keep=keep, dry_run=dry_run, max_seconds=max_seconds)
+        )
+
+    async def acheck_health(self, timeout: float = 5.0) -> None:
+        """``check_health`` for coroutines."""
+        await self._async("check_health", timeout)
+
+    async def aclose(self) -> None:
+        """``close`` for coroutines."""
+        await self._async("close")

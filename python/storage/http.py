@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, RequestDataTooBig
 from django.http import (
     Http404,
@@ -36,7 +36,6 @@ from .arguments import (
     check_part_number,
     check_size,
 )
-from .base import StorageAdapter
 from .conf import accel, get_storage_adapter
 from .exceptions import (
     ContentMismatch,
@@ -53,12 +52,17 @@ from .exceptions import (
     StorageUnavailable,
 )
 from .s3 import S3StorageAdapter
-from .streams import CHUNK, ObjectReader, known_length
+from .steps import Steps, run
+from .streams import ObjectReader, known_length
 from .types import FinalObject
+
+if TYPE_CHECKING:
+    from .aio import AsyncObjectReader
 
 __all__ = [
     "DirectUpload",
     "RequestStream",
+    "aobject_response",
     "object_response",
     "request_stream",
     "sign_request",
@@ -105,14 +109,48 @@ def object_response(
     the store before. "accel": the server in front, told by the header ``STORAGE_ACCEL_HEADER`` and a path below
     ``STORAGE_ACCEL_PREFIX``; that server also answers ranges and conditions.
 
-    The function is synchronous: in an async view call it by ``asgiref.sync.sync_to_async``. Under ASGI the bytes of its
-    response are read in threads, and the event loop is never blocked.
+    The function asks the store before it returns, so it is synchronous: in an async view await ``aobject_response``.
+    Under ASGI the bytes of the response are awaited, and the event loop is never blocked.
 
     Raises ``Http404`` if there is no such object, ``ContentMismatch`` if it is not what ``final`` states, other
     ``StorageError``s, and ``ImproperlyConfigured`` for a bucket that no adapter has and for a mode that is not set up;
     ``TypeError`` or ``ValueError`` for impossible arguments. All that before the response begins. If the bytes turn out
     to be damaged while they are sent, the connection ends before the last of them.
     """
+    return run(_answer(request, "", final, filename, as_attachment, content_type, headers, mode))
+
+
+async def aobject_response(
+    request: HttpRequest,
+    final: FinalObject,
+    *,
+    filename: str | None = None,
+    as_attachment: bool = False,
+    content_type: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    mode: Literal["stream", "redirect", "accel"] = "stream",
+) -> HttpResponseBase:
+    """``object_response`` for async views. The response is for ASGI, or for Django's asynchronous test client."""
+    from .aio import carried_out
+
+    return await carried_out(_answer(request, "a", final, filename, as_attachment, content_type, headers, mode))
+
+
+Ask = Callable[..., Any]
+"""Calls a method of the adapter by its name without the ``a``. It gives the result, or something to await."""
+
+
+def _answer(
+    request: HttpRequest,
+    twin: str,
+    final: FinalObject,
+    filename: str | None,
+    as_attachment: bool,
+    content_type: str | None,
+    headers: Mapping[str, str] | None,
+    mode: str,
+) -> Steps[HttpResponseBase]:
+    """The response, by the methods of an adapter whose names begin with ``twin``."""
     if not isinstance(final, FinalObject):
         raise TypeError(f"final is a FinalObject, not {type(final).__name__}")
     if mode not in _MODES:
@@ -127,8 +165,13 @@ def object_response(
         raise ValueError(f"{', '.join(computed)}: these headers follow from the object")
     if request.method not in METHODS:
         return HttpResponseNotAllowed(METHODS)
+    adapter = get_storage_adapter(bucket=final.bucket)
+
+    def ask(name: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(adapter, twin + name)(*args, **kwargs)
+
     try:
-        return _MODES[mode](request, get_storage_adapter(bucket=final.bucket), final, wish)
+        return (yield from _MODES[mode](request, ask, final, wish))
     except ObjectNotFound as error:
         raise Http404("there is no such object") from error
 
@@ -166,10 +209,10 @@ class _Wish:
                 response.headers[name] = value
 
 
-def _stream(request: HttpRequest, adapter: StorageAdapter, final: FinalObject, wish: _Wish) -> HttpResponseBase:
+def _stream(request: HttpRequest, ask: Ask, final: FinalObject, wish: _Wish) -> Steps[HttpResponseBase]:
     known, asked = final, request.headers
     if request.method == "HEAD" or any(name in asked for name in CONDITIONS):
-        known = _look(adapter, final)
+        known = yield from _look(ask, final)
         head = HttpResponse()
         _tell_whole(head, known, wish)
         answer = get_conditional_response(request, _etag(known) or UNKNOWN, _seconds(known), head)
@@ -178,14 +221,14 @@ def _stream(request: HttpRequest, adapter: StorageAdapter, final: FinalObject, w
     span = None
     if "Range" in asked and _is_same(asked.get("If-Range"), known):
         if known.size is None:
-            known = _look(adapter, final)
+            known = yield from _look(ask, final)
         span = _span(asked["Range"], known.size or 0)
         if span is not None and not span:
-            return _unsatisfiable(_look(adapter, final))
+            return _unsatisfiable((yield from _look(ask, final)))
     if span is None:
-        reader = adapter.get_final_stream(known)
+        reader = yield ask("get_final_stream", known)
     else:
-        reader = adapter.get_final_stream(known, start=span.start, length=len(span))
+        reader = yield ask("get_final_stream", known, start=span.start, length=len(span))
     try:
         return _opened(request, reader, span, known, wish)
     except BaseException:
@@ -194,7 +237,11 @@ def _stream(request: HttpRequest, adapter: StorageAdapter, final: FinalObject, w
 
 
 def _opened(
-    request: HttpRequest, reader: ObjectReader, span: range | None, known: FinalObject, wish: _Wish
+    request: HttpRequest,
+    reader: ObjectReader | AsyncObjectReader,
+    span: range | None,
+    known: FinalObject,
+    wish: _Wish,
 ) -> HttpResponseBase:
     """The response that reads an open reader, and closes it."""
     known = replace(
@@ -204,13 +251,23 @@ def _opened(
         content_type=known.content_type or reader.content_type,
         modified=reader.modified,
     )
-    pieces = _AsyncPieces(reader) if hasattr(request, "scope") else reader.chunks()
-    response = StreamingHttpResponse(pieces, status=200 if span is None else 206)
+    response = StreamingHttpResponse(_pieces(request, reader), status=200 if span is None else 206)
     _tell_whole(response, known, wish)
     if span is not None:
         response.headers["Content-Length"] = str(len(span))
         response.headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{known.size}"
     return response
+
+
+def _pieces(request: HttpRequest, reader: ObjectReader | AsyncObjectReader) -> Any:
+    """The pieces of a stream, for ASGI as an async iterator. Their ``close`` closes the stream."""
+    if not isinstance(reader, ObjectReader):
+        return reader.achunks()
+    if not hasattr(request, "scope"):
+        return reader.chunks()
+    from .aio import AsyncObjectReader
+
+    return AsyncObjectReader(reader).achunks()
 
 
 def _tell_whole(response: HttpResponseBase, known: FinalObject, wish: _Wish) -> None:
@@ -227,8 +284,9 @@ def _unsatisfiable(known: FinalObject) -> HttpResponseBase:
     return HttpResponse(status=416, headers=told)
 
 
-def _redirect(request: HttpRequest, adapter: StorageAdapter, final: FinalObject, wish: _Wish) -> HttpResponseBase:
-    url = adapter.url_final(
+def _redirect(request: HttpRequest, ask: Ask, final: FinalObject, wish: _Wish) -> Steps[HttpResponseBase]:
+    url = yield ask(
+        "url_final",
         final,
         method="HEAD" if request.method == "HEAD" else "GET",
         filename=wish.filename if wish.as_attachment else None,
@@ -240,43 +298,25 @@ def _redirect(request: HttpRequest, adapter: StorageAdapter, final: FinalObject,
     return response
 
 
-def _accel(request: HttpRequest, adapter: StorageAdapter, final: FinalObject, wish: _Wish) -> HttpResponseBase:
+def _accel(request: HttpRequest, ask: Ask, final: FinalObject, wish: _Wish) -> Steps[HttpResponseBase]:
     header, prefix = accel()
-    known = _look(adapter, final)
+    known = yield from _look(ask, final)
     response = HttpResponse()
     wish.tell(response, known)
     response.headers[header] = prefix + quote(known.key)
     return response
 
 
-_MODES: dict[str, Callable[[HttpRequest, StorageAdapter, FinalObject, _Wish], HttpResponseBase]] = {
+_MODES: dict[str, Callable[[HttpRequest, Ask, FinalObject, _Wish], Steps[HttpResponseBase]]] = {
     "stream": _stream,
     "redirect": _redirect,
     "accel": _accel,
 }
 
 
-class _AsyncPieces:
-    """The pieces of a stream as an async iterator. Each is read in a thread of the event loop's executor."""
-
-    def __init__(self, reader: ObjectReader) -> None:
-        # The one thread that is Django's default would read for all responses, one after the other.
-        self._read = sync_to_async(reader.read, thread_sensitive=False)
-        self.close = reader.close
-
-    def __aiter__(self) -> _AsyncPieces:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await self._read(CHUNK)
-        if not piece:
-            raise StopAsyncIteration
-        return piece
-
-
-def _look(adapter: StorageAdapter, final: FinalObject) -> FinalObject:
+def _look(ask: Ask, final: FinalObject) -> Steps[FinalObject]:
     """The object as it is now. Raises ``ContentMismatch`` if that is not what ``final`` states."""
-    now = adapter.stat_final(final)
+    now: FinalObject = yield ask("stat_final", final)
     for name, stated in check_expected(final.size, final.sha256).items():
         found = getattr(now, name)
         if found is not None and found != stated:

@@ -71,9 +71,8 @@ class LocalStorageAdapter(NativeAdapter):
             {"backend": "local", "root": final, "area": "final_dir (STORAGE_FINAL_DIR)", **self._options},
         )
 
-    def check_health(self, timeout: float = 5.0) -> None:
+    def _check_configuration(self) -> None:
         self._check_areas()
-        super().check_health(timeout)
 
     def __repr__(self) -> str:
         return f"<LocalStorageAdapter bucket={self.bucket!r}>"

@@ -312,6 +312,81 @@ class Call:
         return int(_invoke("Progress", self.number))
 
 
+class Aside(Call):
+    """A call for a thread that has other work. Nothing waits here: a descriptor becomes readable when there is news.
+
+    An exception that leaves the block only begins to undo it: `look` tells when that is done, and then `end` is due.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, store: int, op: str, key: str = "", **arguments: Any) -> None:
+        super().__init__(store, op, key, aside=True, **arguments)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None or self._generation != _loader.generation:
+            super().__exit__(kind)
+        else:
+            self.stop()
+
+    @property
+    def op(self) -> str:
+        """The name of the operation."""
+        return self._start[1]
+
+    def stop(self) -> None:
+        """Begin to undo the call."""
+        _invoke("Stop", self.number)
+
+    def end(self) -> None:
+        """Forget a call that was stopped, and what it has opened."""
+        super().__exit__(BaseException)
+
+    def look(self) -> dict[str, Any] | int:
+        """The result, or a descriptor that becomes readable when there is news. Nobody may wait for the last one."""
+        self._check()
+        answer, self._answer = self._answer or self._ask(), ""
+        return int(answer[1:]) if answer[0] == "@" else self._result(answer)
+
+    def offer(self, data: bytes, start: int) -> int:
+        """Give bytes from an index on. Returns how many were taken, 0 if there is no room: `look` tells of room."""
+        self._check()
+        address, left = address_of_bytes(data) + start, len(data) - start
+        if left >= CHUNK:
+            token = number()
+            taken = _invoke("Lend", self.number, token, address, left - left % CHUNK, token=token, lent=data)
+            _forget_returned()
+            if taken >= 0:
+                return int(taken)
+        return int(_invoke("Write", self.number, address, min(left, CHUNK)))
+
+
+class Fetch(Aside):
+    """Reads from an open reader into ``data``. The result is the count of its bytes."""
+
+    __slots__ = ("_place", "data")
+
+    def __init__(self, reader: int, offset: int, size: int) -> None:
+        super().__init__(reader, "read")
+        self._place = reader, offset
+        self.data: bytes = new_bytes(None, size)
+
+    def __enter__(self) -> Fetch:
+        if _abandoned:
+            _end_what_nobody_owns()
+        own(self.number, self)
+        token, address = number(), address_of_bytes(self.data)
+        reader, offset = self._place
+        try:
+            self._answer = _invoke(
+                "Fetch", reader, self.number, offset, address, len(self.data), token, token=token, lent=self.data
+            )
+        except BaseException:
+            _end(self.number)
+            raise
+        return self
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -361,6 +436,14 @@ def read(reader: int, offset: int, address: int, size: int, ahead: bytes = b"") 
 def release(reader: int) -> None:
     """Close a reader."""
     _end(reader)
+    if _lent:
+        _forget_returned()
+
+
+def release_aside(reader: int) -> None:
+    """Close a reader without waiting for its end."""
+    _invoke("Stop", reader)
+    _owned.pop(reader, None)
     if _lent:
         _forget_returned()
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -18,6 +18,7 @@ from .arguments import CONTROL, MAX_KEY_BYTES, check_key
 from .conf import Secret, masked
 from .exceptions import ObjectExists, ObjectNotFound
 from .options import Checked, instead_of, is_flag
+from .steps import Steps, World
 
 MIN_PART_SIZE = 5 * 1024 * 1024
 MAX_PART_SIZE = 5 * 1024**3
@@ -163,12 +164,12 @@ class S3StorageAdapter(NativeAdapter):
             {**shared, "prefix": final, "storage_class": self._storage_class},
         )
 
-    def _url(self, key: str, link: dict[str, Any]) -> str:
+    def _url(self, world: World, key: str, link: dict[str, Any]) -> Steps[str]:
         filename = link.pop("filename", None)
         if filename is not None:
             link["disposition"] = content_disposition_header(True, filename)
-        url: str = native.call(self._final, "url", key=key, **link)["url"]
-        return url
+        linked = yield world.call(self._final, "url", key=key, **link)
+        return cast("str", linked["url"])
 
     def sign(
         self,

@@ -44,20 +44,22 @@ class Meter:
         self._next = 0.0
         self._last = -1
 
-    def __call__(self, done: int) -> None:
+    def __call__(self, done: int) -> object:
+        """Report a figure, if it is time. Returns what ``progress`` does: something to await, if it is asynchronous."""
         if self._progress is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PROGRESS_SECONDS
-            self._report(done)
+            return self._report(done)
+        return None
 
-    def final(self, done: int) -> None:
+    def final(self, done: int) -> object:
         """Report the final figure, unless it was just reported."""
-        if done != self._last or type(done) is not int:
-            self._report(done)
+        return self._report(done) if done != self._last or type(done) is not int else None
 
-    def _report(self, done: int) -> None:
-        if self._progress is not None:
-            self._last = done
-            self._progress(done, self._total)
+    def _report(self, done: int) -> object:
+        if self._progress is None:
+            return None
+        self._last = done
+        return self._progress(done, self._total)
 
 
 def check_source(source: object) -> None:
@@ -70,12 +72,19 @@ def check_source(source: object) -> None:
         raise TypeError("the file is open in text mode: open it in binary mode, open(…, 'rb')")
     if hasattr(source, "readinto") or hasattr(source, "read"):
         return
-    if isinstance(source, AsyncIterable):
-        raise TypeError("the stream is an async iterator: this method takes a synchronous stream")
+    if isinstance(source, AsyncIterable) or hasattr(source, "aread"):
+        raise asynchronous()
     if isinstance(source, Iterable) and not isinstance(source, dict):
         return
     raise TypeError(
         f"a stream has read(n) or readinto(b), or gives bytes when iterated: {type(source).__name__} does not"
+    )
+
+
+def asynchronous() -> TypeError:
+    return TypeError(
+        "the stream is asynchronous: it goes with aput_final and aput_temp_part, and is an async iterator or has a"
+        " coroutine function aread(n) or read(n)"
     )
 
 
@@ -166,11 +175,11 @@ def pump(source: Source, call: native.Call, meter: Meter) -> int:
             _pump_file(file, sink)
         _pump_into(readinto, sink)
     elif callable(read):
-        while sink.take(_not_none(read(PIECE))):
+        while sink.take(not_none(read(PIECE))):
             pass
     else:
         for piece in cast("Iterable[object]", source):
-            sink.take(_not_none(piece))
+            sink.take(not_none(piece))
     return sink.done
 
 
@@ -209,7 +218,7 @@ def _pump_into(readinto: Callable[[memoryview], int | None], sink: _Sink) -> Non
     view = memoryview(buffer)
     pin = native.pinned(buffer)  # while held, the buffer cannot be resized, also if the source releases the view
     address = ctypes.addressof(pin)
-    while count := _not_none(readinto(view)):
+    while count := not_none(readinto(view)):
         if not 0 < count <= CHUNK:
             raise ValueError(f"the stream's readinto answers {count} for a buffer of {CHUNK} bytes")
         sink.write(address, count)
@@ -244,7 +253,7 @@ class _Sink:
                 self._meter(self.done)
             return len(piece)
         if not isinstance(piece, Buffers):
-            raise TypeError(f"the stream gives {type(piece).__name__}, not bytes")
+            raise not_bytes(piece)
         with memoryview(piece) as whole:
             if whole.nbytes and not whole.c_contiguous:
                 return self.take(whole.tobytes())
@@ -256,6 +265,14 @@ class _Sink:
                     else:
                         self.write(native.address_of(flat), len(flat))
             return whole.nbytes
+
+
+def not_bytes(piece: object) -> TypeError:
+    if hasattr(piece, "__await__"):
+        if hasattr(piece, "close"):
+            piece.close()  # else Python warns that a coroutine was never awaited
+        return asynchronous()
+    return TypeError(f"the stream gives {type(piece).__name__}, not bytes")
 
 
 class ObjectWriter(io.BufferedIOBase):
@@ -333,7 +350,7 @@ class ObjectWriter(io.BufferedIOBase):
         super().close()
 
 
-def _not_none(answer: Any) -> Any:
+def not_none(answer: Any) -> Any:
     if answer is None:
         raise StorageError(
             "the stream returned None, so it has no data now and does not block: pass a blocking stream",
@@ -352,15 +369,16 @@ class Window(io.RawIOBase):
     """The raw stream of a range of an open reader of the Go side."""
 
     _generation = -1  # until the window owns a reader
+    release = staticmethod(native.release)
 
     def __init__(self, owner: object, number: int, opened: dict[str, Any], start: int, length: int | None) -> None:
         self._owner = owner  # without this reference the adapter could go, and would close its readers
-        self._number = number
+        self.number = number
         self._generation = _loader.generation
         native.own(number, self)
         whole: int = opened["size"]
-        self._start = min(start, whole)
-        self.size = whole - self._start if length is None else min(length, whole - self._start)
+        self.start = min(start, whole)
+        self.size = whole - self.start if length is None else min(length, whole - self.start)
         self._position = 0
         self.borrows = "borrows" in opened
         self._ahead, self._ahead_at = b"", 0  # the bytes of the next read may already be in this memory
@@ -404,7 +422,7 @@ class Window(io.RawIOBase):
             if wanted <= 0:
                 return 0
             memory = native.pinned(buffer)
-            count = native.read(self._number, self._start + self._position, ctypes.addressof(memory), wanted)
+            count = native.read(self.number, self.start + self._position, ctypes.addressof(memory), wanted)
             self._position += count
             return count
 
@@ -422,7 +440,7 @@ class Window(io.RawIOBase):
             address, done = native.address_of_bytes(data), 0
             ahead = native.new_bytes(None, min(size, left - size))
             while done < size:
-                done += native.read(self._number, self._start + position + done, address + done, size - done, ahead)
+                done += native.read(self.number, self.start + position + done, address + done, size - done, ahead)
             self._position = self._ahead_at = position + size
             self._ahead = ahead
             return data
@@ -438,7 +456,7 @@ class Window(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             if self._generation == _loader.generation:
-                native.release(self._number)
+                self.release(self.number)
             super().close()  # last: after a signal the finalizer does it again
 
 

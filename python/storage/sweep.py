@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 
 from . import conf, native
 from .exceptions import ContentMismatch, ObjectNotFound, StorageError
-from .streams import ObjectReader
+from .steps import Steps, World
 from .types import Keep, SweepReport
 
 
@@ -26,8 +26,6 @@ class Swept(Protocol):
     """What a sweep needs from an adapter."""
 
     def stores(self) -> dict[str, int]: ...
-
-    def get_temp_part_stream(self, temp_key: str, /) -> ObjectReader: ...
 
 
 PLACE = ".gostorage/sweep"
@@ -95,9 +93,16 @@ class Sweep:
     """One call of ``sweep``: goes through the temp area, session by session, and then through the final area."""
 
     def __init__(
-        self, adapter: Swept, older_than: timedelta, keep: Keep | None, dry_run: bool, max_seconds: float | None
+        self,
+        adapter: Swept,
+        world: World,
+        older_than: timedelta,
+        keep: Keep | None,
+        dry_run: bool,
+        max_seconds: float | None,
     ) -> None:
         self._adapter = adapter
+        self._world = world
         self._keep = keep
         self._dry_run = dry_run
         self._seconds = min(older_than.total_seconds(), _FOREVER)
@@ -110,21 +115,24 @@ class Sweep:
         self._enough = _ENOUGH
         self._resumed = False
 
-    def run(self) -> SweepReport:
+    def run(self) -> Steps[SweepReport]:
         if self._boxed:
-            self._find_place()
+            yield from self._find_place()
         failed: StorageError | None = None
         finished = False
         while not finished:
             began = monotonic()
             try:
-                last = self._page()
+                last = yield from self._page()
             except StorageError as error:
                 if error.retryable or error.code in ("cancelled", "closed"):
-                    self._keep_place_if_possible()
+                    with contextlib.suppress(StorageError):
+                        yield from self._keep_place(finished=False)
                     raise
                 failed = failed or error
-                last = self._call("survey")["last"]  # what cannot be removed must not keep the rest from going
+                last = (yield from self._call("survey"))[
+                    "last"
+                ]  # what cannot be removed must not keep the rest from going
             self._after = last
             grows = self._end - monotonic() > _STEPS_LEFT * (monotonic() - began)
             self._enough = min(4 * self._enough, _MOST_AT_A_TIME) if grows else _ENOUGH
@@ -133,7 +141,7 @@ class Sweep:
                 self._area = "final"
             if not finished and self._out_of_time():
                 break
-        self._keep_place(finished)
+        yield from self._keep_place(finished)
         if failed:
             raise failed
         counts = self._counts
@@ -141,20 +149,20 @@ class Sweep:
             counts["sessions"], counts["parts"], counts["uploads"], counts["size"], finished, tuple(self._unseen)
         )
 
-    def _page(self) -> str:
+    def _page(self) -> Steps[str]:
         """Sweep one page. Returns the place after it, or "" at the end of the area."""
         chosen: dict[str, Any] = {}
         if self._keep is not None and self._area == "temp":
-            found = self._call("survey")
-            chosen = self._choose(self._keep, found)
+            found = yield from self._call("survey")
+            chosen = yield from self._choose(self._keep, found)
             if not chosen["sessions"] and not found["others"] and not found["failed"]:
                 return str(chosen["until"])
-        swept = self._call("sweep", **chosen)
+        swept = yield from self._call("sweep", **chosen)
         for name in self._counts:
             self._counts[name] += swept[name]
         return str(swept["last"])
 
-    def _choose(self, keep: Keep, found: dict[str, Any]) -> dict[str, Any]:
+    def _choose(self, keep: Keep, found: dict[str, Any]) -> Steps[dict[str, Any]]:
         """The sessions to remove, as far as there is time to ask ``keep``."""
         chosen: list[str] = []
         until = ""
@@ -162,11 +170,11 @@ class Sweep:
             if until and self._out_of_time():
                 return {"sessions": chosen, "until": until}
             until = session["last"]
-            if not keep(session["id"]):
+            if not (yield self._world.ask(keep, session["id"])):
                 chosen.append(session["id"])
         return {"sessions": chosen, "until": found["last"]}
 
-    def _call(self, op: str, **more: Any) -> dict[str, Any]:
+    def _call(self, op: str, **more: Any) -> Steps[dict[str, Any]]:
         arguments = {
             "after": self._after,
             "older_than": self._seconds,
@@ -175,7 +183,8 @@ class Sweep:
             "enough": self._enough,
             **more,
         }
-        done = native.call_within(self._left(), self._adapter.stores()[self._area], op, sweep=arguments)
+        store = self._adapter.stores()[self._area]
+        done: dict[str, Any] = yield self._world.call_within(self._left(), store, op, sweep=arguments)
         if done["unseen"] and (unseen := f"{self._area} area: {done['unseen']}") not in self._unseen:
             self._unseen.append(unseen)
         return done
@@ -191,27 +200,28 @@ class Sweep:
 
     # The place where a sweep stopped is kept with its age: a sweep with a smaller age must begin anew.
 
-    def _find_place(self) -> None:
+    def _find_place(self) -> Steps[None]:
+        temp = self._adapter.stores()["temp"]
         try:
-            with self._adapter.get_temp_part_stream(PLACE) as stream:
+            with self._world.transfer(temp, "get", PLACE, holds=True) as call:
+                found = yield call.wait()
                 self._resumed = True
-                kept = json.loads(stream.read())
+                if "data" not in found:  # larger than any place: the reader is left
+                    native.release(call.number)
+                    return
+            kept = json.loads(found["data"])
             if kept["older_than"] <= self._seconds and kept["area"] in ("temp", "final"):
                 self._area, self._after = kept["area"], str(kept["after"])
         except (ObjectNotFound, ContentMismatch, ValueError, KeyError, TypeError):
             return
 
-    def _keep_place(self, finished: bool) -> None:
+    def _keep_place(self, finished: bool) -> Steps[None]:
         if self._dry_run or not self._boxed:
             return
         temp = self._adapter.stores()["temp"]
         if not finished:
             kept = {"area": self._area, "after": self._after, "older_than": self._seconds}
             data = json.dumps(kept).encode()
-            native.call_within(self._left(), temp, "put", key=PLACE, whole=data)
+            yield self._world.call_within(self._left(), temp, "put", key=PLACE, whole=data)
         elif self._resumed:
-            native.call_within(self._left(), temp, "delete", key=PLACE)
-
-    def _keep_place_if_possible(self) -> None:
-        with contextlib.suppress(StorageError):
-            self._keep_place(finished=False)
+            yield self._world.call_within(self._left(), temp, "delete", key=PLACE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
 from types import NoneType
@@ -20,11 +20,31 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 Source: TypeAlias = Readable | Iterable[Buffer] | Buffer
 """Where bytes come from. It is read once, forwards, from its current position; never sought, never closed."""
 
+
+class AsyncReadable(Protocol):
+    """Anything whose ``read(n)`` is awaited."""
+
+    def read(self, size: int, /) -> Awaitable[bytes]: ...
+
+
+class AReadable(Protocol):
+    """Anything with ``aread(n)``, which is awaited."""
+
+    def aread(self, size: int, /) -> Awaitable[bytes]: ...
+
+
+AsyncSource: TypeAlias = Source | AsyncReadable | AReadable | AsyncIterable[Buffer]
+"""Where an asynchronous method takes bytes from: what a synchronous one takes, and what is awaited."""
+
 Progress: TypeAlias = Callable[[int, int | None], object]
 """Called as ``progress(done, total)`` in bytes, at most ten times a second, and once with the final figure.
 
 The final ``done`` of an assembly is an ``Assembled``.
 """
+
+
+AsyncProgress: TypeAlias = Callable[[int, int | None], Awaitable[object]]
+"""The same as a coroutine function."""
 
 
 class Assembled(int):
@@ -144,6 +164,9 @@ _FINAL = {
 
 Keep: TypeAlias = Callable[[str], object]
 """Gets the id of a session that would be removed, and returns whether to keep it."""
+
+AsyncKeep: TypeAlias = Callable[[str], Awaitable[object]]
+"""The same as a coroutine function."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ type call struct {
 	op, key  string
 	task     *task.Task
 	inline   bool            // it may run on the thread that asks for it
+	aside    bool            // its caller has other work, and waits only for its descriptor
 	pipe     *digest.Pipe    // of a put
 	file     fileread.Reader // the file that a put pulls
 	progress func() int64    // of a call that moves bytes, else nil
@@ -55,17 +56,16 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 		return "", object.Wire(op, key, err)
 	}
 	started := &call{
-		op: op, key: key, inline: request.short && on.yields,
+		op: op, key: key, inline: request.short && on.yields && !request.Aside, aside: request.Aside,
 		pipe: request.pipe, progress: request.progress, commit: request.commit,
 	}
-	started.task = task.New(on.ctx, func(ctx context.Context) { t.run(ctx, started, work) })
+	if request.Aside {
+		work = onFewThreads(on, started, work)
+	}
+	t.begin(on, number, started, work)
 	if started.commit != nil {
 		started.commit.tell = started.task.Tell
 	}
-	t.mu.Lock()
-	t.calls[number] = started
-	t.running[started] = struct{}{}
-	t.mu.Unlock()
 	if started.pipe == nil {
 		started.task.Start(started.inline)
 		return t.answer(number, started, memory)
@@ -82,6 +82,36 @@ func (t *Table) Start(id, number int64, op, key, args string, memory []byte) (an
 		return "", err
 	}
 	return t.finish(number, started)
+}
+
+func (t *Table) begin(on *store, number int64, started *call, work func(context.Context) (any, error)) {
+	started.task = task.New(on.ctx, func(ctx context.Context) { t.run(ctx, started, work) })
+	if started.pipe != nil && started.aside {
+		started.pipe.Many(started.task.Tell)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.calls[number] = started
+	t.running[started] = struct{}{}
+}
+
+// onFewThreads makes work that needs no thread for itself while it waits: a store that yields waits for descriptors on
+// a thread that all share, and others are on few threads while they do not wait for their caller.
+func onFewThreads(on *store, c *call, work func(context.Context) (any, error)) func(context.Context) (any, error) {
+	if on.yields {
+		return func(ctx context.Context) (any, error) { return work(task.Shared(ctx)) }
+	}
+	if c.pipe != nil {
+		c.pipe.Around(task.Leave, task.Enter)
+	}
+	if c.commit != nil {
+		c.commit.leave, c.commit.enter = task.Leave, task.Enter
+	}
+	return func(ctx context.Context) (any, error) {
+		task.Enter()
+		defer task.Leave()
+		return work(ctx)
+	}
 }
 
 func (t *Table) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
@@ -126,11 +156,19 @@ func (c *call) write(data []byte) (int, error) {
 	if c.pipe.Moved()+int64(len(data)) > short {
 		c.task.Start(false)
 	}
-	n, err := c.pipe.Write(data, writeWait)
+	n, err := c.pipe.Write(data, c.patience())
 	if err != nil {
 		return n, object.Wire(c.op, c.key, err)
 	}
 	return n, nil
+}
+
+// patience is how long the caller waits for room.
+func (c *call) patience() time.Duration {
+	if c.aside {
+		return 0
+	}
+	return writeWait
 }
 
 // Lend gives a put one block without a copy, and says how many bytes it took: 0 if there was no room in time, -1 if the
@@ -146,7 +184,7 @@ func (t *Table) Lend(id, token int64, data []byte) (taken int, err error) {
 		return -1, nil
 	}
 	c.task.Start(false)
-	if taken, err = c.pipe.Lend(data, loan, writeWait); err != nil {
+	if taken, err = c.pipe.Lend(data, loan, c.patience()); err != nil {
 		return 0, object.Wire(c.op, c.key, err)
 	}
 	return taken, nil
@@ -323,6 +361,21 @@ func closed(channel <-chan struct{}) bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// Stop gives a call up that goes on until it is undone: Wait tells of that. A reader is closed, in the background.
+func (t *Table) Stop(id int64) {
+	t.mu.Lock()
+	c, calls := t.calls[id]
+	reader, reads := t.readers[id]
+	delete(t.readers, id)
+	t.mu.Unlock()
+	if calls {
+		c.task.Stop(errCancelled)
+	}
+	if reads {
+		go func() { _ = reader.Close() }()
 	}
 }
 

@@ -179,11 +179,11 @@ func (w *waiting) Close() error { return nil }
 
 func (w *waiting) Stat(ctx context.Context, key string) (object.Info, error) {
 	defer context.AfterFunc(ctx, w.come)()
-	_, _ = task.ThreadOf(ctx).Wait(w.ends[0], unix.POLLIN)
+	_, _ = task.ThreadOf(ctx).Wait(w.ends[0], unix.POLLIN, time.Second)
 	_, _ = unix.Read(w.ends[0], make([]byte, 1))
 	if ctx.Err() != nil {
 		for range w.more {
-			_, _ = task.ThreadOf(ctx).Wait(w.ends[0], unix.POLLIN)
+			_, _ = task.ThreadOf(ctx).Wait(w.ends[0], unix.POLLIN, time.Second)
 		}
 		return object.Info{}, context.Cause(ctx)
 	}

@@ -33,6 +33,7 @@ type Request struct {
 	After       string            `json:"after"` // where a page begins: with the keys after this text
 	Most        int               `json:"most"`  // objects of a page; 0: all objects of a folder are listed
 
+	Aside   bool    `json:"aside"`   // the caller waits for the descriptor only, and nothing is done on its thread
 	Carry   bool    `json:"carry"`   // a part: the digest of the whole is continued over it
 	Temp    bool    `json:"temp"`    // a part: its sidecar is deleted with it
 	Seconds float64 `json:"seconds"` // after which no other part is begun, or a URL expires
@@ -355,6 +356,8 @@ type commit struct {
 	tell   func() // tells that the assembly is there
 
 	figures func() parts.Figures
+
+	leave, enter func() // called around the wait for the caller, or nil
 }
 
 func newCommit() *commit {
@@ -366,6 +369,10 @@ func newCommit() *commit {
 
 func (c *commit) wait(ctx context.Context) error {
 	c.arrive()
+	if c.leave != nil {
+		c.leave()
+		defer c.enter()
+	}
 	select {
 	case <-c.agreed:
 		return nil

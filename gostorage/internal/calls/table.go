@@ -123,7 +123,7 @@ func (t *Table) Stats() string {
 	defer t.mu.Unlock()
 	return fmt.Sprintf(
 		`{"stores":%d,"calls":%d,"readers":%d,"goroutines":%d,"buffers":%d,"buffer_bytes":%d,"budget":%d,"connections":%d}`,
-		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-task.Waiting(),
+		len(t.stores), max(len(t.running), len(t.calls)), len(t.readers), runtime.NumGoroutine()-task.Waiting()-task.Watching(),
 		buffers.Shared.Lent(), buffers.Shared.Mapped(), buffers.Shared.Budget(), httpconn.Connections(),
 	)
 }

@@ -12,6 +12,7 @@ type pass struct {
 	queue queue
 	see   func(*piece) // hashes a block
 	end   func()       // called at the end, or nil
+	many  bool         // one of many, which keep no thread
 
 	mu      sync.Mutex
 	dropped bool          // there is no run to continue: it wants no blocks
@@ -76,8 +77,10 @@ func (p *pass) start(failed <-chan struct{}) {
 
 // step hashes all waiting blocks, and tells whether the end was reached.
 func (p *pass) step() bool {
-	runtime.LockOSThread() // the longest work of all stays on one processor best if it stays on one thread
-	defer runtime.UnlockOSThread()
+	if !p.many {
+		runtime.LockOSThread() // the longest work of all stays on one processor best if it stays on one thread
+		defer runtime.UnlockOSThread()
+	}
 	for {
 		next, closed := p.queue.pop(1)
 		if next == nil {

@@ -49,6 +49,8 @@ type Pipe struct {
 
 	checksum atomic.Pointer[object.Checksum]
 
+	leave, enter func() // called around a wait of the Store for bytes, or nil
+
 	failOnce sync.Once
 	failed   chan struct{} // closed by the first error from any side
 	err      error         // that error, readable once failed is closed
@@ -104,6 +106,18 @@ func NewPipe(pool *buffers.Pool, expect Expect) *Pipe {
 	p.most.Store(depth)
 	return p
 }
+
+// Many says that this is one of many pipes of a pump that does not wait: tell is called when there is room for bytes
+// again. It precedes all bytes.
+func (p *Pipe) Many(tell func()) {
+	p.free.told = tell
+	for _, pass := range p.passes() {
+		pass.many = true
+	}
+}
+
+// Around has functions called before and after each wait of the Store for bytes. It precedes all bytes.
+func (p *Pipe) Around(leave, enter func()) { p.leave, p.enter = leave, enter }
 
 // Carry makes room for the hash of a run of parts that these bytes continue. Continue must name the run before the
 // Store asks for the end.

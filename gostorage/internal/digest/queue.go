@@ -11,6 +11,7 @@ type queue struct {
 	closed bool
 	worth  int // number of pieces at which the waiter is woken
 	wake   chan struct{}
+	told   func() // called with each wake-up, or nil
 }
 
 func (q *queue) push(one *piece) {
@@ -34,6 +35,9 @@ func (q *queue) signal() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
+	}
+	if q.told != nil {
+		q.told()
 	}
 }
 

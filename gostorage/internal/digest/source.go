@@ -49,13 +49,24 @@ func (p *Pipe) pull(ctx context.Context, worth int) (*piece, error) {
 		if closed {
 			return nil, p.verify()
 		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-p.failed:
-			return nil, p.err
-		case <-p.store.wake:
+		if err := p.await(ctx); err != nil {
+			return nil, err
 		}
+	}
+}
+
+func (p *Pipe) await(ctx context.Context) error {
+	if p.leave != nil {
+		p.leave()
+		defer p.enter()
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-p.failed:
+		return p.err
+	case <-p.store.wake:
+		return nil
 	}
 }
 

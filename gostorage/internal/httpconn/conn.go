@@ -206,11 +206,11 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) read(p []byte) (int, error) {
 	switch {
 	case !c.until.IsZero():
-		if ready, err := c.poll(unix.POLLIN, time.Until(c.until)); err == nil && ready == 0 {
+		if ready, err := c.soon(unix.POLLIN, time.Until(c.until)); err == nil && ready == 0 {
 			return 0, unix.EAGAIN
 		}
 	case !c.thread.Own():
-		if ready, err := c.await(unix.POLLIN, 0); err != nil {
+		if ready, err := c.await(unix.POLLIN, c.look()); err != nil {
 			return 0, err
 		} else if ready == 0 {
 			return 0, unix.EAGAIN
@@ -310,7 +310,7 @@ func (c *conn) await(events int16, wait time.Duration) (int16, error) {
 	if c.thread.Own() {
 		return c.poll(events, wait)
 	}
-	ready, err := c.thread.Wait(c.fd, events)
+	ready, err := c.thread.Wait(c.fd, events, wait)
 	if number, ok := err.(unix.Errno); ok {
 		err = &net.OpError{Op: "wait", Err: number}
 	}
@@ -318,6 +318,14 @@ func (c *conn) await(events int16, wait time.Duration) (int16, error) {
 		return ready, err
 	}
 	return c.poll(events, 0)
+}
+
+// soon is poll for a wait that is short: only a thread that is shared is left meanwhile.
+func (c *conn) soon(events int16, wait time.Duration) (int16, error) {
+	if wait > 0 && c.thread.Shared() {
+		return c.await(events, wait)
+	}
+	return c.poll(events, wait)
 }
 
 // poll waits for one of the events, and gives those that are there; 0 if there was none in time.

@@ -265,7 +265,7 @@ func (r *Body) Ready(wait time.Duration) bool {
 	if r.conn.reader.Buffered() > 0 {
 		return true
 	}
-	ready, err := r.conn.poll(unix.POLLIN, wait)
+	ready, err := r.conn.soon(unix.POLLIN, wait)
 	return err != nil || ready != 0
 }
 
@@ -276,7 +276,7 @@ func (r *Body) Size() int64 { return r.size }
 func (r *Body) Plain() bool { return r.conn.plain }
 
 // Detach lets the body be read on another thread than the one that it came on, by somebody who may keep that thread.
-func (r *Body) Detach() { r.conn.thread = task.Thread{} }
+func (r *Body) Detach() { r.conn.thread = r.conn.thread.Detached() }
 
 // Read implements io.Reader.
 func (r *Body) Read(p []byte) (int, error) {

@@ -21,6 +21,7 @@ const afterSeek = 1 << 20
 // reader reads one object with requests for ranges of it, all of one ETag.
 type reader struct {
 	store      *Store
+	ctx        context.Context // that of the store, with the thread of who has opened it
 	info       object.Info
 	etag       string // "" until the first answer
 	coded      string // its Content-Encoding
@@ -38,7 +39,7 @@ func (s *Store) Get(ctx context.Context, key string, hint object.Range) (object.
 // open opens an object. If its ETag is known, the object must still have it: one that was replaced is a Mismatch.
 func (s *Store) open(ctx context.Context, known object.Info, hint object.Range) (object.Reader, error) {
 	s.bucket.Ref()
-	r := &reader{store: s, info: object.Info{Key: known.Key}, etag: known.ETag}
+	r := &reader{store: s, ctx: task.SharedAs(s.ctx, ctx), info: object.Info{Key: known.Key}, etag: known.ETag}
 	opened, err := r.open(ctx, hint)
 	if err != nil {
 		s.bucket.Unref()
@@ -60,7 +61,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*prefetch.Prefetc
 	if hint.Length == 0 { // no range is empty
 		return nil, r.stat(ctx)
 	}
-	fetch, cancel := context.WithCancelCause(r.store.ctx)
+	fetch, cancel := context.WithCancelCause(r.ctx)
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	out, err := r.first(task.Within(fetch, ctx), from, until)
 	if !stop() && err == nil { // the call was cancelled at the last moment
@@ -84,7 +85,7 @@ func (r *reader) open(ctx context.Context, hint object.Range) (*prefetch.Prefetc
 	if until >= 0 {
 		r.limit = min(until, r.info.Size)
 	}
-	return prefetch.Start(ctx, r.store.ctx, fetch, cancel, r.source(), out.Body, prefetch.Part{From: from, Until: r.limit})
+	return prefetch.Start(ctx, r.ctx, fetch, cancel, r.source(), out.Body, prefetch.Part{From: from, Until: r.limit})
 }
 
 // first makes the first request, and another if the answer leaves open what the object is. It notes what it learns.
@@ -258,7 +259,7 @@ func (r *reader) jump(offset int64) error {
 		until = r.limit
 	}
 	r.leave()
-	ctx := r.store.ctx
+	ctx := r.ctx
 	fetch, cancel := context.WithCancelCause(ctx)
 	part := prefetch.Part{From: offset, Until: until, Step: afterSeek}
 	prefetcher, err := prefetch.Start(ctx, ctx, fetch, cancel, r.source(), nil, part)

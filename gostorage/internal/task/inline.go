@@ -135,23 +135,36 @@ func endLeft() {
 	}
 }
 
-// Thread is the thread that work runs on: the work's own thread, which it may keep, or the caller's, which it must not
-// keep. The zero Thread is the work's own.
-type Thread struct{ work *inline }
+// Thread is the thread that work runs on: the work's own thread, which it may keep, or one that it must not keep: that of
+// the caller, or one that is shared. The zero Thread is the work's own.
+type Thread struct {
+	work   *inline
+	shared bool
+}
 
 // ThreadOf gives the thread of the work that has this context, or a parent of it.
-func ThreadOf(ctx context.Context) Thread { return Thread{inlineOf(ctx)} }
+func ThreadOf(ctx context.Context) Thread { return Thread{inlineOf(ctx), shares(ctx)} }
 
 // Own tells whether the work may keep its thread: then it waits there, by calls that block.
-func (t Thread) Own() bool { return t.work == nil }
+func (t Thread) Own() bool { return t.work == nil && !t.shared }
+
+// Shared tells whether the thread is shared: there a short wait, too, is made by Wait.
+func (t Thread) Shared() bool { return t.work == nil && t.shared }
+
+// Detached is the thread of what outlives the work.
+func (t Thread) Detached() Thread { return Thread{shared: t.shared} }
 
 // Wait waits for a descriptor, which may take long. It waits for events of poll, and gives those that are there. If it
 // takes long, the thread is left until it comes again: then Wait gives no events, and its caller looks. An error means that
-// nobody waits for the work any more, or (a unix.Errno) that it cannot wait. On a thread of its own it returns at once.
-func (t Thread) Wait(fd int, events int16) (there int16, err error) {
+// nobody waits for the work any more, or (a unix.Errno) that it cannot wait. On a thread of its own it returns at once. On
+// a shared thread it gives no events, and waits no longer than most.
+func (t Thread) Wait(fd int, events int16, most time.Duration) (there int16, err error) {
 	w := t.work
 	if w == nil {
-		return 0, nil
+		if t.shared {
+			err = await(fd, events, most)
+		}
+		return 0, err
 	}
 	if err := w.err(); err != nil {
 		return 0, err

@@ -45,7 +45,7 @@ func finish(t *testing.T, task *Task) (waits int) {
 // comes waits until something can be read, and tells how many times it has waited.
 func comes(ctx context.Context, fd int) (waits int) {
 	for there := int16(0); there == 0; waits++ {
-		there, _ = ThreadOf(ctx).Wait(fd, unix.POLLIN)
+		there, _ = ThreadOf(ctx).Wait(fd, unix.POLLIN, time.Second)
 	}
 	return waits
 }
@@ -109,12 +109,12 @@ func TestWaitingForRoom(t *testing.T) {
 	for err := error(nil); err == nil; _, err = unix.Write(ends[1], make([]byte, 1<<12)) {
 	}
 	writes := here(t, t.Context(), func(ctx context.Context) {
-		if there, err := ThreadOf(ctx).Wait(ends[1], unix.POLLOUT); there != 0 || err != nil {
+		if there, err := ThreadOf(ctx).Wait(ends[1], unix.POLLOUT, time.Second); there != 0 || err != nil {
 			t.Errorf("where there is no room there is %d, %v", there, err)
 		}
 		there, err := int16(0), error(nil)
 		for there == 0 && err == nil {
-			there, err = ThreadOf(ctx).Wait(ends[1], unix.POLLOUT)
+			there, err = ThreadOf(ctx).Wait(ends[1], unix.POLLOUT, time.Second)
 		}
 		if there != unix.POLLOUT || err != nil {
 			t.Errorf("where there is room there is %d, %v", there, err)
@@ -203,7 +203,7 @@ func TestStoppedWorkIsLeftNoMore(t *testing.T) {
 	var got error
 	work := here(t, t.Context(), func(ctx context.Context) {
 		for range 3 {
-			_, got = ThreadOf(ctx).Wait(ends[0], unix.POLLIN)
+			_, got = ThreadOf(ctx).Wait(ends[0], unix.POLLIN, time.Second)
 		}
 		_, err := Aside(context.WithoutCancel(ctx), func(context.Context) (int, error) {
 			<-let

@@ -129,7 +129,7 @@ func TestInlineWorkThatAnotherThreadCancels(t *testing.T) {
 	before := runtime.NumGoroutine() - Waiting()
 	after := make(chan struct{})
 	var got error
-	work := here(t, t.Context(), func(ctx context.Context) { _, got = ThreadOf(ctx).Wait(ends[0], unix.POLLIN) })
+	work := here(t, t.Context(), func(ctx context.Context) { _, got = ThreadOf(ctx).Wait(ends[0], unix.POLLIN, time.Second) })
 	if polled(t, work) < 0 {
 		t.Fatal("it did not wait")
 	}
