@@ -691,7 +691,7 @@ def test_clamd_that_does_not_say_that_it_is_clean(in_memory, recipe):
         recipe["CLAMD"] = clamd.address
         # A connection that is closed before all was read may lose the answer.
         for size in (8 * MIB, MIB + 1):
-            with pytest.raises(StorageError, match="answered '(INSTREAM size limit exceeded. ERROR)?'"):
+            with pytest.raises(StorageError, match=r"answered '(INSTREAM size limit exceeded\. ERROR)?'"):
                 in_memory.put_final("a", BYTES[:size], inspect=scan)
     with pytest.raises(StorageUnavailable, match="does not answer"):
         in_memory.put_final("a", b"x", inspect=scan)
