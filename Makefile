@@ -104,7 +104,7 @@ demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, 
 # Go's tests mostly wait. Meanwhile the linters run, and what pytest needs is built and installed. Whatever ends this
 # early ends the job with Go's tests, too.
 .PHONY: test
-test: strace tools ## all tests: linters, Go, pytest on each supported Python found: 13 minutes
+test: programs browser tools ## all tests: linters, Go, pytest on each supported Python found: 13 minutes
 	set -m; $(MAKE) test-go </dev/null & go=$$!; set +m; trap 'kill -- -$$go 2>/dev/null || true' EXIT; \
 	nice $(MAKE) lint installed; wait $$go
 	$(MAKE) test-python
@@ -119,10 +119,14 @@ test-full: ## make test with 5 GiB, thousands of runs and every fault everywhere
 	STORAGE_TEST_FULL=1 $(MAKE) test
 	$(MAKE) lying SECONDS=3600
 
-# strace comes first: if it cannot be installed, that shows at once, and not after minutes of other tests.
-.PHONY: strace
-strace:
-	@tests/tools/need-strace
+# These come first: if one of them cannot be had, that shows at once, and not after minutes of other tests.
+.PHONY: programs
+programs:
+	@tests/tools/need-programs
+
+.PHONY: browser
+browser: ## a Chromium for the browser tests: the one on PATH, else Debian's, fetched once: 140 MB, a minute
+	@tests/tools/need-chromium $(TOOLS)
 
 .PHONY: test-go
 test-go: tools ## Go tests, with the race detector where there is a C compiler
@@ -143,8 +147,10 @@ test-python: $(addprefix test-python-,$(MAIN) $(filter-out $(MAIN),$(VERSIONS)))
 chosen = -m "($2)$(if $(filter $1,$(MAIN)),, and (python or not slow) and not newest)" \
   $(if $(filter $1,$(MAIN)),$3,$(if $3,$(filter $(BY_PYTHON),$3),$(BY_PYTHON)) -k "not minio and not moto")
 
+test-python-$(MAIN): browser
+
 # From tests/, so that nothing but the installed wheel can be imported as `storage`.
-test-python-%: strace $(VENV)%/wheel $(VENV)%/tools tools
+test-python-%: programs $(VENV)%/wheel $(VENV)%/tools tools
 	@echo "==> pytest on Python $*: $(if $(filter $*,$(MAIN)),all tests,what differs by Python (all runs on $(MAIN)))"
 	cd tests; $(CURDIR)/$(VENV)$*/bin/python -c 'import storage, sys; sys.exit(None if "site-packages" in storage.__file__ else storage.__file__ + " is not the installed wheel")'
 	cd tests; $(CURDIR)/$(VENV)$*/bin/python $(PYTEST) $(PARALLEL) $(call chosen,$*,not alone)
