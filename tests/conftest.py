@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE))
 
 from faults.adapters import OPTIONS  # noqa: E402
 from servers import STORES, Endpoint  # noqa: E402
-from servers.fixtures import faults, minio, moto, own_store, store, toxiproxy, versitygw  # noqa: E402, F401
+from servers.fixtures import browser, faults, minio, moto, own_store, store, toxiproxy, versitygw  # noqa: E402, F401
 
 CONTRACT = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
 BYTES = random.Random(1).randbytes(26 * 1024 * 1024)
@@ -35,7 +35,7 @@ django_configurations = pytest.mark.skipif(
 )
 FREE_THREADED = shutil.which("python{}.{}t".format(*sys.version_info))
 free_threaded = pytest.mark.skipif(not FREE_THREADED, reason="there is no free-threaded Python of this version on PATH")
-SERVERS = {"versitygw", "minio", "moto", "toxiproxy", "faults", "store", "own_store", "world", "proxy"}
+SERVERS = {"versitygw", "minio", "moto", "toxiproxy", "faults", "store", "own_store", "world", "proxy", "browser"}
 
 
 def pytest_configure(config):

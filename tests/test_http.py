@@ -9,18 +9,16 @@ import http.client
 import inspect
 import io
 import json
-import os
 import random
 import re
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 from asgiref.sync import sync_to_async
-from conftest import HERE, make_local, s3_options
+from conftest import make_local, s3_options
 from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpResponse
 from django.middleware.gzip import GZipMiddleware
@@ -30,6 +28,7 @@ from django.urls import path
 from django.utils.http import content_disposition_header, http_date
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import web
 
 from storage import (
     ContentMismatch,
@@ -383,6 +382,32 @@ def test_what_the_caller_wants_to_be_told(final):
     assert csp["Content-Security-Policy"] == "sandbox allow-scripts"
 
 
+@pytest.mark.parametrize(
+    ("content_type", "shown"),
+    [
+        ("text/plain", "text/plain; charset=utf-8"),
+        ("Text/CSV; header=present", "Text/CSV; header=present; charset=utf-8"),
+        ('text/plain; Charset="latin1"', 'text/plain; Charset="latin1"'),
+        ("text/html", "text/html"),
+        ("TEXT/XML ; a=b", "TEXT/XML ; a=b"),
+        ("application/json", "application/json"),
+    ],
+)
+def test_text_that_is_shown_has_a_charset(final, content_type, shown):
+    for mode in ("stream", "accel"):
+        with override_settings(STORAGE_ACCEL_PREFIX="/protected/"):
+            wish = {"content_type": content_type, "mode": mode}
+            assert answered(final, options=wish)["Content-Type"] == shown
+            assert answered(final, options={**wish, "as_attachment": True})["Content-Type"] == content_type
+
+
+@pytest.mark.parametrize("content_type", ["audio/wav", "Video/MP4", "text/html", "image/svg+xml", "x/video/mp4"])
+def test_only_audio_and_video_keep_their_origin(final, content_type):
+    policy = answered(replace(final, content_type=content_type))["Content-Security-Policy"]
+    sandbox = policy.partition(";")[0]
+    assert sandbox == ("sandbox allow-same-origin" if content_type[:5].lower() in {"audio", "video"} else "sandbox")
+
+
 def test_arguments(final):
     for options, error in [
         ({"headers": {"etag": "x"}}, ValueError),
@@ -728,38 +753,12 @@ def test_nothing_else_imports_it():
 
 # ---- real servers
 
-SERVERS = {
-    "gunicorn": ["gunicorn", "-b", "127.0.0.1:0", "--threads", "4", "serving:wsgi"],
-    "uvicorn": ["uvicorn", "--host", "127.0.0.1", "--port", "0", "--lifespan", "off", "serving:asgi"],
-}
 
-
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=web.SERVERS)
 def server(request, tmp_path):
     """The URL of a server of one process, with the objects below ``tmp_path``, and its log."""
-    log = tmp_path / "log"
-    with open(log, "w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *SERVERS[request.param]],
-            cwd=HERE / "faults",
-            env={**os.environ, "TEST_ROOT": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait(lambda: "Booting worker" in log.read_text() or "running on" in log.read_text(), log)
-        yield re.search(r"http://127\.0\.0\.1:\d+", log.read_text())[0], log
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def wait(condition, log):
-    until = time.monotonic() + 30
-    while not (found := condition()):
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.05)
-    return found
+    with web.serving(request.param, tmp_path) as served:
+        yield served
 
 
 def curl(*args):
@@ -897,7 +896,7 @@ def test_bad_input(server, tmp_path):
         assert (found, kind) == (status, "text/html" if status == 403 else kind), name
         assert kind in ("application/json", "text/plain") or status == 403, name
         assert b"<script" not in body and b"Traceback" not in body, name
-        (record,) = wait(lambda before=before: logged()[before:], log)
+        (record,) = web.wait(lambda before=before: logged()[before:], log)
         assert record.startswith(f"LOG django.request {status} ") and says in record, name
     for length in LENGTHS:
         found, _, body = answered("PUT", "a", f"Content-Length: {length}", DATA)
@@ -937,7 +936,7 @@ def test_memory_and_clients_that_go_away(server, tmp_path, store):
 
     with contextlib.closing(connection):
         assert curl("-r", "0-99", f"{url}/large")[0] == 206
-        wait(lambda: process()["readers"] == 0, log)
+        web.wait(lambda: process()["readers"] == 0, log)
         before = process()
         connection.request("GET", "/large")
         answer, digest = connection.getresponse(), hashlib.sha256()
@@ -952,4 +951,4 @@ def test_memory_and_clients_that_go_away(server, tmp_path, store):
         assert len(leaver.getresponse().read(MIB)) == MIB
         assert process()["readers"] == 1
         leaver.close()
-        wait(lambda: process()["readers"] == 0, log)
+        web.wait(lambda: process()["readers"] == 0, log)

@@ -79,6 +79,13 @@ COMPUTED = {"content-length", "content-range", "etag", "last-modified", "repr-di
 SANDBOX = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'"
 """For what a browser shows: no script, no form, no request to elsewhere, and an origin of its own."""
 
+PLAYER = SANDBOX.replace("sandbox;", "sandbox allow-same-origin;")
+"""For audio and video: the page that a browser makes around one that is opened by itself asks for it once more, which
+is refused to an origin of its own. Without scripts the origin is of no use to the file."""
+
+DECLARED = {"text/html", "text/xml"}
+"""Text that may declare its charset itself, which a charset in Content-Type would override."""
+
 UNKNOWN = 'W/"unknown"'
 """Stands for the ETag of an object without a known digest: ``*`` matches it, and no ETag that we gave."""
 
@@ -101,8 +108,9 @@ def object_response(
     ``final`` names the object, and states the size and the digest that it must have, where they are not None. Its
     adapter is that of ``final.bucket``. ``filename`` is the name in Content-Disposition, the last segment of the key if
     None. With ``as_attachment`` a browser saves the object; else it may show it, in a sandbox. ``content_type`` is told
-    in place of the type of ``final``, or of the stored object. ``headers`` are added, and replace those that are set
-    here, but for those that follow from the object, such as ETag and Content-Length.
+    in place of the type of ``final``, or of the stored object; text that is shown is said to be UTF-8 where the type
+    has no charset. ``headers`` are added, and replace those that are set here, but for those that follow from the
+    object, such as ETag and Content-Length.
 
     ``mode`` says who sends the bytes. "stream": this process, 256 KiB at a time; one Range is served, for several the
     whole is sent, and more than 100 are refused. "redirect": the store, by a URL of ``url_final``; nothing is asked of
@@ -189,11 +197,12 @@ class _Wish:
         """Set the headers that an object has, whoever sends it."""
         # A lone surrogate, which a name from a file system may have, cannot be told in UTF-8.
         filename = self.filename.encode("utf-8", "replace").decode()
+        content_type = self.content_type or known.content_type or "application/octet-stream"
         told = {
-            "Content-Type": self.content_type or known.content_type or "application/octet-stream",
+            "Content-Type": content_type if self.as_attachment else _with_charset(content_type),
             "Content-Disposition": content_disposition_header(self.as_attachment, filename),
             "X-Content-Type-Options": "nosniff",
-            "Content-Security-Policy": None if self.as_attachment else SANDBOX,
+            "Content-Security-Policy": None if self.as_attachment else _policy(content_type),
             "Cache-Control": "private",
             "ETag": _etag(known),
             "Last-Modified": None if known.modified is None else http_date(known.modified.timestamp()),
@@ -207,6 +216,18 @@ class _Wish:
         for name, value in (*told.items(), *self.headers.items()):
             if value is not None:
                 response.headers[name] = value
+
+
+def _with_charset(content_type: str) -> str:
+    """The type of what is shown. A browser takes text without a charset for an old one, never for UTF-8."""
+    kind, _, parameters = content_type.lower().partition(";")
+    if not kind.startswith("text/") or kind.strip() in DECLARED or "charset=" in parameters:
+        return content_type
+    return f"{content_type}; charset=utf-8"
+
+
+def _policy(content_type: str) -> str:
+    return PLAYER if content_type.lower().startswith(("audio/", "video/")) else SANDBOX
 
 
 def _stream(request: HttpRequest, ask: Ask, final: FinalObject, wish: _Wish) -> Steps[HttpResponseBase]:

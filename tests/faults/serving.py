@@ -1,15 +1,25 @@
-"""A Django project that serves the objects of a disk by storage.http, for gunicorn (wsgi) and uvicorn (asgi)."""
+"""A Django project that serves objects by storage.http, for gunicorn (wsgi) and uvicorn (asgi).
 
+They lie on S3 if the environment has its options, as in adapters.py, else below TEST_ROOT. A query may name the
+`filename` under which an object is downloaded. /page/NAME is a page that shows a video, a PDF or an image.
+"""
+
+import json
 import os
 from pathlib import Path
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
-from django.http import JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.urls import include, path
 
 ROOT = Path(os.environ["TEST_ROOT"])
+S3 = json.loads(os.environ.get("TEST_S3_OPTIONS", "{}"))
+ENTRY = {
+    "BACKEND": f"storage.{'S3' if S3 else 'Local'}StorageAdapter",
+    "OPTIONS": S3 or {"temp_dir": ROOT / "temp", "final_dir": ROOT / "final"},
+}
 MOST = 1_000_000
 """The largest body in bytes."""
 
@@ -17,8 +27,7 @@ settings.configure(
     SECRET_KEY="tests",
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["*"],
-    STORAGE_TEMP_DIR=ROOT / "temp",
-    STORAGE_FINAL_DIR=ROOT / "final",
+    STORAGE_ADAPTERS={"default": ENTRY},
     LOGGING={
         "version": 1,
         "disable_existing_loggers": False,
@@ -38,7 +47,15 @@ def stored(request, name):
         body = request_stream(request, max_size=MOST)
         final = get_storage_adapter().put_final(name, body, sha256=request.headers.get("X-SHA256"))
         return JsonResponse(final.as_dict())
-    return object_response(request, FinalObject("local", name, None, None))
+    final = FinalObject(S3.get("bucket_name", "local"), S3.get("final_prefix", "") + name, None, None)
+    filename = request.GET.get("filename")
+    return object_response(request, final, filename=filename, as_attachment=filename is not None)
+
+
+def page(request, name):
+    kinds = {".webm": '<video src="/{}" controls>', ".pdf": '<iframe src="/{}">'}
+    shown = kinds.get(Path(name).suffix, '<img src="/{}">').format(name)
+    return HttpResponse(f"<!doctype html><title>Page</title>{shown}")
 
 
 def process(request):
@@ -58,6 +75,8 @@ urlpatterns = [
     path("process/", process),
     path("link/<path:name>", link),
     path("files/", include("storage.urls")),
+    path("favicon.ico", lambda request: HttpResponse(status=204)),  # browsers ask for it by themselves
+    path("page/<path:name>", page),
     path("<path:name>", stored),
 ]
 wsgi = get_wsgi_application()

@@ -4,6 +4,7 @@ fault proxy."""
 import pytest
 
 import servers
+from servers import web
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +47,10 @@ def faults(versitygw, tmp_path):
     """A FaultProxy in front of versitygw."""
     with servers.FaultProxy(versitygw, tmp_path) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of a module. See servers.web.chromium for what they cannot do beside it."""
+    with web.chromium() as browser:
+        yield browser
