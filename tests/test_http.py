@@ -9,6 +9,7 @@ import http.client
 import inspect
 import io
 import json
+import os
 import random
 import re
 import socket
@@ -807,11 +808,48 @@ def test_clients(server, store, tmp_path):
     assert curl("-H", 'If-Range: "x"', "-r", "0-0", url)[::2] == (200, data)
     assert curl(url + ".none")[0] == 404
     assert curl("-X", "DELETE", url)[0] == 405
-    for resume in (["curl", "-sS", "-C", "-", "-o"], ["wget", "-q", "-c", "-O"]):
-        partial = tmp_path / "partial"
-        partial.write_bytes(data[:1_000_000])
-        subprocess.run([*resume, str(partial), url], check=True, timeout=60)
-        assert partial.read_bytes() == data
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.newest
+def test_downloads(server, store, tmp_path, monkeypatch):
+    """Files as people download them: goes on after a break, and does not send what they have."""
+    url, log = server
+    data = random.Random(7).randbytes(MIB)
+    store("a.bin", data)
+    url += "/a.bin"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    file = tmp_path / "here" / "a.bin"
+
+    def run(*command):
+        environment = {**os.environ, "LC_ALL": "C.UTF-8"}  # wget escapes what the locale does not have
+        done = subprocess.run([*command, url], check=True, timeout=60, capture_output=True, env=environment)
+        return done.stdout.decode()
+
+    for resume in (["curl", "-sS", "-C", "-", "-o", "a.bin"], ["wget", "-q", "-c"]):
+        for there in (0, 1000, MIB - 1, MIB):
+            file.write_bytes(data[:there])
+            run(*resume)
+            assert file.read_bytes() == data
+    again = ["curl", "-sS", "-w", "%{http_code} %{size_download}", "-o", "a.bin"]
+    run(*again, "--etag-save", "etag")
+    assert run(*again, "--etag-compare", "etag") == "304 0"
+    assert run(*again, "-R") == f"200 {MIB}"  # with the time of the object
+    assert run(*again, "-z", "a.bin") == "304 0"
+    file.unlink()
+    run("wget", "-q", "-N")
+    assert file.read_bytes() == data
+    damaged = bytes(MIB)
+    times = file.stat()
+    file.write_bytes(damaged)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    run("wget", "-q", "-N")
+    assert file.read_bytes() == damaged  # the same size and time: not sent again
+    run("wget", "-q", "--spider")
+    url += "?filename=Zo%C3%AB%20%E6%8A%A5%E5%91%8A.bin"
+    run("wget", "-q", "--content-disposition")
+    assert (tmp_path / "here" / "Zoë 报告.bin").read_bytes() == data
     assert "Traceback" not in log.read_text()
 
 
