@@ -162,19 +162,26 @@ def play(tab, url):
     assert tab.said == []
 
 
+def is_idle(tab, site):
+    """Leaving the page ends what is still read for it."""
+    tab.goto(f"{site}/process/")
+    until(tab, f"fetch('{site}/process/').then(answer => answer.json()).then(process => process.readers == 0)")
+
+
 def test_a_video_plays_and_can_be_sought(site, tab):
     play(tab, f"{site}/page/film.webm")
     answers = [answer for answer in tab.answers if answer.url.endswith("/film.webm") and "/page/" not in answer.url]
     assert {answer.status for answer in answers} == {206}
     starts = [int(answer.headers["content-range"].removeprefix("bytes ").partition("-")[0]) for answer in answers]
     assert starts[0] == 0 and max(starts) > 10_000_000
-    tab.goto(f"{site}/process/")  # leaving the page ends what is still read for it
-    until(tab, f"fetch('{site}/process/').then(answer => answer.json()).then(process => process.readers == 0)")
+    is_idle(tab, site)
 
 
 @on_one_server
-def test_a_video_is_opened_by_itself(site, tab):
-    play(tab, f"{site}/film.webm")
+@pytest.mark.parametrize("view", ["", "async/"], ids=["function", "coroutine"])
+def test_a_video_is_opened_by_itself(site, tab, view):
+    play(tab, f"{site}/{view}film.webm")
+    is_idle(tab, site)
 
 
 @on_one_server

@@ -1,7 +1,8 @@
 """A Django project that serves objects by storage.http, for gunicorn (wsgi) and uvicorn (asgi).
 
 They lie on S3 if the environment has its options, as in adapters.py, else below TEST_ROOT. A query may name the
-`filename` under which an object is downloaded. /page/NAME is a page that shows a video, a PDF or an image.
+`filename` under which an object is downloaded. /async/NAME is served by a coroutine. /page/NAME is a page that
+shows a video, a PDF or an image.
 """
 
 import json
@@ -38,7 +39,7 @@ settings.configure(
 )
 
 from storage import FinalObject, get_storage_adapter, native  # noqa: E402
-from storage.http import object_response, request_stream, storage_errors  # noqa: E402
+from storage.http import aobject_response, object_response, request_stream, storage_errors  # noqa: E402
 
 
 @storage_errors
@@ -47,9 +48,17 @@ def stored(request, name):
         body = request_stream(request, max_size=MOST)
         final = get_storage_adapter().put_final(name, body, sha256=request.headers.get("X-SHA256"))
         return JsonResponse(final.as_dict())
-    final = FinalObject(S3.get("bucket_name", "local"), S3.get("final_prefix", "") + name, None, None)
     filename = request.GET.get("filename")
-    return object_response(request, final, filename=filename, as_attachment=filename is not None)
+    return object_response(request, named(name), filename=filename, as_attachment=filename is not None)
+
+
+@storage_errors
+async def astored(request, name):
+    return await aobject_response(request, named(name))
+
+
+def named(name):
+    return FinalObject(S3.get("bucket_name", "local"), S3.get("final_prefix", "") + name, None, None)
 
 
 def page(request, name):
@@ -77,6 +86,7 @@ urlpatterns = [
     path("files/", include("storage.urls")),
     path("favicon.ico", lambda request: HttpResponse(status=204)),  # browsers ask for it by themselves
     path("page/<path:name>", page),
+    path("async/<path:name>", astored),
     path("<path:name>", stored),
 ]
 wsgi = get_wsgi_application()
