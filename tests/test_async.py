@@ -736,7 +736,8 @@ def test_processes(run, tmp_path, scenario):
 
 def test_nothing_imports_it_before_it_is_used():
     code = (
-        "import sys, storage, storage.apps, storage.checks; assert 'storage.aio' not in sys.modules;"
+        "import sys, storage; assert not {'django.http', 'django.db', 'http.client'} & set(sys.modules);"
+        "import storage.apps, storage.checks; assert 'storage.aio' not in sys.modules;"
         "assert storage.AsyncObjectReader.__name__ == 'AsyncObjectReader'"
     )
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

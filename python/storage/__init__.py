@@ -5,10 +5,8 @@ The import loads nothing native: the first operation loads the extension.
 
 from typing import TYPE_CHECKING, Any
 
-from django.core.signals import setting_changed
-
 from .base import StorageAdapter
-from .conf import forget_adapters, get_storage_adapter
+from .conf import get_storage_adapter
 from .exceptions import (
     ContentMismatch,
     ContentRejected,
@@ -68,6 +66,3 @@ def __getattr__(name: str) -> Any:
 
         return AsyncObjectReader
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-setting_changed.connect(forget_adapters, dispatch_uid="storage.forget_adapters")

@@ -460,6 +460,7 @@ def get_storage_adapter(alias: str = "default", *, bucket: str | None = None) ->
             adapter = _adapters.get(alias)
             if adapter is None or getattr(adapter, "_closed", False):
                 adapter = make_adapter(alias)
+                _follow_overrides()
                 adapter._named = get_storage_adapter, alias
                 _adapters[alias] = adapter
     return adapter
@@ -539,7 +540,13 @@ def made(entries: Mapping[str, Entry]) -> dict[str, StorageAdapter]:
     }
 
 
-def forget_adapters(*, setting: str, **_: object) -> None:
+def _follow_overrides() -> None:
+    from django.core.signals import setting_changed  # it loads asyncio
+
+    setting_changed.connect(_forget_adapters, dispatch_uid="storage.forget_adapters")
+
+
+def _forget_adapters(*, setting: str, **_: object) -> None:
     """Receives ``setting_changed``. Adapters in use continue; each is closed when nobody references it any more."""
     if setting in (ACCEL_PREFIX, ACCEL_HEADER):  # no adapter reads them
         return

@@ -8,21 +8,25 @@ import functools
 import io
 import os
 import stat
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from datetime import datetime
-from http.client import HTTPResponse
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from django.core.files import File, uploadedfile
-from django.http import HttpRequest
 
 from . import _loader, native
 from .arguments import MAX_SIZE, check_chunk
 from .exceptions import StorageError
 from .types import Progress, Source
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+    from django.http import HttpRequest
 
 CHUNK = native.CHUNK
 """The size in bytes of a reader's buffer, and of the buffer that a source reads into."""
@@ -94,24 +98,34 @@ def known_length(source: object) -> int | None:
     Raises ``StorageError`` for a request whose body the server or Django has not given.
     """
     request = getattr(source, "_request", source)  # the request that Django REST framework wraps
-    if isinstance(request, HttpRequest):
+    if _is_request(request):
         return _length_of_body(request)
     if isinstance(source, File) and (size := _stated_size(source)) is not None:
         return size - _position(source)
     if (file := _plain_file(source)) is not None:
         return os.fstat(file.fileno()).st_size - file.tell()
     inner = _unwrapped(source)
-    if type(inner) is io.BufferedReader and isinstance(inner.raw, HTTPResponse):
+    if type(inner) is io.BufferedReader and _is_response(inner.raw):
         answer = inner.raw  # it does not tell how much of it lies in the buffer
         return answer.length if str(answer.length) == answer.headers["Content-Length"] else None
-    return inner.length if isinstance(inner, HTTPResponse) else None
+    return inner.length if _is_response(inner) else None
 
 
 def exact_length(source: object, length: int | None) -> int | None:
     """The ``known_length`` of a source that can give no more than that, or None."""
     if type(source) is bytes:
         return len(source)
-    return length if isinstance(getattr(source, "_request", source), HttpRequest) else None
+    return length if _is_request(getattr(source, "_request", source)) else None
+
+
+def _is_request(source: object) -> TypeGuard[HttpRequest]:
+    module: Any = sys.modules.get("django.http.request")  # not imported here: that would load Django's models
+    return module is not None and isinstance(source, module.HttpRequest)
+
+
+def _is_response(source: object) -> TypeGuard[HTTPResponse]:
+    module: Any = sys.modules.get("http.client")
+    return module is not None and isinstance(source, module.HTTPResponse)
 
 
 def _length_of_body(request: HttpRequest) -> int | None:
