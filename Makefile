@@ -72,6 +72,16 @@ $(VENV)%/tools: tests/constraints.txt | $(VENV)%/created
 	  $(if $(filter $*,$(MAIN)),--requirement tests/constraints.txt,$(TOOLS_BY_PYTHON))
 	touch $@
 
+# Django's own tests, which are in its source distribution only. pip compares the SHA-256.
+$(VENV)%/django: tests/django.txt | $(VENV)%/created
+	@echo "==> Django's own tests for Python $*"
+	rm -rf $@ $@.new
+	$(@D)/bin/python -m pip download --quiet --no-deps --no-binary :all: --require-hashes --dest $@.new --requirement $<
+	tar -xzf $@.new/*.tar.gz -C $@.new --strip-components 1 --wildcards '*/tests/*'
+	rm $@.new/*.tar.gz
+	touch $@.new
+	mv $@.new $@
+
 # The S3 servers of the tests, and three small programs of our own.
 OWN_TOOLS := $(TOOLS)/faultproxy $(TOOLS)/discard $(TOOLS)/farline
 .PHONY: tools
@@ -111,7 +121,7 @@ test: programs browser tools ## all tests: linters, Go, pytest on each supported
 	@echo "==> make test: everything passed on Python $(VERSIONS)"
 
 .PHONY: test-quick
-test-quick: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools ## one Python, memory and disk, no servers: one minute
+test-quick: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools $(VENV)$(MAIN)/django ## one Python, memory and disk, no servers: one minute
 	cd tests; $(CURDIR)/$(PYTHON) $(PYTEST) $(PARALLEL) --quick
 
 .PHONY: test-full
@@ -138,7 +148,7 @@ test-go: tools ## Go tests, with the race detector where there is a C compiler
 	fi
 
 .PHONY: installed
-installed: $(foreach version,$(MAIN) $(VERSIONS),$(VENV)$(version)/tools $(VENV)$(version)/wheel)
+installed: $(MAIN:%=$(VENV)%/django) $(foreach version,$(MAIN) $(VERSIONS),$(VENV)$(version)/tools $(VENV)$(version)/wheel)
 
 .PHONY: test-python
 test-python: $(addprefix test-python-,$(MAIN) $(filter-out $(MAIN),$(VERSIONS))) ## the pytest suites against the installed wheel
@@ -147,7 +157,7 @@ test-python: $(addprefix test-python-,$(MAIN) $(filter-out $(MAIN),$(VERSIONS)))
 chosen = -m "($2)$(if $(filter $1,$(MAIN)),, and (python or not slow) and not newest)" \
   $(if $(filter $1,$(MAIN)),$3,$(if $3,$(filter $(BY_PYTHON),$3),$(BY_PYTHON)) -k "not minio and not moto")
 
-test-python-$(MAIN): browser
+test-python-$(MAIN): browser $(VENV)$(MAIN)/django
 
 # From tests/, so that nothing but the installed wheel can be imported as `storage`.
 test-python-%: programs $(VENV)%/wheel $(VENV)%/tools tools
