@@ -3,11 +3,15 @@
 import contextlib
 import csv
 import gc
+import hashlib
 import io
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +19,20 @@ from datetime import UTC, datetime, timedelta
 from unittest import mock
 from urllib.request import urlopen
 
+import openpyxl
 import pytest
-from conftest import BYTES, s3_options
+from conftest import BYTES, place_on, s3_options
 from django.apps.registry import Apps
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.images import get_image_dimensions
-from django.core.files.storage import Storage, storages
+from django.core.files.storage import Storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
 from django.db import models
 from django.db.migrations.writer import MigrationWriter
+from django.http import FileResponse
 from django.test import override_settings
 from PIL import Image
 from servers.lying import Lying
@@ -470,29 +476,82 @@ def test_a_file_field(storage):
 # ---- as others use it
 
 
-def test_collectstatic(storage, tmp_path):
+@pytest.fixture
+def static(tmp_path):
+    """Two static files in a folder, and a function that collects them into a storage with some options."""
     source = tmp_path / "static"
     (source / "css").mkdir(parents=True)
     (source / "css" / "a.css").write_text("a {}")
     (source / "b.js").write_text("b()")
-    names = {"default": {"BACKEND": STORAGE}, "staticfiles": {"BACKEND": STORAGE, "OPTIONS": {"location": "static"}}}
 
-    def collect(**options):
+    def collect(backend=STORAGE, options=None, **arguments):
         out = io.StringIO()
-        call_command("collectstatic", interactive=False, stdout=out, **options)
+        names = {
+            "default": {"BACKEND": STORAGE},
+            "staticfiles": {"BACKEND": backend, "OPTIONS": {"location": "static"} | (options or {})},
+        }
+        with override_settings(STORAGES=names):
+            call_command("collectstatic", interactive=False, stdout=out, **arguments)
         return out.getvalue().strip()
 
     with override_settings(
         INSTALLED_APPS=["django.contrib.staticfiles", "storage"],
         STATIC_URL="/s/",
         STATICFILES_DIRS=[source],
-        STORAGES=names,
     ):
-        assert collect().startswith("2 static files copied")
-        with mock.patch("storage.adapter.NativeAdapter.create_final") as create:
-            assert collect() == "0 static files copied, 2 unmodified." and not create.called
-        assert collect(clear=True) == "2 static files deleted, 2 static files copied."
-        assert storages["staticfiles"].listdir("") == (["css"], ["b.js"])
+        yield source, collect
+
+
+def touch(*files):
+    """As a fresh checkout does: the times are later than what is stored."""
+    for file in files:
+        os.utime(file, (time.time() + 3600,) * 2)
+
+
+def test_collectstatic(storage, static):
+    _, collect = static
+    assert collect().startswith("2 static files copied")
+    with mock.patch("storage.adapter.NativeAdapter.create_final") as create:
+        assert collect() == "0 static files copied, 2 unmodified." and not create.called
+    assert collect(clear=True) == "2 static files deleted, 2 static files copied."
+    assert AdapterStorage(location="static").listdir("") == (["css"], ["b.js"])
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_collectstatic_of_a_fresh_checkout(storage, static, use_tz):
+    source, collect = static
+    skips = {"skip_unchanged": True}
+    with override_settings(USE_TZ=use_tz):
+        assert collect(options=skips).startswith("2 static files copied")
+        touch(source / "b.js", source / "css" / "a.css")
+        with mock.patch("storage.adapter.NativeAdapter.put_final") as put:
+            assert collect(options=skips) == "0 static files copied, 2 unmodified." and not put.called
+        assert collect() == "2 static files copied."  # as it is without the option
+        (source / "b.js").write_text("c()")  # as long as before
+        touch(source / "b.js", source / "css" / "a.css")
+        assert collect(options=skips) == "1 static file copied, 1 unmodified."
+    collected = AdapterStorage(location="static")
+    assert collected.listdir("") == (["css"], ["b.js"]) and content(collected, "b.js") == b"c()"
+
+
+def test_a_save_of_what_is_there(storage):
+    storage = AdapterStorage(location="media", skip_unchanged=True)
+    assert storage.save("a.txt", ContentFile(b"first")) == "a.txt"
+    with mock.patch("storage.adapter.NativeAdapter.put_final") as put:
+        assert storage.save("a.txt", ContentFile(b"first")) == "a.txt" and not put.called
+    others = {
+        b"other": ContentFile(b"other"),
+        b"once": Stream([b"once"]),
+        "süß".encode(): ContentFile("süß"),
+        b"typed": SimpleUploadedFile("a", b"typed", "text/csv"),
+    }
+    for expected, given in others.items():
+        assert storage.save("a.txt", given) == "a.txt"
+        assert storage.listdir("") == ([], ["a.txt"]) and content(storage, "a.txt") == expected
+    storage.save("a.txt", ContentFile(b"typed"))
+    assert storage._stat("a.txt").content_type == "text/plain"  # the same bytes of another type are not the same
+    with pytest.raises(SuspiciousFileOperation):
+        storage.save("abcdef.txt", ContentFile(b""), max_length=5)
 
 
 def test_manifests(in_memory, tmp_path):
@@ -511,6 +570,17 @@ def test_manifests(in_memory, tmp_path):
         url = Manifest(base_url="/s/").url("a.css")
         assert url != "/s/a.css" and static.exists(url.removeprefix("/s/"))
         assert len(static.listdir("")[1]) == 5  # two files, each with its hash in the name, and the manifest
+
+
+def test_pictures_in_the_admin(versitygw, run):
+    place = place_on(versitygw)
+    said = run("gallery", env=place.environment)
+    assert said["added"] == ["media/pictures/ä_picture.jpeg"] and said["linked"] and said["listed"]
+    assert said["measured"] == said["served"] == [1200, 900] and said["small"] == [100, 100]
+    assert len(said["with a thumbnail"]) == 2 and said["with a thumbnail"][0] == said["added"][0]
+    assert said["changed"] == ["media/pictures/ä_picture.png"] and said["measured again"] == [300, 200]
+    assert len(said["with another thumbnail"]) == 2
+    assert (said["rows"], said["left"], said["swept"]) == (0, [], [0, 0])
 
 
 # ---- requests
@@ -538,6 +608,48 @@ def test_requests_of_a_save(counted):
     assert asked(lambda: storage.url("a")) == {}
 
 
+@pytest.fixture
+def proxied(faults):
+    with adapters("S3StorageAdapter", max_attempts=1, **s3_options(faults.endpoint)):
+        AdapterStorage().save("warm", ContentFile(b""))
+        faults.clear()
+        yield faults
+
+
+def test_requests_of_collectstatic(proxied, static):
+    source, collect = static
+
+    def requests(**arguments):
+        proxied.clear()
+        collect(**arguments)
+        return dict(Counter(entry.operation for entry in proxied.log()))
+
+    skips = {"skip_unchanged": True}
+    assert requests(options=skips) == {"HeadObject": 4, "ListObjectsV2": 2, "PutObject": 2}
+    assert requests() == requests(options=skips) == {"HeadObject": 4}
+    touch(source / "b.js", source / "css" / "a.css")
+    assert requests(options=skips) == {"HeadObject": 4}
+    (source / "b.js").write_text("c()")
+    touch(source / "b.js")
+    assert requests(options=skips) == {"HeadObject": 5, "DeleteObject": 1, "PutObject": 1}
+    touch(source / "b.js", source / "css" / "a.css")
+    assert requests() == {"HeadObject": 6, "DeleteObject": 2, "PutObject": 2}
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "permission"), (503, "unavailable")])
+def test_an_outage_is_no_change(proxied, static, status, code):
+    _, collect = static
+    collect()
+    proxied.clear()
+    fault = {"operation": "HeadObject", "status": status, "skip": 1}  # the first one is that of exists()
+    with proxied.rule("status", **fault), pytest.raises(StorageError) as caught:
+        collect()
+    assert caught.value.code == code and caught.value.status == status and not isinstance(caught.value, OSError)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert {entry.operation for entry in proxied.log()} == {"HeadObject"}
+    assert collect() == "0 static files copied, 2 unmodified."
+
+
 def test_requests_of_a_reader(counted):
     storage, asked = counted
     storage.save("large", ContentFile(BYTES[:3_000_000]))
@@ -561,6 +673,11 @@ def archive(kind):
                 member = tarfile.TarInfo(f"{number}")
                 member.size = 60_000
                 archive.addfile(member, io.BytesIO(BYTES[number * 60_000 : (number + 1) * 60_000]))
+    elif kind == "xlsx":
+        book = openpyxl.Workbook()
+        for number in range(5000):
+            book.active.append([number, BYTES[number * 50 : (number + 1) * 50].hex()])
+        book.save(made)
     else:
         text = io.TextIOWrapper(made, encoding="utf-8", newline="", write_through=True)
         csv.writer(text).writerows([[str(number), "x" * 50] for number in range(50_000)])
@@ -568,32 +685,71 @@ def archive(kind):
     return made.getvalue()
 
 
-def read_zip(storage):
-    with storage.open("a") as file, zipfile.ZipFile(file) as opened:
+def read_zip(file):
+    with zipfile.ZipFile(file) as opened:
         assert len(opened.namelist()) == 50
 
 
-def read_member(storage):
-    with storage.open("a") as file, zipfile.ZipFile(file) as opened:
+def read_member(file):
+    with zipfile.ZipFile(file) as opened:
         assert opened.read("25") == BYTES[25 * 60_000 : 26 * 60_000]
 
 
-def read_tar(storage):
-    with storage.open("a") as file, tarfile.open(fileobj=file, mode="r:") as opened:
+def read_xlsx(file):
+    with contextlib.closing(openpyxl.load_workbook(file, read_only=True)) as book:
+        assert book.active.max_row == 5000
+
+
+def read_tar(file):
+    with tarfile.open(fileobj=file, mode="r:") as opened:
         assert len(opened.getnames()) == 50
 
 
-def read_csv(storage):
-    with storage.open("a", "r") as file:
-        assert sum(1 for _ in csv.reader(file)) == 50_000
+def read_tar_as_a_stream(file):
+    with tarfile.open(fileobj=file, mode="r|") as opened:
+        assert sum(len(opened.extractfile(member).read()) for member in opened) == 50 * 60_000
+
+
+def read_csv(file):
+    assert sum(1 for _ in csv.reader(file)) == 50_000
+
+
+def read_lines(file):
+    assert sum(1 for _ in file) == 50_000
+
+
+def read_digest(file):
+    assert hashlib.file_digest(file, "sha256").hexdigest() == hashlib.sha256(archive("csv")).hexdigest()
+
+
+def read_copy(file):
+    copy = io.BytesIO()
+    shutil.copyfileobj(file, copy)
+    assert copy.getvalue() == archive("csv")
+
+
+def read_response(file):
+    assert b"".join(FileResponse(file)) == archive("csv")
+
+
+def read_at_once(file):
+    assert zipfile.ZipFile(io.BytesIO(file.read())).testzip() is None
 
 
 READERS = {
     "zip": (read_zip, 4),
     "zip member": (read_member, 5),
+    "zip at once": (read_at_once, 1),
+    "xlsx": (read_xlsx, 7),
     "tar": (read_tar, 1),
+    "tar stream": (read_tar_as_a_stream, 1),
     "csv": (read_csv, 1),
+    "csv lines": (read_lines, 1),
+    "csv digest": (read_digest, 1),
+    "csv copy": (read_copy, 1),
+    "csv response": (read_response, 1),
 }
+"""The most requests for what each reads. A reader that asked anew after each jump would make as many, or up to 51."""
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -601,12 +757,17 @@ def test_requests_of_readers(counted, kind):
     storage, asked = counted
     read, most = READERS[kind]
     storage.save("a", ContentFile(archive(kind.partition(" ")[0])))
-    requests = asked(lambda: read(storage))
+
+    def opened():
+        with storage.open("a", "r" if read is read_csv else "rb") as file:
+            read(file)
+
+    requests = asked(opened)
     assert set(requests) == {"GetObject"} and requests["GetObject"] <= most, requests
 
 
-IMAGES = {"JPEG": (1, 1), "PNG": (1, 1), "TIFF": (3, 5), "WEBP": (1, 1)}
-"""The most requests for the size of an image, and for all of it."""
+IMAGES = {"JPEG": (1, 1, 1), "PNG": (1, 1, 1), "TIFF": (3, 3, 5), "WEBP": (1, 1, 1)}
+"""The most requests for the size of an image, for what a form verifies, and for all of it."""
 
 
 @pytest.mark.parametrize("kind", IMAGES)
@@ -620,8 +781,9 @@ def test_requests_of_pillow(counted, kind):
         with storage.open("a") as file:
             work(file)
 
-    size, whole = IMAGES[kind]
+    size, verified, whole = IMAGES[kind]
     assert asked(lambda: opened(lambda file: Image.open(file).size))["GetObject"] <= size
+    assert asked(lambda: opened(lambda file: Image.open(file).verify()))["GetObject"] <= verified
     assert asked(lambda: opened(lambda file: Image.open(file).load()))["GetObject"] <= whole
     assert asked(lambda: opened(get_image_dimensions)) == {"GetObject": 1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import mimetypes
 import os
@@ -9,21 +10,21 @@ import posixpath
 import uuid
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files import File
 from django.core.files.storage import Storage
-from django.utils import timezone
 from django.utils.deconstruct import deconstructible
 from django.utils.encoding import filepath_to_uri
 
 from .adapter import FIRST_PAGE, NativeAdapter
 from .arguments import check_content_type, check_expires, check_key
-from .exceptions import ObjectExists, ObjectNotFound
+from .exceptions import ObjectExists, ObjectNotFound, StorageError
 from .local import LocalStorageAdapter
 from .streams import CHUNK, ObjectReader, ObjectWriter
 from .types import FinalObject
@@ -37,6 +38,9 @@ else:
 __all__ = ["AdapterStorage", "AdapterUpload", "AdapterUploadHandler", "StoredFile", "UploadTooLarge"]
 
 MODES = {"rb": "rb", "r": "r", "rt": "r", "wb": "wb", "w": "w", "wt": "w"}
+
+UNKNOWN_TYPE = "application/octet-stream"
+"""What a store says of an object that was stored without a content type."""
 
 _TRIES = 100
 """How many names are tried in a save. Each has lost against another writer, so one is nearly always enough."""
@@ -61,6 +65,10 @@ class AdapterStorage(Storage):
     expires after ``querystring_expire`` seconds (1 to 604,800). The adapter is looked up by its alias at each use, so
     tests may override the settings.
 
+    With ``skip_unchanged``, which is for static files, a save replaces the file of its name, and sends nothing if that
+    has the same content. And for ``get_modified_time`` a file is as new as the static file that it is a copy of: so
+    ``collectstatic`` sends what differs, whatever the times of a fresh checkout are.
+
     Errors are those of the adapter: a missing file is a ``FileNotFoundError``, a name that no key can have a
     ``ValueError``. A name that leaves ``location`` is a ``SuspiciousFileOperation``.
     """
@@ -71,11 +79,13 @@ class AdapterStorage(Storage):
         location: str = "",
         base_url: str | None = None,
         querystring_expire: int = 3600,
+        skip_unchanged: bool = False,
     ) -> None:
         self.alias = alias
         self.location = _location(location)
         self.base_url = base_url
         self.querystring_expire = check_expires(querystring_expire)
+        self.skip_unchanged = skip_unchanged
 
     @property
     def adapter(self) -> NativeAdapter:
@@ -109,6 +119,8 @@ class AdapterStorage(Storage):
         the same bytes: each file has one owner, who may delete it. The store itself decides that, so two saves at once
         have two names. The content is neither closed nor read twice, unless another writer takes the name meanwhile and
         the content can seek.
+
+        With ``skip_unchanged`` it keeps its name, and what can seek is read before, to compare it.
         """
         token = _max_length.set(max_length)
         try:
@@ -137,15 +149,21 @@ class AdapterStorage(Storage):
         extension = "".join(PurePosixPath(name).suffixes)
         return posixpath.join(folder, self.get_alternative_name(name.removesuffix(extension), extension))
 
-    def _saver(self, content: Any, content_type: str | None) -> _Again | _Once | _Uploaded:
+    def _saver(self, content: Any, content_type: str | None) -> _Again | _Once | _Uploaded | _Changed:
+        again = getattr(content, "seekable", bool)() and hasattr(content, "seek")
+        if self.skip_unchanged:
+            return _Changed(self.adapter, content, content_type, compare=again)
         if isinstance(content, AdapterUpload) and content.adapter is self.adapter and content.final is None:
             return _Uploaded(content, content_type)
-        again = getattr(content, "seekable", bool)() and hasattr(content, "seek")
         return (_Again if again else _Once)(self.adapter, content, content_type)
 
     def is_name_available(self, name: str, max_length: int | None = None) -> bool:
-        """Whether no file has ``name``, and ``max_length`` allows it. Folders have no names of their own."""
-        return not (max_length and len(name) > max_length) and not self._is_file(name)
+        """Whether no file has ``name``, or a save replaces it, and ``max_length`` allows it. Folders have no names."""
+        return not (max_length and len(name) > max_length) and (self.skip_unchanged or not self._is_file(name))
+
+    def get_alternative_name(self, file_root: str, file_ext: str) -> str:
+        """As in Django. Where a save replaces, only a name that is too long has another one: a shorter one."""
+        return file_root + file_ext if self.skip_unchanged else super().get_alternative_name(file_root, file_ext)
 
     # ---- what is there
 
@@ -171,11 +189,38 @@ class AdapterStorage(Storage):
         return cast("int", self._stat(name).size)
 
     def get_modified_time(self, name: str) -> datetime:
-        """When the file ``name`` was stored; with a time zone if ``USE_TZ``."""
-        modified = self._stat(name).modified
-        if modified is None:
+        """When the file ``name`` was stored; with a time zone if ``USE_TZ``, else in that of the system.
+
+        If the store cannot tell now, the error is a plain ``StorageError`` and no ``OSError``, as it is elsewhere:
+        ``collectstatic`` takes an ``OSError`` for a file that has changed, deletes it and stores it again.
+        """
+        try:
+            final = self._stat(name)
+        except ObjectNotFound:
+            raise
+        except StorageError as error:
+            if not isinstance(error, OSError):
+                raise
+            plain = StorageError(error.message)
+            plain.__dict__.update(error.__dict__)
+            raise plain from error
+        if final.modified is None:
             raise NotImplementedError("the store does not tell when it has stored an object")
-        return modified if settings.USE_TZ else timezone.make_naive(modified)
+        modified = self._source_time(name, final) if self.skip_unchanged else final.modified
+        return modified if settings.USE_TZ else modified.astimezone().replace(tzinfo=None)
+
+    def _source_time(self, name: str, final: FinalObject) -> datetime:
+        """The time of the static file that has this name and these bytes, if it is the later one."""
+        stored = cast("datetime", final.modified)
+        source = _static_file(self._clean(name))
+        if source is None:
+            return stored
+        with open(source, "rb") as file:
+            state = os.stat(file.fileno())
+            changed = datetime.fromtimestamp(state.st_mtime, UTC)
+            if changed <= stored or state.st_size != final.size:
+                return stored
+            return changed if hashlib.file_digest(file, "sha256").hexdigest() == final.sha256 else stored
 
     def delete(self, name: str) -> None:
         """Delete the file ``name``. A missing one is no error."""
@@ -256,6 +301,16 @@ def _location(location: str) -> str:
         raise ImproperlyConfigured(f"location is a folder such as 'media': {error}") from None
 
 
+def _static_file(name: str) -> str | None:
+    """The path of what ``collectstatic`` would copy to a name."""
+    if not apps.is_installed("django.contrib.staticfiles"):
+        return None
+    from django.contrib.staticfiles import finders
+
+    found = finders.find(name)
+    return str(found) if isinstance(found, str | os.PathLike) and os.path.isfile(found) else None
+
+
 class _Again:
     """Saves content that can be read again, if another writer was faster."""
 
@@ -305,6 +360,38 @@ class _Uploaded:
     def put(self, file_id: str) -> None:
         upload = self._upload
         upload.became(upload.adapter.create_final_of(file_id, upload.part, content_type=self._type))
+
+    def close(self) -> None:
+        pass
+
+
+class _Changed:
+    """Saves content in place of what its name has, unless that is the same already."""
+
+    def __init__(self, adapter: NativeAdapter, content: Any, content_type: str | None, *, compare: bool) -> None:
+        self._adapter, self._content, self._type, self._compare = adapter, content, content_type, compare
+
+    def put(self, file_id: str) -> None:
+        expected: dict[str, Any] = {}
+        if self._compare:
+            expected = self._measured()
+            if self._is_there(file_id, **expected):
+                return
+        self._adapter.put_final(file_id, _pieces(self._content), content_type=self._type, **expected)
+
+    def _measured(self) -> dict[str, Any]:
+        size, digest = 0, hashlib.sha256()
+        for piece in _pieces(self._content):
+            size += len(piece)
+            digest.update(piece)
+        return {"size": size, "sha256": digest.hexdigest()}
+
+    def _is_there(self, file_id: str, *, size: int, sha256: str) -> bool:
+        try:
+            there = self._adapter.stat_final(self._adapter.bucket, self._adapter.prefix + file_id)
+        except ObjectNotFound:
+            return False
+        return (there.size, there.sha256, there.content_type) == (size, sha256, self._type or UNKNOWN_TYPE)
 
     def close(self) -> None:
         pass
