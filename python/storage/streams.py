@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 from django.core.files import File, uploadedfile
 
@@ -474,9 +474,11 @@ class Window(io.RawIOBase):
             super().close()  # last: after a signal the finalizer does it again
 
 
-def _here(name: str) -> Any:
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _here(method: Method) -> Method:
     """A method of `BufferedReader`, checked: the plain one would give buffered bytes also in a forked child."""
-    method = getattr(io.BufferedReader, name)
 
     @functools.wraps(method)
     def checked(self: ObjectReader, *args: Any) -> Any:
@@ -489,7 +491,7 @@ def _here(name: str) -> Any:
                 raise reentrant() from None
             raise
 
-    return checked
+    return cast("Method", checked)
 
 
 class ObjectReader(io.BufferedReader):
@@ -568,16 +570,16 @@ class ObjectReader(io.BufferedReader):
         read: bytes = self._read(size)
         return read
 
-    _read = _here("read")
-    read1 = _here("read1")
-    readinto = _here("readinto")
-    readinto1 = _here("readinto1")
-    readline = _here("readline")
-    peek = _here("peek")
-    seek = _here("seek")
-    tell = _here("tell")
-    detach = _here("detach")
-    _close = _here("close")
+    _read = _here(io.BufferedReader.read)
+    read1 = _here(io.BufferedReader.read1)
+    readinto = _here(io.BufferedReader.readinto)
+    readinto1 = _here(io.BufferedReader.readinto1)
+    readline = _here(io.BufferedReader.readline)
+    peek = _here(io.BufferedReader.peek)
+    seek = _here(io.BufferedReader.seek)
+    tell = _here(io.BufferedReader.tell)
+    detach = _here(io.BufferedReader.detach)
+    _close = _here(io.BufferedReader.close)
 
     @property
     def raw(self) -> Any:  # type: ignore[override]
