@@ -550,8 +550,9 @@ def test_a_save_of_what_is_there(storage):
         assert storage.listdir("") == ([], ["a.txt"]) and content(storage, "a.txt") == expected
     storage.save("a.txt", ContentFile(b"typed"))
     assert storage._stat("a.txt").content_type == "text/plain"  # the same bytes of another type are not the same
+    assert storage.save("abcdef.txt", ContentFile(b""), max_length=8) == "abcd.txt"  # as a FileSystemStorage does
     with pytest.raises(SuspiciousFileOperation):
-        storage.save("abcdef.txt", ContentFile(b""), max_length=5)
+        storage.save("abcdef.txt", ContentFile(b""), max_length=4)
 
 
 def test_manifests(in_memory, tmp_path):

@@ -173,7 +173,7 @@ class AdapterUploadHandler(FileUploadHandler):
     chunk_size = CHUNK
     alias = "default"
     max_size: int | None = None
-    inspect: Inspect | None = None
+    inspect: Any = None  # an Inspect, or a method of a subclass: no other type allows both
 
     file: _Incoming  # while one arrives; Django closes what has this name if another handler stops the parsing
 

@@ -1,4 +1,4 @@
-"""A program that uses everything public in storage, storage.files and storage.http.
+"""A program that uses everything public in storage, storage.files, storage.http and storage.urls.
 
 It is not run: test_typing.py lets mypy and pyright check it, and tells what is missing. An `assert_type` is what an
 editor shows.
@@ -6,7 +6,7 @@ editor shows.
 
 import io
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
@@ -14,12 +14,17 @@ from typing import Any, assert_type
 from django.core.files.base import ContentFile
 from django.db import models
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.urls import include, path
 
 import storage
+import storage.urls
 from storage import (
     Assembled,
+    AsyncObjectReader,
     ContentMismatch,
+    ContentRejected,
     FinalObject,
+    InvalidArgument,
     InvalidKey,
     LocalStorageAdapter,
     MemoryStorageAdapter,
@@ -38,8 +43,16 @@ from storage import (
     TempPart,
     get_storage_adapter,
 )
-from storage.files import AdapterStorage, StoredFile
-from storage.http import RequestStream, object_response, request_stream, storage_errors
+from storage.files import AdapterStorage, AdapterUpload, AdapterUploadHandler, StoredFile, UploadTooLarge
+from storage.http import (
+    DirectUpload,
+    RequestStream,
+    aobject_response,
+    object_response,
+    request_stream,
+    sign_request,
+    storage_errors,
+)
 
 
 def adapters() -> list[StorageAdapter]:
@@ -130,6 +143,55 @@ def reading(adapter: StorageAdapter, final: FinalObject) -> None:
         again.close()
 
 
+def no_virus(reader: ObjectReader) -> None:
+    if b"virus" in reader.read(1000):
+        raise ContentRejected(f"{reader.name} has a virus")
+
+
+def inspected(adapter: StorageAdapter) -> None:
+    adapter.put_final("a", b"bytes", inspect=no_virus)
+    adapter.assemble("b", ["session/00001"], inspect=[no_virus])
+
+
+async def apieces() -> AsyncIterator[bytes]:
+    yield b"a piece"
+
+
+async def twins(adapter: StorageAdapter, session_id: uuid.UUID) -> None:
+    part = assert_type(await adapter.aput_temp_part(session_id, 1, apieces(), size=7), TempPart)
+    async with await adapter.aget_temp_part_stream(part) as reader:
+        assert_type(reader, AsyncObjectReader)
+        print(reader.size, reader.name, reader.sha256, reader.content_type, reader.modified, reader.metadata)
+        assert_type(reader.seek(5) + reader.tell(), int)
+        assert_type(await reader.aread(5), bytes)
+        async for piece in reader.achunks(1024):
+            assert_type(piece, bytes)
+        await reader.aclose()
+        assert_type(reader.closed, bool)
+    assert_type(await adapter.alist_temp_parts(session_id), list[TempPart])
+    assert_type(await adapter.aextend_digest(session_id), int)
+    final = assert_type(await adapter.aassemble("a", [part], progress=progress), FinalObject)
+    await adapter.aput_final("b", b"bytes", overwrite=False)
+    async for piece in await adapter.aget_final_stream(final, start=1):
+        assert_type(piece, bytes)
+    assert_type(await adapter.astat_final(final), FinalObject)
+    async for one in adapter.alist_final("a"):
+        assert_type(one, FinalObject)
+    assert_type(await adapter.acopy_final(final, "c"), FinalObject)
+    assert_type(await adapter.aadopt_final("c"), FinalObject)
+    assert_type(await adapter.aurl_final(final), str)
+    await adapter.adelete_final(final)
+    await adapter.adelete_temp_part(part)
+    assert_type(await adapter.adelete_temp_parts(session_id), int)
+
+    async def keep(session_id: str) -> bool:
+        return session_id == "live"
+
+    assert_type(await adapter.asweep(timedelta(days=1), keep=keep), SweepReport)
+    await adapter.acheck_health()
+    await adapter.aclose()
+
+
 def upkeep(adapter: StorageAdapter) -> None:
     def keep(session_id: str) -> bool:
         return session_id == "live"
@@ -146,7 +208,7 @@ def upkeep(adapter: StorageAdapter) -> None:
 def errors(adapter: StorageAdapter) -> str:
     try:
         adapter.stat_final("bucket", "key")
-    except (ObjectNotFound, ObjectExists, InvalidKey, ContentMismatch) as error:
+    except (ObjectNotFound, ObjectExists, InvalidKey, InvalidArgument, ContentMismatch, ContentRejected) as error:
         return error.code
     except (StoragePermissionError, StorageFull, StorageTimeout, StorageUnavailable, StorageCancelled) as error:
         return f"{error.errno}" if isinstance(error, OSError) else error.op
@@ -203,20 +265,55 @@ def files(document: Document) -> list[str]:
     return [media.url(name), static.alias, static.location, str(static.base_url), str(static.querystring_expire)]
 
 
-# ---- storage.http
+class Uploads(AdapterUploadHandler):
+    alias = "archive"
+    max_size = 100 * 1024 * 1024
+
+    def inspect(self, reader: ObjectReader) -> None:
+        no_virus(reader)
+
+
+def forms(request: HttpRequest) -> HttpResponse:
+    request.upload_handlers.insert(0, Uploads(request))
+    try:
+        file = request.FILES["f"]
+    except UploadTooLarge as error:
+        return HttpResponse(error.message, status=413)
+    if not isinstance(file, AdapterUpload):
+        return HttpResponse(status=400)
+    with file.open() as upload:
+        print(upload.read(5), upload.closed, file.sha256, file.size, file.content_type)
+    final = assert_type(file.save_final("a", overwrite=False, progress=progress), FinalObject)
+    file.delete()
+    return JsonResponse(final.as_dict())
+
+
+# ---- storage.http and storage.urls
+
+urlpatterns = [path("objects/", include("storage.urls")), path("signed/", include(storage.urls))]
 
 
 @storage_errors
 def upload(request: HttpRequest, name: str) -> HttpResponse:
-    body = assert_type(request_stream(request), RequestStream)
+    body = assert_type(request_stream(request, max_size=1000), RequestStream)
     final = get_storage_adapter().put_final(name, body)
     print(RequestStream.read(body, 5))
     return JsonResponse(final.as_dict())
 
 
 @storage_errors
-async def asynchronous(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(request.path)
+async def asynchronous(request: HttpRequest, key: str) -> HttpResponseBase:
+    final = await get_storage_adapter().astat_final("uploads", key)
+    return await aobject_response(request, final, filename="a")
+
+
+def may_upload(request: HttpRequest, upload: DirectUpload) -> bool:
+    print(upload.method, upload.upload_id, upload.part_number, upload.size, upload.content_type)
+    return upload.begins and upload.key.endswith(".txt")
+
+
+def signed(request: HttpRequest) -> HttpResponseBase:
+    return sign_request(request, authorize=may_upload, prefix="direct", max_size=10**9, expires=60)
 
 
 def download(request: HttpRequest, values: dict[str, Any]) -> HttpResponseBase:
