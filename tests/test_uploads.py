@@ -40,8 +40,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from servers.clamd import EICAR, Clamd
 from servers.lying import Lying
+from servers.web import wait
 from test_files import adapters, adapters_of, believes_all_names_are_free
-from test_http import curl, wait
+from test_http import curl
 from test_readme import ROOT, blocks
 
 from storage import (
