@@ -150,11 +150,12 @@ class AdapterStorage(Storage):
         return posixpath.join(folder, self.get_alternative_name(name.removesuffix(extension), extension))
 
     def _saver(self, content: Any, content_type: str | None) -> _Again | _Once | _Uploaded | _Changed:
+        uploaded = isinstance(content, AdapterUpload) and content.adapter is self.adapter and content.final is None
+        if uploaded and not self.skip_unchanged:
+            return _Uploaded(content, content_type)
         again = getattr(content, "seekable", bool)() and hasattr(content, "seek")
         if self.skip_unchanged:
             return _Changed(self.adapter, content, content_type, compare=again)
-        if isinstance(content, AdapterUpload) and content.adapter is self.adapter and content.final is None:
-            return _Uploaded(content, content_type)
         return (_Again if again else _Once)(self.adapter, content, content_type)
 
     def is_name_available(self, name: str, max_length: int | None = None) -> bool:
