@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -185,12 +186,36 @@ func (j *joining) send(ctx context.Context) error {
 		}
 		copied = copied[1:]
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return object.Each(ctx, j.lanes, copied, j.copyPart) })
+	whole := ctx
+	group, ctx := errgroup.WithContext(whole)
+	group.Go(func() error {
+		return object.Each(ctx, j.lanes, copied, func(ctx context.Context, i int) error {
+			ctx, end := unhurried(whole, ctx)
+			defer end()
+			return j.copyPart(ctx, i)
+		})
+	})
 	group.Go(func() error {
 		return object.Each(ctx, flow.NewLanes(nil, j.store.config.Concurrency), read, j.sendPart)
 	})
 	return group.Wait()
+}
+
+// unhurried is a context that outlives another one, which another part may end by its failure, for a short time. A server
+// that is still at work on a copy when the upload is aborted may bring the upload back.
+func unhurried(whole, failed context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(whole)
+	stop := context.AfterFunc(failed, func() {
+		select {
+		case <-time.After(undoTime):
+			cancel(context.Cause(failed))
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // prove copies the first part, and remembers what that shows.
@@ -240,7 +265,8 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 		return object.ErrCannotJoin
 	default:
 		if ctx.Err() != nil || !s3api.Refused(err) {
-			up.cut.Store(true) // it may still be at work on that
+			up.cut.Store(true)
+			up.copying.Store(true)
 		}
 		return blame(source, err)
 	}

@@ -81,6 +81,7 @@ type upload struct {
 	started time.Time    // of the first attempt to create it
 	orphans bool         // an attempt may have created an upload that we know nothing of
 	cut     atomic.Bool
+	copying atomic.Bool           // the server may still be at work on a copy that was cut
 	plain   atomic.Pointer[error] // why the server gets no checksums any more, or nil
 	sums    *summer
 	parts   []*s3api.Part
@@ -309,11 +310,21 @@ func (u *upload) undo(ctx context.Context) {
 	defer cancel()
 	if u.at.ID != "" {
 		u.abort(ctx, u.at)
+		if u.copying.Load() {
+			select {
+			case <-time.After(lateCopy):
+				u.abort(ctx, u.at)
+			case <-ctx.Done():
+			}
+		}
 	}
 	if u.orphans {
 		u.reap(ctx)
 	}
 }
+
+// lateCopy is how long a server may go on with a copy that nobody waits for, and bring the upload back when it is done.
+const lateCopy = time.Second
 
 // mostAborts bounds how often a server is told of the end of an upload. If it does not hear, a sweep finds the upload.
 const mostAborts = 5
