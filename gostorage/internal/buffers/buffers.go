@@ -104,13 +104,25 @@ func (s *Share) TryGet() *Block {
 }
 
 // TryGetAll gives blocks for so many bytes, or nil if TryGet would not give all of them.
-func (s *Share) TryGetAll(size int64) []*Block {
+func (s *Share) TryGetAll(size int64) []*Block { return s.pool.all(size, s.TryGet) }
+
+// GetAll gives blocks for so many bytes, beside the budget. The error is the system's, if it has no memory.
+func (p *Pool) GetAll(size int64) (blocks []*Block, err error) {
+	blocks = p.all(size, func() (block *Block) {
+		block, err = p.Get()
+		return block
+	})
+	return blocks, err
+}
+
+// all gives blocks for so many bytes, or nil if one of them is not given.
+func (p *Pool) all(size int64, take func() *Block) []*Block {
 	blocks := make([]*Block, 0, (size+Size-1)/Size)
 	for len(blocks) < cap(blocks) {
-		block := s.TryGet()
+		block := take()
 		if block == nil {
 			for _, other := range blocks {
-				s.pool.Put(other)
+				p.Put(other)
 			}
 			return nil
 		}

@@ -3,6 +3,7 @@ package object
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/flow"
 )
@@ -49,6 +50,23 @@ func Each[T any](ctx context.Context, lanes *flow.Lanes, all []T, do func(contex
 	}
 	group.Wait()
 	return failed
+}
+
+// Unhurried is a context that goes on for a while when another one ends: for what is under way in Each when something else
+// fails. It ends at once with the whole.
+func Unhurried(whole, failed context.Context, while time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(whole)
+	stop := context.AfterFunc(failed, func() {
+		select {
+		case <-time.After(while):
+			cancel(context.Cause(failed))
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 func rescued[T any](ctx context.Context, one T, do func(context.Context, T) error) (err error) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -190,7 +189,8 @@ func (j *joining) send(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(whole)
 	group.Go(func() error {
 		return object.Each(ctx, j.lanes, copied, func(ctx context.Context, i int) error {
-			ctx, end := unhurried(whole, ctx)
+			// A server that is still at work on a copy when the upload is aborted may bring the upload back.
+			ctx, end := object.Unhurried(whole, ctx, undoTime)
 			defer end()
 			return j.copyPart(ctx, i)
 		})
@@ -199,23 +199,6 @@ func (j *joining) send(ctx context.Context) error {
 		return object.Each(ctx, flow.NewLanes(nil, j.store.config.Concurrency), read, j.sendPart)
 	})
 	return group.Wait()
-}
-
-// unhurried is a context that outlives another one, which another part may end by its failure, for a short time. A server
-// that is still at work on a copy when the upload is aborted may bring the upload back.
-func unhurried(whole, failed context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(whole)
-	stop := context.AfterFunc(failed, func() {
-		select {
-		case <-time.After(undoTime):
-			cancel(context.Cause(failed))
-		case <-ctx.Done():
-		}
-	})
-	return ctx, func() {
-		stop()
-		cancel(nil)
-	}
 }
 
 // prove copies the first part, and remembers what that shows.
@@ -430,35 +413,27 @@ func blame(part object.Info, err error) error {
 // room gives memory for size bytes. It is of the budget or, for one part at a time, beside the budget, so that no join
 // has to wait for other transfers.
 func (j *joining) room(ctx context.Context, size int64) (*part, error) {
-	if budgeted := borrow(size, j.share.TryGet, nil); budgeted != nil {
-		return budgeted, nil
+	if blocks := j.share.TryGetAll(size); blocks != nil {
+		return partOf(blocks, size, nil), nil
 	}
 	select {
 	case j.beside <- struct{}{}:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	var failed error
-	found := borrow(size, func() (block *buffers.Block) {
-		block, failed = buffers.Shared.Get()
-		return block
-	}, func() { <-j.beside })
-	if found == nil {
-		return nil, noMemory(failed)
+	blocks, err := buffers.Shared.GetAll(size)
+	if err != nil {
+		<-j.beside
+		return nil, noMemory(err)
 	}
-	return found, nil
+	return partOf(blocks, size, func() { <-j.beside }), nil
 }
 
-// borrow makes a part of blocks, and calls after when they are given back. With one block too few, it gives nil.
-func borrow(size int64, take func() *buffers.Block, after func()) *part {
+// partOf makes a part of so many bytes, which lie in blocks. It calls after when they are given back.
+func partOf(blocks []*buffers.Block, size int64, after func()) *part {
 	p := &part{size: size, after: after}
-	for left := size; left > 0; left -= object.BlockSize {
-		block := take()
-		if block == nil {
-			p.release()
-			return nil
-		}
-		p.blocks = append(p.blocks, &lent{block, min(left, object.BlockSize)})
+	for i, block := range blocks {
+		p.blocks = append(p.blocks, &lent{block, min(size-int64(i)*object.BlockSize, object.BlockSize)})
 	}
 	return p
 }
