@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 
 import pytest
 
@@ -53,7 +54,8 @@ def untold(function, owner):
     if inspect.isclass(function) and "__init__" in vars(function):
         text += inspect.getdoc(function.__init__) or ""
     twin = function.__name__.removeprefix("a")
-    if function.__name__.startswith("a") and hasattr(owner, twin) and f"``{twin}``" in text:
+    beside = owner or sys.modules[function.__module__]
+    if function.__name__.startswith("a") and hasattr(beside, twin) and f"``{twin}``" in text:
         return []
     told = {word for span in re.findall(r"``([^`]+)``", text) for word in re.findall(r"\w+", span)}
     return [

@@ -252,7 +252,7 @@ def test_a_file_storage(adapter):
     name = storage.save("Zoë 1.txt", ContentFile(DATA))
     url = storage.url(name)
     response = fetched(url)
-    assert (response.body, response["Content-Type"]) == (DATA, "text/plain")
+    assert (response.body, response["Content-Type"]) == (DATA, "text/plain; charset=utf-8")
     time.sleep(2.1)
     assert fetched(url).status_code == 403
     assert AdapterStorage("uploads", "media", base_url="/m/").url(name) == "/m/Zo%C3%AB%201.txt"

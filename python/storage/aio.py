@@ -544,7 +544,7 @@ class AsyncObjectReader:
         return (self._reader if self._window is None else self._window).tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the position, as in a file. Returns it."""
+        """Move the position by ``offset`` bytes, from where ``whence`` says, as in a file. Returns the position."""
         moved = self._reader if self._window is None else self._window
         return moved.seek(offset, whence)
 

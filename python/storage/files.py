@@ -163,7 +163,10 @@ class AdapterStorage(Storage):
         return not (max_length and len(name) > max_length) and (self.skip_unchanged or not self._is_file(name))
 
     def get_alternative_name(self, file_root: str, file_ext: str) -> str:
-        """As in Django. Where a save replaces, only a name that is too long has another one: a shorter one."""
+        """Another name than ``file_root`` with ``file_ext`` at its end, as in Django.
+
+        Where a save replaces, only a name that is too long has another one: a shorter one.
+        """
         return file_root + file_ext if self.skip_unchanged else super().get_alternative_name(file_root, file_ext)
 
     # ---- what is there

@@ -138,7 +138,10 @@ async def aobject_response(
     headers: Mapping[str, str] | None = None,
     mode: Literal["stream", "redirect", "accel"] = "stream",
 ) -> HttpResponseBase:
-    """``object_response`` for async views. The response is for ASGI, or for Django's asynchronous test client."""
+    """The same for async views. The response is for ASGI, or for Django's asynchronous test client.
+
+    The arguments, what is raised and what is answered are those of ``object_response``.
+    """
     from .aio import carried_out
 
     return await carried_out(_answer(request, "a", final, filename, as_attachment, content_type, headers, mode))
