@@ -1,5 +1,6 @@
 """`storage.files`: an adapter as Django's file storage, on memory, a disk and a bucket."""
 
+import array
 import contextlib
 import csv
 import gc
@@ -278,6 +279,15 @@ def test_writing(storage, size):
     with storage.open("a.png", "wb") as file:
         file.write(memoryview(b"replaced"))
     assert content(storage, "a.png") == b"replaced"
+
+
+@pytest.mark.parametrize("size", [4_000, 400_000])
+def test_whatever_has_bytes_is_written(in_memory, size):
+    numbers = array.array("i", BYTES[:size])
+    with in_memory.open("a", "wb") as file:
+        assert file.write(numbers) == size
+        assert file.write(memoryview(numbers).toreadonly()) == size
+    assert content(in_memory, "a") == 2 * BYTES[:size]
 
 
 def test_many_small_writes(storage):

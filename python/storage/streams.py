@@ -316,15 +316,14 @@ class ObjectWriter(io.BufferedIOBase):
     def write(self, data: Any, /) -> int:
         """Take all bytes of ``data``; waits if the store is slower. Returns how many they are."""
         self._check()
-        with memoryview(data) as view:
+        with memoryview(data) as view, self._or_nothing():
             size = view.nbytes
-        with self._or_nothing():
             if size < CHUNK:
                 self._pending += data
             if size >= CHUNK or len(self._pending) >= CHUNK:
                 self._send()
             if size >= CHUNK:
-                self._sink.take(data)
+                self._sink.take(data if type(data) is bytes else view)  # arrays and maps of files have views
         return size
 
     def publish(self) -> dict[str, Any]:
