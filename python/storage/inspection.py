@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import threading
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from inspect import iscoroutinefunction
 from itertools import accumulate
 from typing import Any, TypeAlias, cast
 
 from . import _loader
-from .streams import ObjectReader, Window
+from .streams import ObjectReader, Window, is_awaitable
 
 Inspector: TypeAlias = Callable[[ObjectReader], object]
 """Reads what it needs of the bytes. Raises ``ContentRejected`` if they are not wanted; what it returns is not used."""
@@ -37,7 +37,7 @@ def ask(inspector: Inspector, reader: ObjectReader) -> None:
     """Let one look, and close the reader. A verdict that would be missed is a ``TypeError``."""
     with reader:
         verdict = inspector(reader)
-    if isinstance(verdict, bool | Awaitable):
+    if isinstance(verdict, bool) or is_awaitable(verdict):
         raise TypeError(
             f"a function for inspect raises ContentRejected if the bytes are not wanted; that this one returned"
             f" {type(verdict).__name__} says nothing"

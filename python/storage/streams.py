@@ -281,10 +281,17 @@ class _Sink:
             return whole.nbytes
 
 
+def is_awaitable(value: object) -> bool:
+    """Whether a value would have to be awaited, where nothing is. It is closed: else Python warns of a coroutine."""
+    if not hasattr(value, "__await__"):
+        return False
+    if hasattr(value, "close"):
+        value.close()
+    return True
+
+
 def not_bytes(piece: object) -> TypeError:
-    if hasattr(piece, "__await__"):
-        if hasattr(piece, "close"):
-            piece.close()  # else Python warns that a coroutine was never awaited
+    if is_awaitable(piece):
         return asynchronous()
     return TypeError(f"the stream gives {type(piece).__name__}, not bytes")
 
