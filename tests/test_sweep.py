@@ -1,5 +1,6 @@
 """Sweeping: what is old goes, and nothing that is young, spared or foreign."""
 
+import asyncio
 import contextlib
 import io
 import itertools
@@ -21,7 +22,15 @@ from django.test import override_settings
 from servers import STORES
 from servers.careless import Careless
 
-from storage import ObjectNotFound, StorageError, StoragePermissionError, SweepReport, get_storage_adapter, native
+from storage import (
+    MemoryStorageAdapter,
+    ObjectNotFound,
+    StorageError,
+    StoragePermissionError,
+    SweepReport,
+    get_storage_adapter,
+    native,
+)
 from storage.sweep import PLACE, parse_age, sweep
 
 MiB = 1024 * 1024
@@ -325,6 +334,27 @@ def test_an_error_of_keep_is_the_callers(adapter):
         adapter.sweep(EVERYTHING, keep=keep)
     assert caught.value is error
     assert numbers(adapter, "session") == [1]
+
+
+def test_keep_is_awaited_only_by_asweep(tmp_path):
+    async def keep(session):
+        return session == "kept"
+
+    class Keep:
+        async def __call__(self, session):
+            return await keep(session)
+
+    class Replaced(MemoryStorageAdapter):  # its twin calls this in a thread
+        def sweep(self, *args, **kwargs):
+            return super().sweep(*args, **kwargs)
+
+    for adapter, how in itertools.product((make_memory(tmp_path), Replaced()), (keep, Keep())):
+        put(adapter, "kept", 1)
+        put(adapter, "gone", 1)
+        with pytest.raises(TypeError, match="asweep"):
+            adapter.sweep(EVERYTHING, keep=how)
+        assert asyncio.run(adapter.asweep(EVERYTHING, keep=how)).sessions == 1
+        assert [numbers(adapter, session) for session in ("kept", "gone")] == [[1], []]
 
 
 def test_a_dry_run_writes_nothing(adapter):

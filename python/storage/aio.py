@@ -206,8 +206,8 @@ class Awaits:
 
     @staticmethod
     async def ask(keep: Keep, session: str) -> object:
-        if iscoroutinefunction(keep):
-            return await keep(session)
+        if _gives_coroutines(keep):
+            return await cast("Any", keep)(session)
         # It may use the database, which Django refuses to the thread of a loop.
         return await _awaited(await sync_to_async(keep)(session))
 
@@ -228,6 +228,11 @@ class Awaits:
                 call.end()
         if cancelled is not None:
             raise cancelled
+
+
+def _gives_coroutines(function: object) -> bool:
+    """Whether it is a coroutine function, or an object that is called like one."""
+    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
 async def _awaited(value: Any) -> Any:
@@ -403,7 +408,7 @@ async def in_thread(method: Callable[..., Any], *args: Any, **kwargs: Any) -> An
         if is_asynchronous(argument):
             bridges.append(_Bridge(argument, loop))
             return bridges[-1]
-        return _waiting(argument, loop) if iscoroutinefunction(argument) else argument
+        return _waiting(argument, loop) if _gives_coroutines(argument) else argument
 
     # Not one of our threads: it may wait for a source that needs one of them.
     work = asyncio.ensure_future(

@@ -52,7 +52,10 @@ class Waits:
 
     @staticmethod
     def ask(keep: Keep, session: str) -> object:
-        return keep(session)
+        kept = keep(session)
+        if streams.is_awaitable(kept):  # which is true, so nothing would ever be swept
+            raise TypeError("keep is a synchronous function here: a coroutine function goes with asweep")
+        return kept
 
 
 waits = Waits()
