@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import io
 import itertools
@@ -387,6 +388,14 @@ async def ends(act):
     yield act
 
 
+@pytest.mark.parametrize("source", [[b"a", None], (piece for piece in (b"a", None))], ids=["list", "generator"])
+def test_a_source_without_data_is_told_as_elsewhere(tmp_path, source):
+    adapter = make_memory(tmp_path)
+    with pytest.raises(StorageError, match="pass a blocking stream"):
+        asyncio.run(adapter.aput_final("a", source))
+    adapter.close()
+
+
 @ONE_OF_A_KIND
 @pytest.mark.parametrize("act", [LookupError("mine"), "text", None, 5], ids=repr)
 def test_bad_asynchronous_sources(native_adapter, act):
@@ -699,6 +708,33 @@ def test_an_adapter_with_synchronous_methods_only(tmp_path):
         await everything(adapter)
 
     asyncio.run(main())
+
+
+def test_the_error_of_a_cancelled_call_is_not_missed(tmp_path):
+    missed, reads, go_on = [], threading.Event(), threading.Event()
+
+    class Reads(Theirs):
+        def put_final(self, file_id, stream, **_):
+            stream.read(1)
+            reads.set()
+            go_on.wait(10)
+            stream.read(-1)  # the task was cancelled meanwhile
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: missed.append(context["message"]))
+        task = asyncio.create_task(Reads(None).aput_final("a", endless()))
+        await asyncio.to_thread(reads.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        gc.collect()
+
+    asyncio.run(main())
+    gc.collect()
+    assert missed == []
 
 
 def test_a_method_that_a_subclass_replaces_is_called(tmp_path):

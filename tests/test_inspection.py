@@ -1,5 +1,6 @@
 """`inspect=`: what is looked at before it is visible, on every store."""
 
+import asyncio
 import hashlib
 import io
 import subprocess
@@ -170,6 +171,9 @@ def test_what_is_no_inspector(local):
         raise AssertionError
 
     part = local.put_temp_part("s", 1, b"x")
+    for wrong in (scan, [scan]):
+        with pytest.raises(TypeError, match="inspect is a"):
+            asyncio.run(local.aput_final("a", b"x", inspect=wrong))
     for wrong in (5, "scan", [len, None], b"x", scan, [scan]):
         source = io.BytesIO(b"some bytes")
         with pytest.raises(TypeError, match="inspect is a"):

@@ -316,7 +316,7 @@ def _reading(source: Any) -> Callable[[], Awaitable[Any]]:
     elif callable(read):
         each = functools.partial(_read, read)
     else:
-        each = functools.partial(next, iter(source), _END)
+        each = functools.partial(_next, iter(source))
     if _is_in_memory(source):
         return lambda: _at_once(each)
     return _Blocking(each)
@@ -335,6 +335,10 @@ async def _anext(iterator: AsyncIterator[Any]) -> Any:
         return await iterator.__anext__()
     except StopAsyncIteration:
         return _END
+
+
+def _next(iterator: Iterator[Any]) -> Any:
+    return streams.not_none(next(iterator, _END))
 
 
 def _read(read: Callable[[int], Any]) -> Any:
@@ -373,8 +377,9 @@ class _Blocking:
             if piece is _END:
                 self._ended = True
                 break
-            some += _bytes(piece)  # a copy of what may change with the next piece
-            size += len(some[-1]) if some else 0
+            for data in _bytes(piece):  # a copy of what may change with the next piece
+                some.append(data)
+                size += len(data)
         return some[0] if len(some) == 1 else b"".join(some)
 
 
@@ -400,7 +405,8 @@ def _bytes(piece: object) -> Iterator[bytes]:
 
 
 async def in_thread(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a synchronous method in a thread of the loop. Sources and functions among the arguments may be awaited."""
+    """Call a synchronous method in a thread of the loop. Sources and functions among the arguments may be awaited, but
+    not those for inspect: what they read blocks."""
     loop = running(method.__name__)
     bridges = []
 
@@ -410,20 +416,20 @@ async def in_thread(method: Callable[..., Any], *args: Any, **kwargs: Any) -> An
             return bridges[-1]
         return _waiting(argument, loop) if _gives_coroutines(argument) else argument
 
+    plain_args = [plain(one) for one in args]
+    plain_kwargs = {name: one if name == "inspect" else plain(one) for name, one in kwargs.items()}
     # Not one of our threads: it may wait for a source that needs one of them.
-    work = asyncio.ensure_future(
-        asyncio.to_thread(method, *[plain(one) for one in args], **{name: plain(one) for name, one in kwargs.items()})
-    )
+    work = asyncio.ensure_future(asyncio.to_thread(method, *plain_args, **plain_kwargs))
     try:
-        return await asyncio.shield(work)
+        await asyncio.wait([work])  # which is not cancelled with the task
     except asyncio.CancelledError:
+        work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # else asyncio tells of its error
         for bridge in bridges:
             bridge.stop()
         if bridges:
             await asyncio.wait([work])
-        elif not work.done():
-            work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         raise
+    return work.result()
 
 
 def _waiting(function: Callable[..., Any], loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
