@@ -148,6 +148,19 @@ def test_the_adapter_of_a_bucket(tmp_path):
         assert get_storage_adapter(bucket="local") is get_storage_adapter("other")
 
 
+class Twice(MemoryStorageAdapter):
+    """An adapter that is made of another one."""
+
+    def __init__(self):
+        super().__init__(bucket="twice")
+        self.other = get_storage_adapter("other")
+
+
+def test_an_adapter_that_looks_another_one_up():
+    with override_settings(STORAGE_ADAPTERS={"default": {"BACKEND": f"{__name__}.Twice"}, "other": MEMORY}):
+        assert get_storage_adapter().other is get_storage_adapter("other")
+
+
 def test_own_adapter():
     own = {"BACKEND": f"{__name__}.Custom", "OPTIONS": {"colour": "blue"}}
     with override_settings(STORAGE_ADAPTERS={"default": own}):

@@ -430,12 +430,12 @@ def _kind(entry: Entry) -> str:
 
 
 _adapters: dict[str, StorageAdapter] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # an adapter may be made of others, which its constructor looks up
 
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
