@@ -130,9 +130,8 @@ class Sweep:
                         yield from self._keep_place(finished=False)
                     raise
                 failed = failed or error
-                last = (yield from self._call("survey"))[
-                    "last"
-                ]  # what cannot be removed must not keep the rest from going
+                found = yield from self._call("survey")  # what cannot be removed must not keep the rest from going
+                last = found["last"]
             self._after = last
             grows = self._end - monotonic() > _STEPS_LEFT * (monotonic() - began)
             self._enough = min(4 * self._enough, _MOST_AT_A_TIME) if grows else _ENOUGH
