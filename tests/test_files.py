@@ -809,6 +809,15 @@ def test_a_lost_answer_is_no_clash(faults, operation, size):
         assert storage.listdir("") == ([], ["a", "warm"])
 
 
+def test_a_part_that_cannot_be_deleted_is_left_for_a_sweep(faults, caplog):
+    with adapters("S3StorageAdapter", **s3_options(faults.endpoint)) as adapter:
+        storage = AdapterStorage()
+        with faults.rule(operation="DeleteObjects", fault="status", status=403):
+            assert storage.save("a", Stream([b"some bytes"])) == "a"
+        assert content(storage, "a") == b"some bytes" and "left for a sweep" in caplog.text
+        assert adapter.sweep(timedelta()).parts == 1
+
+
 # ---- the check, and the import
 
 

@@ -129,8 +129,9 @@ class AdapterStorage(Storage):
             _max_length.reset(token)
 
     def _save(self, name: str, content: Any) -> str:
+        wanted = self._clean(name)
         store = self._saver(content, _content_type(content, name))
-        wanted = name = self._clean(name)
+        name = wanted
         try:
             for _ in range(_TRIES):
                 try:
@@ -352,7 +353,7 @@ class _Once:
         self._adapter.create_final_of(file_id, self._part, content_type=self._type)
 
     def close(self) -> None:
-        self._adapter.delete_temp_part(self._part)
+        self._adapter.drop_part(self._part)
 
 
 class _Uploaded:
