@@ -188,19 +188,22 @@ class Call:
         self.number = number()
 
     def __enter__(self) -> Call:
-        if _abandoned:
-            _end_what_nobody_owns()
-        own(self.number, self)
         store, op, key, arguments, whole = self._start
         if whole is None:
             whole = self._room or None
         address, size = (0, -1) if whole is None else (address_of_bytes(whole), len(whole))
+        self._begin("Start", store, self.number, op, key, arguments, address, size)
+        return self
+
+    def _begin(self, function: str, *arguments: object, token: int = 0, lent: bytes = b"") -> None:
+        if _abandoned:
+            _end_what_nobody_owns()
+        own(self.number, self)
         try:
-            self._answer = _invoke("Start", store, self.number, op, key, arguments, address, size)
+            self._answer = _invoke(function, *arguments, token=token, lent=lent)
         except BaseException:
             _end(self.number)
             raise
-        return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._generation != _loader.generation:
@@ -227,14 +230,19 @@ class Call:
         address, left = address_of_bytes(data), len(data)
         while left >= CHUNK:
             self._check()
-            token = number()
-            taken = _invoke("Lend", self.number, token, address, left - left % CHUNK, token=token, lent=data)
-            _forget_returned()
+            taken = self._lend(data, address, left)
             if taken < 0:
                 break
             address += taken
             left -= taken
         self.write(address, left)
+
+    def _lend(self, data: bytes, address: int, left: int) -> int:
+        """Offer the whole blocks of what is left. Returns how many bytes were taken; -1 if they have to be written."""
+        token = number()
+        taken: int = _invoke("Lend", self.number, token, address, left - left % CHUNK, token=token, lent=data)
+        _forget_returned()
+        return taken
 
     def write(self, address: int, size: int) -> None:
         """Give ``size`` bytes at ``address``. They are copied before this returns."""
@@ -352,12 +360,8 @@ class Aside(Call):
         """Give bytes from an index on. Returns how many were taken, 0 if there is no room: `look` tells of room."""
         self._check()
         address, left = address_of_bytes(data) + start, len(data) - start
-        if left >= CHUNK:
-            token = number()
-            taken = _invoke("Lend", self.number, token, address, left - left % CHUNK, token=token, lent=data)
-            _forget_returned()
-            if taken >= 0:
-                return int(taken)
+        if left >= CHUNK and (taken := self._lend(data, address, left)) >= 0:
+            return taken
         return int(_invoke("Write", self.number, address, min(left, CHUNK)))
 
 
@@ -372,18 +376,9 @@ class Fetch(Aside):
         self.data: bytes = new_bytes(None, size)
 
     def __enter__(self) -> Fetch:
-        if _abandoned:
-            _end_what_nobody_owns()
-        own(self.number, self)
         token, address = number(), address_of_bytes(self.data)
         reader, offset = self._place
-        try:
-            self._answer = _invoke(
-                "Fetch", reader, self.number, offset, address, len(self.data), token, token=token, lent=self.data
-            )
-        except BaseException:
-            _end(self.number)
-            raise
+        self._begin("Fetch", reader, self.number, offset, address, len(self.data), token, token=token, lent=self.data)
         return self
 
 
