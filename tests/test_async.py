@@ -628,6 +628,69 @@ def test_cancelled_twice(native_adapter):
 
 
 @ONE_OF_A_KIND
+def test_cancelled_while_it_is_inspected(native_adapter):
+    adapter, looks, told = native_adapter, threading.Event(), threading.Event()
+
+    def look(reader):
+        looks.set()
+        assert told.wait(20)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        part = await adapter.aput_temp_part("kept", 1, b"x")
+        for put in (adapter.aput_final("a", b"x", inspect=look), adapter.aassemble("a", [part], inspect=look)):
+            looks.clear()
+            told.clear()
+            task = asyncio.create_task(put)
+            await loop.run_in_executor(None, looks.wait, 20)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            left = await adapter.asweep(timedelta(), dry_run=True)
+            told.set()  # too late
+            assert (left.parts, left.uploads) == (1, 0)
+        await loop.shutdown_default_executor()
+        assert [left.key for left in adapter.list_temp_parts("kept")] == [part.key]
+        assert list(adapter.list_final()) == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@on("local", "memory")
+def test_cancelled_before_it_is_inspected(native_adapter, loop):
+    """The part may be stored just then. A server may store it even later, from a request that was cut."""
+
+    async def main():
+        for n in range(12):
+            task = asyncio.create_task(native_adapter.aput_final("a", DATA, inspect=lambda reader: time.sleep(0.1)))
+            await asyncio.sleep(0.0002 * 2**n % 0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            left = await native_adapter.asweep(timedelta(), dry_run=True)
+            assert (left.parts, left.uploads) == (0, 0)
+
+    LOOPS[loop](main())
+
+
+@ONE_OF_A_KIND
+def test_closing_a_stream_that_is_read(native_adapter):
+    async def main():
+        final = await native_adapter.aput_final("a", DATA)
+        for turns in range(1, 30):
+            reader = await native_adapter.aget_final_stream(final)
+            task = asyncio.create_task(reader.aread(MiB))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await reader.aclose()
+            (ended,) = await asyncio.gather(task, return_exceptions=True)
+            assert isinstance(ended, bytes | StorageCancelled), ended
+
+    asyncio.run(main())
+
+
+@ONE_OF_A_KIND
 def test_closing_ends_what_runs(native_adapter):
     async def main():
         final = await native_adapter.aput_final("a", DATA)

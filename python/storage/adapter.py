@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import sys
@@ -49,9 +48,6 @@ from .types import Assembled, FinalObject, Keep, Progress, Source, SweepReport, 
 
 FIRST_PAGE, PAGE = 1000, 8000
 """How many objects of a listing are held: fewer at first, for whoever wants only some."""
-
-_INTERRUPT_SECONDS = 0.2
-"""How long an interrupt may wait for a part to be deleted."""
 
 Parts = list[tuple[str, dict[str, Any]]]
 """The keys of parts, and what is expected of each; see `check_parts`."""
@@ -110,7 +106,7 @@ class NativeAdapter(StorageAdapter):
                 native.close_store(store)
 
     async def _async(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        if not self._is_ours(name) or kwargs.get("inspect") is not None:  # inspectors read as they like
+        if not self._is_ours(name):
             return await super()._async(name, *args, **kwargs)
         return await self._drive(name, getattr(type(self), name).steps, *args, **kwargs)
 
@@ -177,34 +173,46 @@ class NativeAdapter(StorageAdapter):
         if described := check_metadata(metadata, "put"):
             options["metadata"] = described
         if inspectors := check_inspect(inspect):
-            with self._staged(key, stream, size, sha256, progress, content_type) as part:
-                assembled = self._assemble(
+
+            def join(part: TempPart) -> Steps[FinalObject]:
+                return self._assemble(
                     world, key, [part], {}, None, overwrite, content_type, metadata=metadata, inspectors=inspectors
                 )
-                return (yield from assembled)
+
+            return (yield from self._staged(world, key, stream, size, sha256, progress, content_type, join))
         stored = yield from self._put(world, "_final", key, stream, size, sha256, progress, **options)
         return self._final_object(stored)
 
-    @contextlib.contextmanager
     def _staged(
         self,
+        world: World,
         key: str,
         stream: Source,
         size: int | None,
         sha256: str | None,
         progress: Progress | None,
         content_type: str | None,
-    ) -> Iterator[TempPart]:
-        """The bytes of a put as a part, which is deleted at the end."""
+        join: Callable[[TempPart], Steps[FinalObject]],
+    ) -> Steps[FinalObject]:
+        """Put the bytes as a part, which is deleted at the end, and join that."""
         part_key = _only_part()
         try:
-            part = part_of(
-                run(self._put(waits, "_temp", part_key, stream, size, sha256, progress, **_form(content_type)))
-            )
             try:
-                yield part
+                stored = yield from self._put(
+                    world, "_temp", part_key, stream, size, sha256, progress, **_form(content_type)
+                )
+            except BaseException as error:
+                interrupted = not isinstance(error, Exception | GeneratorExit)
+                if interrupted and (yield world.settled()):  # it may have been stored before that
+                    yield from self._drop(world, part_key)
+                raise
+            try:
+                return (yield from join(part_of(stored)))
             finally:
-                self.drop_part(part)
+                if isinstance(sys.exception(), GeneratorExit):  # nobody carries out steps any more
+                    run(self._drop(waits, part_key))
+                else:
+                    yield from self._drop(world, part_key)
         except StorageError as error:
             if error.key == part_key:
                 error.key = key  # the caller knows nothing of the part
@@ -212,13 +220,15 @@ class NativeAdapter(StorageAdapter):
 
     def drop_part(self, part: TempPart) -> None:
         """Delete a part of which nobody knows. If that is not possible, a sweep removes it."""
+        run(self._drop(waits, part.key))
+
+    def _drop(self, world: World, key: str) -> Steps[None]:
         error = sys.exception()
-        seconds = _INTERRUPT_SECONDS if error is not None and not isinstance(error, Exception) else None
+        seconds = world.undo_seconds if error is not None and not isinstance(error, Exception) else None
         try:
-            with native.Call(self._temp, "delete", key=part.key, temp=True) as running:
-                running.wait(seconds)
+            yield world.call_within(seconds, self._temp, "delete", key=key, temp=True)
         except StorageError as failed:
-            logger.warning("the part %r is left for a sweep: %s", part.key, failed)
+            logger.warning("the part %r is left for a sweep: %s", key, failed)
 
     def create_final(
         self, file_id: object, stream: Source, *, size: int | None = None, content_type: str | None = None
@@ -328,7 +338,7 @@ class NativeAdapter(StorageAdapter):
             "temp_store": self._temp,
         }
         if inspectors:
-            parts = self._inspected(key, parts, inspectors)
+            parts = yield world.aside(self._inspected, key, parts, inspectors)
         arguments["parts"] = _as_arguments(parts)
         sizes = [stated["size"] for _, stated in parts if "size" in stated]
         meter = Meter(progress, expected.get("size", sum(sizes) if len(sizes) == len(parts) else None))

@@ -26,7 +26,7 @@ from django.core.files.base import ContentFile
 
 from . import native, streams
 from .arguments import check_chunk
-from .exceptions import StorageError, StorageTimeout
+from .exceptions import StorageCancelled, StorageError, StorageTimeout
 from .steps import Steps
 from .streams import CHUNK, PIECE, Buffers, Meter, ObjectReader
 from .types import FinalObject, Keep
@@ -169,6 +169,8 @@ async def _result(call: native.Aside, seconds: float | None = None) -> dict[str,
 class Awaits:
     """The `World` of one operation in an event loop."""
 
+    undo_seconds = _UNDO_SECONDS
+
     def __init__(self) -> None:
         self.stopped: list[native.Aside] = []
 
@@ -179,7 +181,7 @@ class Awaits:
         with self.transfer(store, op, **arguments) as call:
             return await cast("Call", call).wait()
 
-    async def call_within(self, seconds: float, store: int, op: str, **arguments: Any) -> dict[str, Any]:
+    async def call_within(self, seconds: float | None, store: int, op: str, **arguments: Any) -> dict[str, Any]:
         with self.transfer(store, op, **arguments) as call:
             return await cast("Call", call).wait(seconds)
 
@@ -210,6 +212,15 @@ class Awaits:
             return await cast("Any", keep)(session)
         # It may use the database, which Django refuses to the thread of a loop.
         return await _awaited(await sync_to_async(keep)(session))
+
+    @staticmethod
+    async def aside(function: Callable[..., T], *args: Any) -> T:
+        # Not one of our threads: what an inspector does may take minutes.
+        return await asyncio.to_thread(function, *args)
+
+    async def settled(self) -> bool:
+        await self.undone()
+        return True
 
     async def undone(self) -> None:
         """Wait until what was stopped has ended. Raises ``CancelledError`` only after that."""
@@ -584,6 +595,8 @@ class AsyncObjectReader:
             raise
         finally:
             self._fetch = None
+        if window.closed:  # just before the bytes were here
+            raise StorageCancelled("the stream was closed", op="read", key=self.name)
         window.seek(count, io.SEEK_CUR)
         return fetch.data if count == size else fetch.data[:count]
 

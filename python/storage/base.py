@@ -387,7 +387,10 @@ class StorageAdapter(ABC):
         progress: Progress | AsyncProgress | None = None,
         inspect: Inspect | None = None,
     ) -> FinalObject:
-        """``put_final`` for coroutines. With ``inspect`` all of it is done in a thread of the loop."""
+        """``put_final`` for coroutines. The functions of ``inspect`` are called in a thread of the loop.
+
+        None of them can be stopped: after a cancellation one that runs goes on, and what it says counts no more.
+        """
         return cast(
             "FinalObject",
             await self._async(

@@ -402,7 +402,7 @@ def call(store: int, op: str, **arguments: Any) -> dict[str, Any]:
         return running.wait()
 
 
-def call_within(seconds: float, store: int, op: str, **arguments: Any) -> dict[str, Any]:
+def call_within(seconds: float | None, store: int, op: str, **arguments: Any) -> dict[str, Any]:
     """The same, but raises ``StorageTimeout`` after ``seconds``."""
     with Call(store, op, **arguments) as running:
         return running.wait(seconds)

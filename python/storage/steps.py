@@ -23,12 +23,15 @@ Steps: TypeAlias = Generator[Any, Any, T]
 class World(Protocol):
     """What operations ask for. All that is not plain has to be yielded."""
 
+    undo_seconds: float
+    """How long an interrupt may wait for a part to be deleted."""
+
     def transfer(self, store: int, op: str, key: str = "", **arguments: Any) -> native.Call:
         """Make a call, which is plain. Its ``wait`` and ``poll`` have to be yielded."""
 
     def call(self, store: int, op: str, **arguments: Any) -> Any: ...
 
-    def call_within(self, seconds: float, store: int, op: str, **arguments: Any) -> Any: ...
+    def call_within(self, seconds: float | None, store: int, op: str, **arguments: Any) -> Any: ...
 
     def check_source(self, source: object) -> None:
         """Plain."""
@@ -39,10 +42,17 @@ class World(Protocol):
 
     def ask(self, keep: Keep, session: str) -> Any: ...
 
+    def aside(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call what blocks as it likes."""
+
+    def settled(self) -> Any:
+        """Wait for the end of what an interrupt has stopped, if there is time for that. Whether it has ended."""
+
 
 class Waits:
     """The world of callers that wait."""
 
+    undo_seconds = 0.2
     transfer = native.Call
     call = staticmethod(native.call)
     call_within = staticmethod(native.call_within)
@@ -56,6 +66,14 @@ class Waits:
         if streams.is_awaitable(kept):  # which is true, so nothing would ever be swept
             raise TypeError("keep is a synchronous function here: a coroutine function goes with asweep")
         return kept
+
+    @staticmethod
+    def aside(function: Callable[..., T], *args: Any) -> T:
+        return function(*args)
+
+    @staticmethod
+    def settled() -> bool:
+        return False
 
 
 waits = Waits()
