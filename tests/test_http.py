@@ -26,7 +26,9 @@ from django.middleware.gzip import GZipMiddleware
 from django.middleware.http import ConditionalGetMiddleware
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory, override_settings
 from django.urls import path
+from django.utils.decorators import method_decorator
 from django.utils.http import content_disposition_header, http_date
+from django.views import View
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import web
@@ -582,6 +584,26 @@ def test_on_a_bucket(versitygw):
             object_response(asked(), final)
 
 
+NAMES_IN_URLS = {
+    "": "a.bin",
+    "new\r\nline.txt": "new__line.txt",
+    "x" * 3000 + ".pdf": "x" * 251 + ".pdf",
+    "\udcff": "?",
+}
+"""What S3 is not told as it is."""
+
+
+@pytest.mark.parametrize("name", NAMES_IN_URLS, ids=lambda name: ascii(name[-9:]))
+@pytest.mark.newest
+def test_names_that_the_store_tells(versitygw, name):
+    entry = {"BACKEND": "storage.S3StorageAdapter", "OPTIONS": s3_options(versitygw)}
+    with configured(default=entry):
+        final = get_storage_adapter().put_final("folder/a.bin", b"x")
+        wish = {"mode": "redirect", "as_attachment": True, "filename": name}
+        status, headers, _ = curl(answered(final, options=wish)["Location"])
+    assert (status, headers["content-disposition"]) == (200, f'attachment; filename="{NAMES_IN_URLS[name]}"')
+
+
 def test_objects_without_a_url_are_not_redirected_to(final):
     with pytest.raises(ImproperlyConfigured, match=r"storage\.urls"):
         object_response(asked(), final, mode="redirect")
@@ -736,6 +758,22 @@ def test_errors_are_answers_and_logged_once(code, kind, caplog):
     assert [(record.name, record.status_code) for record in caplog.records] == [("django.request", status)] * 2
     assert all(str(error) in record.getMessage() for record in caplog.records)
     assert all(bool(record.exc_info) == (status >= 500) for record in caplog.records)
+
+
+@pytest.mark.parametrize("name", ["get", "dispatch"])
+def test_errors_of_classes(name):
+    class Sync(View):
+        def get(self, request):
+            raise ObjectExists("there")
+
+    class Async(View):
+        async def get(self, request):
+            raise ObjectExists("there")
+
+    for kind in (Sync, Async):
+        response = method_decorator(storage_errors, name=name)(kind).as_view()(asked())
+        response = asyncio.run(response) if kind is Async else response
+        assert (response.status_code, json.loads(response.content)["code"]) == (409, "exists")
 
 
 @override_settings(ROOT_URLCONF=__name__)

@@ -6,9 +6,10 @@ import base64
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
@@ -28,6 +29,8 @@ from django.utils.http import content_disposition_header, http_date, parse_http_
 from django.utils.log import log_response
 
 from .arguments import (
+    CONTROL,
+    MAX_FILENAME_CHARACTERS,
     check_content_type,
     check_expected,
     check_expires,
@@ -198,8 +201,7 @@ class _Wish:
 
     def tell(self, response: HttpResponseBase, known: FinalObject) -> None:
         """Set the headers that an object has, whoever sends it."""
-        # A lone surrogate, which a name from a file system may have, cannot be told in UTF-8.
-        filename = self.filename.encode("utf-8", "replace").decode()
+        filename = _encodable(self.filename)
         content_type = self.content_type or known.content_type or "application/octet-stream"
         told = {
             "Content-Type": content_type if self.as_attachment else _with_charset(content_type),
@@ -219,6 +221,11 @@ class _Wish:
         for name, value in (*told.items(), *self.headers.items()):
             if value is not None:
                 response.headers[name] = value
+
+
+def _encodable(name: str) -> str:
+    """A name without lone surrogates, which one from a file system may have: they cannot be told in UTF-8."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _with_charset(content_type: str) -> str:
@@ -313,13 +320,18 @@ def _redirect(request: HttpRequest, ask: Ask, final: FinalObject, wish: _Wish) -
         "url_final",
         final,
         method="HEAD" if request.method == "HEAD" else "GET",
-        filename=wish.filename if wish.as_attachment else None,
+        filename=_for_url(wish.filename or final.key.rpartition("/")[2]) if wish.as_attachment else None,
         content_type=wish.content_type or final.content_type or None,
     )
     # No HttpResponseRedirect, which refuses URLs as long as those with a session token are.
     response = HttpResponse(status=302)
     wish.add(response, {"Location": url, "Cache-Control": "no-store"})
     return response
+
+
+def _for_url(name: str) -> str:
+    """A name as a URL may have it. It keeps its end, by which systems know the type of a file."""
+    return CONTROL.sub("_", _encodable(name))[-MAX_FILENAME_CHARACTERS:]
 
 
 def _accel(request: HttpRequest, ask: Ask, final: FinalObject, wish: _Wish) -> Steps[HttpResponseBase]:
@@ -490,7 +502,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def storage_errors(view: View) -> View:
-    """Decorates a ``view``, sync or async: a ``StorageError`` of it becomes an answer in JSON, and is logged once.
+    """Decorates a ``view``, sync or async, or the ``dispatch`` of a class.
+
+    A ``StorageError`` of it becomes an answer in JSON, and is logged once.
 
     The statuses: 404 for ``ObjectNotFound``, 409 for ``ObjectExists``, 400 for ``InvalidKey``, ``InvalidArgument`` and
     ``ContentMismatch``, 422 for ``ContentRejected``, 411 for a body without a length, 413 for one that is too large,
@@ -502,16 +516,21 @@ def storage_errors(view: View) -> View:
     @functools.wraps(view)
     def sync_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         try:
-            return view(request, *args, **kwargs)
+            answer = view(request, *args, **kwargs)
+        except StorageError as error:
+            return _error_response(request, error)
+        return awaited(request, answer) if isawaitable(answer) else answer
+
+    async def awaited(request: HttpRequest, answer: Awaitable[Any]) -> Any:
+        try:
+            return await answer
         except StorageError as error:
             return _error_response(request, error)
 
     @functools.wraps(view)
     async def async_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return await view(request, *args, **kwargs)
-        except StorageError as error:
-            return _error_response(request, error)
+        answer = sync_view(request, *args, **kwargs)
+        return await answer if isawaitable(answer) else answer
 
     return cast("View", async_view if iscoroutinefunction(view) else sync_view)
 
