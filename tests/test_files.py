@@ -315,6 +315,27 @@ def test_a_write_that_is_not_closed_publishes_nothing(storage, mode, size):
     assert not storage.exists("a")
 
 
+@pytest.mark.parametrize("mode", ["w", "wb"])
+@pytest.mark.parametrize("wrap", [File, lambda file: File(File(file))], ids=["one", "two"])
+def test_a_write_through_another_file(in_memory, mode, wrap):
+    """Django's ``with`` closes a file also after an exception, and does not say so."""
+    data = "whole" if mode == "w" else b"whole"
+    with wrap(in_memory.open("a", mode)) as file:
+        file.write(data)
+    with pytest.raises(LookupError), wrap(in_memory.open("a", mode)) as file:
+        file.write(data[:2])
+        raise LookupError
+    assert file.closed and in_memory.open("a").read() == b"whole"
+    with wrap(in_memory.open("b", mode)) as file:
+        file.write(data[:1])
+        try:
+            raise LookupError
+        except LookupError:
+            file.write(data[1:])
+            file.close()  # all is well
+    assert in_memory.open("b").read() == b"whole"
+
+
 def test_a_write_whose_store_fails(storage):
     file = storage.open("a", "wb")
     file.write(b"x" * 1_000_000)
@@ -475,6 +496,11 @@ def test_a_file_field(storage):
     assert document.file.read() == b"of a row"
     document.file.close()
     with document.file.open("rb") as file:
+        assert file.read() == b"of a row"
+    with pytest.raises(LookupError), Document(file=document.file.name).file.open("wb") as file:
+        file.write(b"half")
+        raise LookupError
+    with Document(file=document.file.name).file.open("rb") as file:
         assert file.read() == b"of a row"
     again = pickle.loads(pickle.dumps(storage)).open(document.file.name)
     assert isinstance(again, StoredFile) and again.read() == b"of a row"

@@ -7,11 +7,13 @@ import io
 import mimetypes
 import os
 import posixpath
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from django.apps import apps
@@ -461,8 +463,9 @@ class StoredFile(_File):
     def close(self) -> None:
         if isinstance(self._bytes, ObjectWriter) and not self._bytes.closed:
             try:
-                self.file.flush()
-                self._bytes.publish()
+                if not _failed(sys._getframe(1)):
+                    self.file.flush()
+                    self._bytes.publish()
             finally:
                 self._bytes.close()
         self.file.close()
@@ -471,3 +474,13 @@ class StoredFile(_File):
         if kind is not None and isinstance(self._bytes, ObjectWriter):
             self._bytes.close()  # nothing is published
         self.close()
+
+
+def _failed(frame: FrameType | None) -> bool:
+    """Whether the ``with`` block of a file around this one, such as a ``FieldFile``, has ended by an exception.
+
+    Its ``__exit__``, which is Django's, calls ``close`` then too, and does not say why.
+    """
+    while frame is not None and frame.f_code.co_name == "close":
+        frame = frame.f_back
+    return frame is not None and frame.f_code is File.__exit__.__code__ and frame.f_locals["exc_type"] is not None
