@@ -337,6 +337,7 @@ WRONG = {
     "text for a number": ({"STORAGE_BACKEND": "s3", **AWS, "STORAGE_PART_SIZE": "9000000"}, ["values.IntegerValue"]),
     "text for a time": ({"STORAGE_BACKEND": "s3", **AWS, "STORAGE_READ_TIMEOUT": "5"}, ["values.FloatValue"]),
     "unknown alias": ({"STORAGE_ADAPTERS": {"defualt": MEMORY}}, ["'default'", "'defualt'"]),
+    "alias that is no text": ({"STORAGE_ADAPTERS": {1: MEMORY}}, ["no alias 'default'", "there are 1"]),
 }
 
 

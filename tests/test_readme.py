@@ -23,7 +23,8 @@ import boto3
 import pytest
 from botocore.validate import ParamValidator
 from conftest import django_configurations
-from django.test import override_settings
+from django.middleware.csrf import CsrfViewMiddleware
+from django.test import RequestFactory, override_settings
 from tools import settings_table
 
 from storage import StoragePermissionError, checks, conf, doctor, get_storage_adapter
@@ -66,6 +67,15 @@ def run(directory, *arguments, **environment):
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("name", "view"), [("README.md", "file"), ("docs/getting-started.md", "put_part")])
+def test_a_new_project_lets_the_first_put_in(name, view):
+    """One of `startproject` has the CSRF middleware, which examples with a RequestFactory pass by."""
+    code = next(code for _, code in blocks(ROOT / name) if f"def {view}(" in code)
+    names = {}
+    exec(code, names)
+    assert CsrfViewMiddleware(names[view]).process_view(RequestFactory().put("/", b"x"), names[view], (), {}) is None
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -257,7 +257,7 @@ def _dotted(backend: str, where: str, problems: list[str]) -> str:
 
 def _near(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The known name that this one is most like, whatever its case; "" if there is none."""
-    names = {each.lower(): each for each in known}
+    names = {str(each).lower(): str(each) for each in known}
     near = difflib.get_close_matches(str(name).strip().lower(), names, n=1, cutoff=cutoff)
     return names[near[0]] if near else ""
 
