@@ -513,6 +513,8 @@ def test_a_store_that_does_not_answer_holds_nobody(silent, loop):
         assert native_stats()["calls"] == 0
         with pytest.raises(StorageTimeout):
             await silent.acheck_health(timeout=0.1)
+        with pytest.raises(StorageTimeout, match="within 0 s"):
+            await silent.acheck_health(timeout=0)
 
     LOOPS[loop](main())
 

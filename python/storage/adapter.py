@@ -588,7 +588,7 @@ class NativeAdapter(StorageAdapter):
         end = time.monotonic() + check_seconds("timeout", timeout)
         self._check_configuration()
         for store in self._open():
-            yield world.call_within(end - time.monotonic(), store, "check")
+            yield world.call_within(max(0.0, end - time.monotonic()), store, "check")
 
     def _check_configuration(self) -> None:
         """Raises ``ImproperlyConfigured`` for what has changed since the adapter was made."""
