@@ -338,7 +338,7 @@ async def _at_once(each: Callable[[], Any]) -> Any:
 
 
 async def _aread(read: Callable[[int], Awaitable[Any]]) -> Any:
-    return streams.not_none(await read(CHUNK)) or _END
+    return _piece(await read(CHUNK))
 
 
 async def _anext(iterator: AsyncIterator[Any]) -> Any:
@@ -353,7 +353,12 @@ def _next(iterator: Iterator[Any]) -> Any:
 
 
 def _read(read: Callable[[int], Any]) -> Any:
-    return streams.not_none(read(CHUNK)) or _END
+    return _piece(read(CHUNK))
+
+
+def _piece(piece: Any) -> Any:
+    """What a read gave; nothing is the end. Text goes on, empty or not, to where it is refused."""
+    return streams.not_none(piece) or (piece if isinstance(piece, str) else _END)
 
 
 def _read_into(readinto: Callable[[memoryview], int | None]) -> Any:

@@ -115,13 +115,23 @@ func (t *Client) Warm(ctx context.Context, connections int) {
 	t.mu.Unlock()
 	for range missing {
 		go func() {
-			if pc, err := t.dial(ctx); err == nil {
+			if pc, err := t.rescuedDial(ctx); err == nil {
 				t.release(pc, true)
 			} else {
 				t.notMade()
 			}
 		}()
 	}
+}
+
+// rescuedDial is dial in a goroutine of its own, where a panic would end the process.
+func (t *Client) rescuedDial(ctx context.Context) (pc *persistConn, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return t.dial(ctx)
 }
 
 // getConn gives a connection that is idle, or a new one.

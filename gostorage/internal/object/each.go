@@ -52,14 +52,13 @@ func Each[T any](ctx context.Context, lanes *flow.Lanes, all []T, do func(contex
 	return failed
 }
 
-// Unhurried is a context that goes on for a while when another one ends: for what is under way in Each when something else
-// fails. It ends at once with the whole.
-func Unhurried(whole, failed context.Context, while time.Duration) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(whole)
-	stop := context.AfterFunc(failed, func() {
+// Unhurried is a context that ends a while after another one: for what had better come to its end.
+func Unhurried(other context.Context, while time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(other))
+	stop := context.AfterFunc(other, func() {
 		select {
 		case <-time.After(while):
-			cancel(context.Cause(failed))
+			cancel(context.Cause(other))
 		case <-ctx.Done():
 		}
 	})

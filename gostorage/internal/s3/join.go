@@ -185,16 +185,8 @@ func (j *joining) send(ctx context.Context) error {
 		}
 		copied = copied[1:]
 	}
-	whole := ctx
-	group, ctx := errgroup.WithContext(whole)
-	group.Go(func() error {
-		return object.Each(ctx, j.lanes, copied, func(ctx context.Context, i int) error {
-			// A server that is still at work on a copy when the upload is aborted may bring the upload back.
-			ctx, end := object.Unhurried(whole, ctx, undoTime)
-			defer end()
-			return j.copyPart(ctx, i)
-		})
-	})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return object.Each(ctx, j.lanes, copied, j.copyPart) })
 	group.Go(func() error {
 		return object.Each(ctx, flow.NewLanes(nil, j.store.config.Concurrency), read, j.sendPart)
 	})
@@ -217,6 +209,8 @@ func (j *joining) prove(ctx context.Context, first int) error {
 
 // copyPart lets the server copy one part of the upload.
 func (j *joining) copyPart(ctx context.Context, i int) error {
+	ctx, end := object.Unhurried(ctx, lateTime) // at work on a copy, a server may bring an aborted upload back
+	defer end()
 	s, up, piece := j.store, j.upload, j.pieces[i]
 	span := piece.spans[0]
 	source := j.Parts[span.source]
@@ -249,7 +243,6 @@ func (j *joining) copyPart(ctx context.Context, i int) error {
 	default:
 		if ctx.Err() != nil || !s3api.Refused(err) {
 			up.cut.Store(true)
-			up.copying.Store(true)
 		}
 		return blame(source, err)
 	}

@@ -57,6 +57,10 @@ const (
 // undoTime bounds the work that goes on after a transfer has failed.
 const undoTime = 5 * time.Second
 
+// lateTime is how long a request that makes something on the server may go on when nobody wants that any more. What the
+// server makes after it was told to undo, nobody would undo.
+const lateTime = 2 * time.Second
+
 // Config says where objects are and how they are stored. Fields are the adapter's options; sizes are in bytes.
 type Config struct {
 	s3api.Config

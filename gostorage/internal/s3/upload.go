@@ -81,7 +81,6 @@ type upload struct {
 	started time.Time    // of the first attempt to create it
 	orphans bool         // an attempt may have created an upload that we know nothing of
 	cut     atomic.Bool
-	copying atomic.Bool           // the server may still be at work on a copy that was cut
 	plain   atomic.Pointer[error] // why the server gets no checksums any more, or nil
 	sums    *summer
 	parts   []*s3api.Part
@@ -133,6 +132,8 @@ func (u *upload) create(ctx context.Context, summed []object.Block, sum string, 
 		Key: u.key, Description: description(opts, object.Info{SHA256: sum, Version: u.nonce}), Algorithm: u.sums.algorithm,
 	}
 	u.started = time.Now()
+	ctx, end := object.Unhurried(ctx, lateTime)
+	defer end()
 	begun, attempts, err := s.bucket.CreateUpload(ctx, in)
 	if u.sums.crc != nil && s.maybeUnsupported(err) {
 		u.sums = newSummer(checksumSigned)
@@ -310,21 +311,11 @@ func (u *upload) undo(ctx context.Context) {
 	defer cancel()
 	if u.at.ID != "" {
 		u.abort(ctx, u.at)
-		if u.copying.Load() {
-			select {
-			case <-time.After(lateCopy):
-				u.abort(ctx, u.at)
-			case <-ctx.Done():
-			}
-		}
 	}
 	if u.orphans {
 		u.reap(ctx)
 	}
 }
-
-// lateCopy is how long a server may go on with a copy that nobody waits for, and bring the upload back when it is done.
-const lateCopy = time.Second
 
 // mostAborts bounds how often a server is told of the end of an upload. If it does not hear, a sweep finds the upload.
 const mostAborts = 5
