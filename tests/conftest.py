@@ -47,7 +47,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "newest: is run on the newest Python only, for others like it are run on each")
     if not settings.configured and "DJANGO_SETTINGS_MODULE" not in os.environ:
         settings.configure(
-            INSTALLED_APPS=["storage"],
+            INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "storage", "storage.tus"],
             DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
             SECRET_KEY="tests",
             USE_TZ=True,

@@ -31,6 +31,9 @@ ACCEL_HEADER = "STORAGE_ACCEL_HEADER"
 ACCEL_HEADERS = "X-Accel-Redirect", "X-Sendfile"
 """How the server in front is told to send an object: the first of the headers is the default."""
 
+TUS = "STORAGE_TUS_"
+"""How the settings of ``storage.tus`` begin."""
+
 BACKENDS = {
     "local": "storage.LocalStorageAdapter",
     "s3": "storage.S3StorageAdapter",
@@ -548,7 +551,7 @@ def _follow_overrides() -> None:
 
 def _forget_adapters(*, setting: str, **_: object) -> None:
     """Receives ``setting_changed``. Adapters in use continue; each is closed when nobody references it any more."""
-    if setting in (ACCEL_PREFIX, ACCEL_HEADER):  # no adapter reads them
+    if setting in (ACCEL_PREFIX, ACCEL_HEADER) or setting.startswith(TUS):  # no adapter reads them
         return
     if setting == "BASE_DIR" or setting.startswith(("STORAGE_", "AWS_")):
         _adapters.clear()

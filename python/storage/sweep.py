@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import conf, native
+from .base import StorageAdapter
 from .exceptions import ContentMismatch, ObjectNotFound, StorageError
 from .steps import Steps, World
 from .types import Keep, SweepReport
@@ -26,6 +28,20 @@ class Swept(Protocol):
     """What a sweep needs from an adapter."""
 
     def stores(self) -> dict[str, int]: ...
+
+
+class Owner(Protocol):
+    """An application that knows sessions by its rows."""
+
+    def live(self, session_id: str) -> bool:
+        """Whether the session is one of its own that can go on."""
+
+    def over(self, dry_run: bool) -> Iterator[str]:
+        """The sessions whose time is over, whatever their age. Unless ``dry_run``, they cannot go on from here."""
+
+
+owners: dict[str, Owner] = {}
+"""The applications that ``sweep`` asks, by name. Their sessions are those of the adapter of the alias "default"."""
 
 
 PLACE = ".gostorage/sweep"
@@ -62,11 +78,61 @@ def sweep(
     """
     age = parse_age(older_than) if isinstance(older_than, str) else older_than
     spare = _imported(keep) if isinstance(keep, str) else keep
-    report = conf.get_storage_adapter(alias).sweep(age, keep=spare, dry_run=dry_run, max_seconds=max_seconds)
+    adapter = conf.get_storage_adapter(alias)
+    asked = list(owners.values()) if alias == "default" else []
+    end = monotonic() + (_FOREVER if max_seconds is None else max_seconds)
+    over = _Over(adapter, asked, dry_run, end)
+    left = None if max_seconds is None else max(0.0, end - monotonic())
+    report = adapter.sweep(age, keep=over.keep(spare), dry_run=dry_run, max_seconds=left)
+    report = over.add_to(report)
     told = asdict(report)
     if not report.unseen:
         del told["unseen"]
     return told
+
+
+class _Over:
+    """The sessions whose time is over by the rows of their owners: they are removed whatever their age."""
+
+    def __init__(self, adapter: StorageAdapter, owners: list[Owner], dry_run: bool, end: float) -> None:
+        self._owners = owners
+        self._counted: set[str] = set()
+        self._sessions = self._parts = self._size = 0
+        self._finished = True
+        for owner in owners:
+            for session in owner.over(dry_run):
+                parts = adapter.list_temp_parts(session)
+                if dry_run:
+                    self._counted.add(session)
+                else:
+                    adapter.delete_temp_parts(session)
+                self._sessions += bool(parts)
+                self._parts += len(parts)
+                self._size += sum(part.size or 0 for part in parts)
+                if monotonic() >= end:
+                    self._finished = False
+                    return
+
+    def keep(self, keep: Keep | None) -> Keep | None:
+        """Spare also what goes on by the rows, and what a dry run has counted."""
+        if not self._owners:
+            return keep
+
+        def spared(session: str) -> bool:
+            if session in self._counted or any(owner.live(session) for owner in self._owners):
+                return True
+            return keep is not None and bool(keep(session))
+
+        return spared
+
+    def add_to(self, report: SweepReport) -> SweepReport:
+        return replace(
+            report,
+            sessions=report.sessions + self._sessions,
+            parts=report.parts + self._parts,
+            size=report.size + self._size,
+            finished=report.finished and self._finished,
+        )
 
 
 def parse_age(text: str) -> timedelta:

@@ -1,0 +1,84 @@
+"""The settings ``STORAGE_TUS_…``. No other module reads them. All functions raise ``ImproperlyConfigured``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+MAX_SIZE = "STORAGE_TUS_MAX_SIZE"
+EXPIRES = "STORAGE_TUS_EXPIRES"
+AUTHORIZE = "STORAGE_TUS_AUTHORIZE"
+FILE_ID = "STORAGE_TUS_FILE_ID"
+CORS_ORIGINS = "STORAGE_TUS_CORS_ORIGINS"
+NAMES = (MAX_SIZE, EXPIRES, AUTHORIZE, FILE_ID, CORS_ORIGINS)
+
+DEFAULT_EXPIRES = timedelta(days=7)
+
+
+def _value(name: str) -> Any:
+    value = getattr(settings, name, None)
+    return None if value == "" else value
+
+
+def max_size() -> int | None:
+    """The most bytes of an upload; None means what the store can have, 5 TiB."""
+    value = _value(MAX_SIZE)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ImproperlyConfigured(f"{MAX_SIZE} is a number of bytes, such as 20 * 1024**3, not {value!r}")
+    return value
+
+
+def expires() -> timedelta | None:
+    """How long after its last byte an upload can be resumed; None means for ever."""
+    value = getattr(settings, EXPIRES, DEFAULT_EXPIRES)
+    if value is not None and (not isinstance(value, timedelta) or value <= timedelta()):
+        raise ImproperlyConfigured(f"{EXPIRES} is a timedelta, such as timedelta(days=1), or None, not {value!r}")
+    return value
+
+
+def authorize() -> Callable[..., Any] | None:
+    """The function that says who may create which upload."""
+    return _function(AUTHORIZE, "authorize(request, upload)")
+
+
+def file_id() -> Callable[..., Any] | None:
+    """The function that names the final object of an upload."""
+    return _function(FILE_ID, "file_id(upload)")
+
+
+def _function(name: str, signature: str) -> Callable[..., Any] | None:
+    value = _value(name)
+    if value is None:
+        return None
+    found = value
+    if isinstance(value, str):
+        try:
+            found = import_string(value)
+        except ImportError as error:
+            raise ImproperlyConfigured(f"{name} is {value!r}, which cannot be imported: {error}") from None
+    if not callable(found):
+        raise ImproperlyConfigured(f"{name} is the dotted path of a function {signature}, not {value!r}")
+    return async_to_sync(found) if iscoroutinefunction(found) else found
+
+
+def cors_origins() -> list[str]:
+    """The origins, such as ``https://app.example.com``, whose pages may upload; ``*`` for all, without cookies."""
+    value = _value(CORS_ORIGINS)
+    if value is None:
+        return []
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ImproperlyConfigured(f"{CORS_ORIGINS} is a list of origins, such as ['https://app.example.com']")
+    for origin in value:
+        parts = urlsplit(origin) if isinstance(origin, str) else None
+        if origin != "*" and not (parts and parts.netloc and origin == f"{parts.scheme}://{parts.netloc}"):
+            raise ImproperlyConfigured(
+                f"{CORS_ORIGINS} has {origin!r}: an origin is a scheme and a host, such as 'https://app.example.com'"
+            )
+    return list(value)

@@ -1,0 +1,121 @@
+"""What both front ends share: requests of Django become those of the protocol, and its answers become responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.utils.log import log_response
+
+from storage.exceptions import StorageCancelled, StorageError, StorageFull, StorageTimeout, StorageUnavailable
+
+from . import conf, core
+from .core import Answer, Request
+
+BLOCK = 64 * 1024
+"""The bytes of a body that are read at once. What a broken connection has not filled of them may be lost."""
+
+LINGER_BYTES = 64 * 1024 * 1024
+LINGER_SECONDS = 10.0
+"""How much of a body that is refused is still read after the answer: a client that is sending would else see only that
+the connection is reset."""
+
+REASONS = {460: "Checksum Mismatch"}
+
+EXPOSED = (
+    "Location, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, Upload-Concat,"
+    " Upload-Defer-Length, Upload-Expires, Upload-Length, Upload-Metadata, Upload-Offset"
+)
+ALLOWED = (
+    "Authorization, Content-Type, Tus-Resumable, Upload-Checksum, Upload-Concat, Upload-Defer-Length, Upload-Length,"
+    " Upload-Metadata, Upload-Offset, X-CSRFToken, X-HTTP-Method-Override, X-Request-ID, X-Requested-With"
+)
+
+
+def asked(request: HttpRequest, name: str) -> Request:
+    """The request as the protocol sees it. A name that no upload has is one that it does not find."""
+    known = core.as_name(name) or NOBODYS if name else ""
+    return Request(request.method or "", known, {key.lower(): value for key, value in request.headers.items()})
+
+
+NOBODYS = "0" * 32
+
+
+def told(request: HttpRequest, answer: Answer) -> HttpResponse:
+    """The response that gives an answer. It is logged if it is a refusal."""
+    text = answer.text and f"{answer.text}\n"
+    response = HttpResponse(text, status=answer.status, reason=REASONS.get(answer.status))
+    tell(request, response, answer)
+    if answer.status >= 400:
+        log_response("%s: %s", answer.text, request.path, response=response, request=request)
+    return response
+
+
+def tell(request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
+    """Set the headers of an answer."""
+    del response.headers["Content-Type"]
+    if answer.text:
+        response.headers["Content-Type"] = "text/plain; charset=utf-8"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+    if answer.status != 204:
+        response.headers["Content-Length"] = str(len(response.content))
+    for name, value in answer.headers.items():
+        response.headers[name] = value
+    if answer.location:
+        response.headers["Location"] = _url(request, answer.location)
+    if answer.concat:
+        urls = " ".join(_url(request, name) for name in answer.concat)
+        response.headers["Upload-Concat"] = f"final;{urls}"
+    _tell_origin(request, response)
+
+
+def failed(request: HttpRequest, error: StorageError) -> Answer:
+    """The answer if the store fails. The reason is for the log: the client can only try again."""
+    if isinstance(error, StorageFull):
+        status = HTTPStatus.INSUFFICIENT_STORAGE
+    elif isinstance(error, StorageTimeout):
+        status = HTTPStatus.GATEWAY_TIMEOUT
+    elif isinstance(error, StorageUnavailable | StorageCancelled) or error.retryable:
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+    else:
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return Answer(status, {"Tus-Resumable": core.VERSION, "Cache-Control": "no-store"}, status.phrase)
+
+
+def log_failure(request: HttpRequest, response: HttpResponse, error: StorageError) -> None:
+    log_response("%s: %s", error, request.path, response=response, request=request, exception=error)
+
+
+def _url(request: HttpRequest, name: str) -> str:
+    """The URL of an upload as the client sees it."""
+    match = request.resolver_match
+    path = reverse(f"{match.namespace if match else 'storage_tus'}:upload", args=[name])
+    # A proxy says what the client sees, and Django is not told to believe it: a path is right behind any proxy.
+    meta: Mapping[str, object] = request.META
+    unheard = ("HTTP_X_FORWARDED_PROTO" in meta and not settings.SECURE_PROXY_SSL_HEADER) or (
+        "HTTP_X_FORWARDED_HOST" in meta and not settings.USE_X_FORWARDED_HOST
+    )
+    return path if unheard or "HTTP_FORWARDED" in meta else request.build_absolute_uri(path)
+
+
+def _tell_origin(request: HttpRequest, response: HttpResponse) -> None:
+    """Let pages of other origins see the answer, if the settings name them."""
+    origins = conf.cors_origins()
+    if not origins:
+        return
+    patch_vary_headers(response, ["Origin"])
+    origin = request.headers.get("Origin", "")
+    if not origin or not (origin in origins or "*" in origins):
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin if origin in origins else "*"
+    response.headers["Access-Control-Expose-Headers"] = EXPOSED
+    if origin in origins:
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+    if request.method == "OPTIONS":
+        response.headers["Access-Control-Allow-Methods"] = "POST, HEAD, PATCH, DELETE, OPTIONS"
+        response.headers["Access-Control-Allow-Headers"] = ALLOWED
+        response.headers["Access-Control-Max-Age"] = "86400"

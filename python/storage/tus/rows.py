@@ -1,0 +1,143 @@
+"""What the protocol does with rows, and what a sweep asks of them. All changes are made by the state that was seen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import router, transaction
+from django.http import HttpRequest
+from django.utils import timezone
+
+from storage.arguments import check_file_id
+from storage.exceptions import InvalidKey
+from storage.types import FinalObject
+
+from . import conf, core
+from .core import Refused
+from .models import Upload, tombstone
+from .signals import upload_finished
+
+
+class Rows:
+    """The uploads that the user of a request sees: only those of that user, or those of nobody without one."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+        user = getattr(request, "user", None)
+        self._owner = user if user is not None and user.is_authenticated else None
+        self._own = Upload.objects.filter(owner=self._owner)
+
+    def find(self, name: str) -> Upload | None:
+        return self._own.filter(pk=UUID(hex=name)).first()
+
+    def create(self, size: int | None, metadata: dict[str, str], partial: bool) -> Upload:
+        return self._create(Upload(size=size, metadata=metadata, partial=partial))
+
+    def joined(self, metadata: dict[str, str], names: Sequence[str]) -> Upload | None:
+        """The upload that joins just these, if the client repeats a request whose answer it has not got."""
+        states = [core.FINISHING, core.FINISHED]
+        return self._own.filter(concat=list(names), metadata=metadata, state__in=states).first()
+
+    def join(self, size: int, metadata: dict[str, str], names: Sequence[str]) -> Upload:
+        return self._create(Upload(size=size, metadata=metadata, concat=list(names), state=core.FINISHING))
+
+    def _create(self, upload: Upload) -> Upload:
+        upload.id, upload.owner, upload.expires = uuid4(), self._owner, _expiry()
+        self._authorize(upload)
+        if not upload.partial:
+            upload.file_id = self._named(upload)
+        upload.save(force_insert=True)
+        return upload
+
+    def _authorize(self, upload: Upload) -> None:
+        authorize = conf.authorize()
+        if authorize is None:
+            return
+        try:
+            allowed = authorize(self._request, upload)
+        except PermissionDenied as error:
+            raise Refused(403, str(error) or "you may not upload this") from None
+        except ValidationError as error:
+            raise Refused(400, " ".join(error.messages)) from None
+        if allowed is False:
+            raise Refused(403, "you may not upload this")
+
+    def _named(self, upload: Upload) -> str:
+        named = conf.file_id()
+        try:
+            return check_file_id(f"tus/{upload.id}" if named is None else named(upload), "assemble")
+        except PermissionDenied as error:
+            raise Refused(403, str(error) or "you may not upload this") from None
+        except InvalidKey as error:
+            raise Refused(400, f"the name of the file cannot be used: {error.message}") from None
+
+    def set_size(self, upload: Upload, size: int) -> Upload | None:
+        changed = copy.copy(upload)
+        changed.size = size
+        self._authorize(changed)
+        unknown = Upload.objects.filter(pk=upload.pk, turn=upload.turn, state=core.UPLOADING, size=None)
+        return changed if unknown.update(size=size) else None
+
+    def look(self, upload: Upload) -> Upload | None:
+        """The upload with its next turn, None if it is another request's, or over."""
+        mine = copy.copy(upload)
+        mine.turn, mine.expires = upload.turn + 1, _expiry()
+        seen = Upload.objects.filter(pk=upload.pk, turn=upload.turn, state=core.UPLOADING)
+        return mine if seen.update(turn=mine.turn, expires=mine.expires) else None
+
+    def begin_finish(self, upload: Upload) -> bool:
+        live = Upload.objects.filter(pk=upload.pk, state__in=[core.UPLOADING, core.FINISHING])
+        return bool(live.update(state=core.FINISHING))
+
+    def finish(self, upload: Upload, final: FinalObject) -> Upload | None:
+        """Store what became of the upload, and tell of it if nobody has before."""
+        told = {"bucket": final.bucket, "key": final.key, "sha256": final.sha256 or "", "finished": timezone.now()}
+        with transaction.atomic(using=router.db_for_write(Upload)):
+            row = Upload.objects.filter(pk=upload.pk, state=core.FINISHING)
+            first = row.update(state=core.FINISHED, **told)
+            if first:
+                joined = [UUID(hex=name) for name in upload.concat]
+                Upload.objects.filter(pk__in=joined).update(state=core.FINISHED)
+        finished = Upload.objects.filter(pk=upload.pk).first()
+        if first and finished is not None:
+            upload_finished.send_robust(sender=Upload, upload=finished, final=final)
+        return finished
+
+    def remove(self, upload: Upload) -> bool:
+        deleted, _ = Upload.objects.filter(pk=upload.pk, state=upload.state).delete()
+        return bool(deleted)
+
+
+def _expiry() -> datetime | None:
+    after = conf.expires()
+    return None if after is None else timezone.now() + after
+
+
+class Sessions:
+    """What a sweep asks: see ``storage.sweep.Owner``."""
+
+    def live(self, session: str) -> bool:
+        """Whether the session has the parts of an upload that can go on."""
+        name = core.as_name(core.name_of(session))
+        upload = None if name is None else Upload.objects.filter(pk=UUID(hex=name)).first()
+        return upload is not None and upload.state in (core.UPLOADING, core.FINISHING) and not upload.expired
+
+    def over(self, dry_run: bool) -> Iterator[str]:
+        """The sessions of uploads that have expired. From here on nobody can resume them."""
+        now = timezone.now()
+        # What is to be finished, and is not for as long, cannot be: the store or the name does not let it.
+        late = Upload.objects.filter(state__in=[core.UPLOADING, core.FINISHING], expires__lte=now).order_by("pk")
+        for upload in late.iterator():
+            if dry_run or self._expire(upload, now):
+                yield upload.name
+        if not dry_run:
+            Upload.objects.filter(state=core.EXPIRED, expires__lte=tombstone(now)).delete()
+
+    def _expire(self, upload: Upload, now: datetime) -> bool:
+        still: Any = Upload.objects.filter(pk=upload.pk, state=upload.state, turn=upload.turn, expires__lte=now)
+        return bool(still.update(state=core.EXPIRED))

@@ -1,0 +1,153 @@
+"""The view of uploads, for any server. It reads the stream of the request, never its ``body``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import close_old_connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from storage import get_storage_adapter
+from storage.base import StorageAdapter
+from storage.exceptions import StorageError
+from storage.types import TempPart
+
+from . import conf
+from .core import Answer, Ask, Receive, Refused, Slice, Step, Steps, Store, respond
+from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, asked, failed, log_failure, told
+from .rows import Rows
+
+PASSED = "storage_tus_passed"
+"""The attribute of a request that the ASGI application takes over once it has passed the middleware."""
+
+
+# The header Tus-Resumable, which no form can send, protects from forged requests. A transaction would last as long as
+# a client takes, and hide the row from the requests beside it.
+@csrf_exempt
+@transaction.non_atomic_requests
+def uploads(request: HttpRequest, name: str = "") -> HttpResponse:
+    """Answer a request of tus, for the list of uploads or for one."""
+    if hasattr(request, PASSED):
+        setattr(request, PASSED, (name, Rows(request)))
+        return HttpResponse(status=204)
+    body = _Body(request)
+    try:
+        answer = _carry_out(respond(asked(request, name), conf.max_size()), Rows(request), body)
+    except StorageError as error:
+        response = told_and_lingering(request, failed(request, error), body)
+        log_failure(request, response, error)
+        return response
+    return told_and_lingering(request, answer, body)
+
+
+class _Body:
+    """The body of a request, for a thread that waits."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.cut = False
+        self._read: Callable[[int], bytes] = request.read
+        length = str(request.META.get("CONTENT_LENGTH") or "")
+        self._left: int | None = int(length) if length.isascii() and length.isdigit() else 0
+        self.unreadable = False
+        if not length and "HTTP_TRANSFER_ENCODING" in request.META:
+            environ = getattr(request, "environ", {})
+            self.unreadable = bool(environ) and not environ.get("wsgi.input_terminated")
+            self._left = None  # chunked
+            if environ and not self.unreadable:
+                self._read = environ["wsgi.input"].read  # which Django takes for empty
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes; b"" at the end, also if the client breaks off."""
+        if self.unreadable:
+            raise Refused(411, "the body is chunked, and the server cannot read it: send a Content-Length")
+        if self.cut or self._left == 0:
+            return b""
+        try:
+            data = self._read(min(size, BLOCK))
+        except OSError:
+            data = b""
+            self.cut = True
+        if self._left is not None:
+            self._left -= len(data)
+            self.cut = self.cut or (not data and self._left > 0)
+        return data
+
+    def linger(self) -> None:
+        until, read = time.monotonic() + LINGER_SECONDS, 0
+        while not self.unreadable and read < LINGER_BYTES and time.monotonic() < until:
+            if not (data := self.read(BLOCK)):
+                return
+            read += len(data)
+
+
+class _Part:
+    """What a part takes of a body, as a stream."""
+
+    def __init__(self, body: _Body, taken: Slice) -> None:
+        self._body, self._slice = body, taken
+        self._first = self._next(BLOCK)
+
+    def __bool__(self) -> bool:
+        return bool(self._first)
+
+    def read(self, size: int = -1, /) -> bytes:
+        first, self._first = self._first, b""
+        return first or self._next(BLOCK if size < 0 else size)
+
+    def _next(self, most: int) -> bytes:
+        if not (wanted := self._slice.wants(most)):
+            return b""
+        data = self._body.read(wanted)
+        return self._slice.take(data, cut=self._body.cut)
+
+
+def _carry_out(steps: Steps[Answer], rows: Rows, body: _Body) -> Answer:
+    adapter = get_storage_adapter()
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = _take(step, rows, adapter, body)
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(value)
+    except StopIteration as done:
+        answer: Answer = done.value
+        return answer
+
+
+def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) -> Any:
+    match step:
+        case Ask(method, arguments):
+            close_old_connections()  # the last step may be long ago
+            return getattr(rows, method)(*arguments)
+        case Store(method, arguments, options):
+            return getattr(adapter, method)(*arguments, **options)
+        case Receive(session, number, taken):
+            return _receive(adapter, session, number, _Part(body, taken))
+
+
+def _receive(adapter: StorageAdapter, session: str, number: int, part: _Part) -> TempPart | None:
+    return adapter.put_temp_part(session, number, part, overwrite=False) if part else None
+
+
+class _Lingering(HttpResponse):
+    """Reads on a little once it is sent, so that a client that is still sending sees it."""
+
+    body: _Body
+
+    def close(self) -> None:
+        self.body.linger()
+        super().close()
+
+
+def told_and_lingering(request: HttpRequest, answer: Answer, body: _Body) -> HttpResponse:
+    response = told(request, answer)
+    if answer.status >= 400:
+        response.__class__ = _Lingering
+        response.body = body  # type: ignore[attr-defined]
+    return response
