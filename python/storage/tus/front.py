@@ -73,8 +73,8 @@ def tell(request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
     _tell_origin(request, response)
 
 
-def failed(request: HttpRequest, error: StorageError) -> Answer:
-    """The answer if the store fails. The reason is for the log: the client can only try again."""
+def failed(request: HttpRequest, error: StorageError) -> HttpResponse:
+    """The response if the store fails. The reason is logged: the client can only try again."""
     if isinstance(error, StorageFull):
         status = HTTPStatus.INSUFFICIENT_STORAGE
     elif isinstance(error, StorageTimeout):
@@ -83,11 +83,10 @@ def failed(request: HttpRequest, error: StorageError) -> Answer:
         status = HTTPStatus.SERVICE_UNAVAILABLE
     else:
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return Answer(status, {"Tus-Resumable": core.VERSION, "Cache-Control": "no-store"}, status.phrase)
-
-
-def log_failure(request: HttpRequest, response: HttpResponse, error: StorageError) -> None:
+    response = HttpResponse(f"{status.phrase}\n", status=status)
+    tell(request, response, Answer(status, {"Tus-Resumable": core.VERSION, "Cache-Control": "no-store"}, status.phrase))
     log_response("%s: %s", error, request.path, response=response, request=request, exception=error)
+    return response
 
 
 def _url(request: HttpRequest, name: str) -> str:

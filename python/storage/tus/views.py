@@ -13,11 +13,10 @@ from django.views.decorators.csrf import csrf_exempt
 from storage import get_storage_adapter
 from storage.base import StorageAdapter
 from storage.exceptions import StorageError
-from storage.types import TempPart
 
 from . import conf
 from .core import Answer, Ask, Receive, Refused, Slice, Step, Steps, Store, respond
-from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, asked, failed, log_failure, told
+from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, asked, failed, told
 from .rows import Rows
 
 PASSED = "storage_tus_passed"
@@ -32,15 +31,18 @@ def uploads(request: HttpRequest, name: str = "") -> HttpResponse:
     """Answer a request of tus, for the list of uploads or for one."""
     if hasattr(request, PASSED):
         setattr(request, PASSED, (name, Rows(request)))
-        return HttpResponse(status=204)
+        response = HttpResponse(status=204)
+        setattr(response, PASSED, True)
+        return response
     body = _Body(request)
     try:
-        answer = _carry_out(respond(asked(request, name), conf.max_size()), Rows(request), body)
+        response = told(request, _carry_out(respond(asked(request, name), conf.max_size()), Rows(request), body))
     except StorageError as error:
-        response = told_and_lingering(request, failed(request, error), body)
-        log_failure(request, response, error)
-        return response
-    return told_and_lingering(request, answer, body)
+        response = failed(request, error)
+    if response.status_code >= 400:
+        response.__class__ = _Lingering
+        response.body = body  # type: ignore[attr-defined]
+    return response
 
 
 class _Body:
@@ -123,16 +125,16 @@ def _carry_out(steps: Steps[Answer], rows: Rows, body: _Body) -> Answer:
 def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) -> Any:
     match step:
         case Ask(method, arguments):
-            close_old_connections()  # the last step may be long ago
             return getattr(rows, method)(*arguments)
         case Store(method, arguments, options):
             return getattr(adapter, method)(*arguments, **options)
         case Receive(session, number, taken):
-            return _receive(adapter, session, number, _Part(body, taken))
-
-
-def _receive(adapter: StorageAdapter, session: str, number: int, part: _Part) -> TempPart | None:
-    return adapter.put_temp_part(session, number, part, overwrite=False) if part else None
+            close_old_connections()  # this may take long, and some databases close a connection that rests
+            try:
+                part = _Part(body, taken)
+                return adapter.put_temp_part(session, number, part, overwrite=False) if part else None
+            finally:
+                close_old_connections()
 
 
 class _Lingering(HttpResponse):
@@ -143,11 +145,3 @@ class _Lingering(HttpResponse):
     def close(self) -> None:
         self.body.linger()
         super().close()
-
-
-def told_and_lingering(request: HttpRequest, answer: Answer, body: _Body) -> HttpResponse:
-    response = told(request, answer)
-    if answer.status >= 400:
-        response.__class__ = _Lingering
-        response.body = body  # type: ignore[attr-defined]
-    return response

@@ -1,0 +1,195 @@
+"""Uploads under ASGI, before Django has spooled their bodies: ``TusApplication(get_asgi_application())``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from io import BytesIO
+from typing import Any, cast
+
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.core.handlers.exception import response_for_exception
+from django.core.signals import request_started
+from django.db import close_old_connections
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import Resolver404, resolve, set_script_prefix
+from django.utils.cache import patch_vary_headers
+
+from storage import get_storage_adapter
+from storage.base import StorageAdapter
+from storage.exceptions import StorageError
+
+from . import conf
+from .core import Answer, Ask, Receive, Slice, Step, Steps, Store, respond
+from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, asked, failed, told
+from .rows import Rows
+from .views import PASSED, uploads
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+ASGIReceive = Callable[[], Awaitable[Message]]
+ASGISend = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, ASGIReceive, ASGISend], Awaitable[None]]
+
+
+class TusApplication:
+    """Answers requests for the URLs of ``storage.tus``, and hands on all others to ``application``.
+
+    A request passes the project's middleware before its body is read: ``request.user`` is the same as in a view, and
+    what the middleware answers by itself is the answer. For the middleware the response is an empty one with the status
+    204; the headers that it adds to that are sent. No thread waits for a client.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._gate = _Gate()
+
+    async def __call__(self, scope: Scope, receive: ASGIReceive, send: ASGISend) -> None:
+        ours = scope["type"] == "http" and _is_ours(scope)
+        await (self._gate if ours else self._application)(scope, receive, send)
+
+
+def _is_ours(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(get_script_prefix(scope))
+    try:
+        return resolve(path if path.startswith("/") else f"/{path}").func is uploads
+    except Resolver404:
+        return False
+
+
+class _Gate(ASGIHandler):
+    async def __call__(self, scope: Scope, receive: ASGIReceive, send: ASGISend) -> None:  # type: ignore[override]
+        body = _Body(receive)
+        async with ThreadSensitiveContext():
+            set_script_prefix(get_script_prefix(scope))
+            await request_started.asend(sender=self.__class__, scope=scope)
+            request, refused = self.create_request(scope, BytesIO())
+            response: HttpResponseBase
+            if request is None:
+                response = cast("HttpResponse", refused)
+            else:
+                setattr(request, PASSED, True)
+                response = await self.run_get_response(request)
+            await sync_to_async(response.close)()
+        if request is not None and getattr(response, PASSED, False):
+            response = await self._answered(request, cast("HttpResponse", response), body)
+        await self._send(response, send, body)
+
+    async def _answered(self, request: HttpRequest, gate: HttpResponse, body: _Body) -> HttpResponse:
+        name, rows = getattr(request, PASSED)
+        try:
+            response = told(request, await _carry_out(respond(asked(request, name), conf.max_size()), rows, body))
+        except StorageError as error:
+            response = failed(request, error)
+        except Exception as error:
+            response = await sync_to_async(response_for_exception)(request, error)
+        patch_vary_headers(response, [one for one in gate.get("Vary", "").split(", ") if one])
+        for header, value in gate.headers.items():
+            if header not in ("Content-Type", "Content-Length"):
+                response.headers.setdefault(header, value)
+        response.cookies.update(gate.cookies)
+        return response
+
+    async def _send(self, response: HttpResponseBase, send: ASGISend, body: _Body) -> None:
+        """Send a response. Before a refusal ends, something of a body that is still coming is read."""
+
+        async def lingering(message: Message) -> None:
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            if last and response.status_code >= 400:
+                await send({**message, "more_body": True})
+                await body.linger()
+                message = {"type": "http.response.body"}
+            await send(message)
+
+        await self.send_response(response, lingering)
+
+
+class _Body:
+    """The body of a request, for a coroutine."""
+
+    def __init__(self, receive: ASGIReceive) -> None:
+        self._receive = receive
+        self._pending, self._ended = b"", False
+        self.cut = False
+
+    async def read(self, size: int) -> bytes:
+        """Up to so many bytes; b"" at the end, also if the client breaks off."""
+        while not self._pending and not self._ended:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.cut = self._ended = True
+            else:
+                self._pending, self._ended = message.get("body", b""), not message.get("more_body")
+        data, self._pending = self._pending[:size], self._pending[size:]
+        return data
+
+    async def linger(self) -> None:
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                read = 0
+                while read < LINGER_BYTES and (data := await self.read(BLOCK)):
+                    read += len(data)
+        except TimeoutError:
+            pass
+
+
+class _Part:
+    """What a part takes of a body, as an asynchronous stream."""
+
+    def __init__(self, body: _Body, taken: Slice) -> None:
+        self._body, self._slice = body, taken
+        self._first = b""
+
+    async def begin(self) -> bool:
+        """Whether there is a first byte."""
+        self._first = await self.aread(BLOCK)
+        return bool(self._first)
+
+    async def aread(self, size: int = -1, /) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        if not (wanted := self._slice.wants(BLOCK if size < 0 else size)):
+            return b""
+        data = await self._body.read(wanted)
+        return self._slice.take(data, cut=self._body.cut)
+
+
+async def _carry_out(steps: Steps[Answer], rows: Rows, body: _Body) -> Answer:
+    adapter = get_storage_adapter()
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = await _take(step, rows, adapter, body)
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(value)
+    except StopIteration as done:
+        answer: Answer = done.value
+        return answer
+
+
+async def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) -> Any:
+    match step:
+        case Ask(method, arguments):
+            return await sync_to_async(_ask, thread_sensitive=False)(getattr(rows, method), arguments)
+        case Store(method, arguments, options):
+            return await getattr(adapter, f"a{method}")(*arguments, **options)
+        case Receive(session, number, taken):
+            part = _Part(body, taken)
+            if not await part.begin():
+                return None
+            return await adapter.aput_temp_part(session, number, part, overwrite=False)
+
+
+def _ask(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Ask the rows in one of the threads that all requests share, and leave no connection there."""
+    close_old_connections()
+    try:
+        return method(*arguments)
+    finally:
+        close_old_connections()
