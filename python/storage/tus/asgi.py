@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from io import BytesIO
 from typing import Any, cast
 
@@ -95,13 +95,13 @@ class _Gate(ASGIHandler):
     async def _send(self, response: HttpResponseBase, send: ASGISend, body: _Body) -> None:
         """Send a response. Before a refusal ends, something of a body that is still coming is read."""
 
-        async def lingering(message: Message) -> None:
+        async def lingering(message: Mapping[str, Any]) -> None:
             last = message["type"] == "http.response.body" and not message.get("more_body")
             if last and response.status_code >= 400:
                 await send({**message, "more_body": True})
                 await body.linger()
                 message = {"type": "http.response.body"}
-            await send(message)
+            await send(dict(message))
 
         await self.send_response(response, lingering)
 

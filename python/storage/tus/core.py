@@ -244,9 +244,7 @@ def _create(request: Request, most: int) -> Steps[Answer]:
     size = _declared(headers)
     if size is not None and size > most:
         raise _too_large(most)
-    with_body = _length(headers) not in (0, None) or "transfer-encoding" in headers
-    if with_body:
-        _check_type(headers)
+    with_body = _has_bytes(headers)
     checksum = _checksum(headers) if with_body else None
     if with_body:
         _check_length(_length(headers), 0, size, most)
@@ -265,7 +263,7 @@ def _create(request: Request, most: int) -> Steps[Answer]:
 
 
 def _join(request: Request, metadata: dict[str, str], names: list[str], most: int) -> Steps[Answer]:
-    if _length(request.headers) or "transfer-encoding" in request.headers:
+    if _has_bytes(request.headers):
         raise Refused(400, "a final upload has no body: its bytes are those of the partial uploads")
     if "upload-length" in request.headers or "upload-defer-length" in request.headers:
         raise Refused(400, "a final upload has no Upload-Length: it is as long as its partial uploads")
@@ -344,6 +342,8 @@ def _patch(request: Request, most: int) -> Steps[Answer]:
         if size != upload.size:
             upload = (yield Ask("set_size", (upload, size))) or (yield from _lost(upload, offset))
         upload, offset = yield from _receive(upload, parts, checksum, most)
+    else:
+        yield Receive(upload.name, 1, Slice(0, last=True, checksum=checksum))  # which refuses any byte
     upload = yield from _finished_if_complete(upload, offset)
     return Answer(204, {"Upload-Offset": str(offset), **_expiry(upload)})
 
@@ -577,8 +577,17 @@ def _checksum(headers: Mapping[str, str]) -> Checksum | None:
         raise Refused(400, str(error)) from None
 
 
+def _is_typed(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == TYPE
+
+
+def _has_bytes(headers: Mapping[str, str]) -> bool:
+    """Whether a POST has bytes of the upload. Many clients send some other body, which means nothing."""
+    return _is_typed(headers) and (_length(headers) not in (0, None) or "transfer-encoding" in headers)
+
+
 def _check_type(headers: Mapping[str, str]) -> None:
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != TYPE:
+    if not _is_typed(headers):
         raise Refused(415, f"the Content-Type of the body must be {TYPE}")
 
 

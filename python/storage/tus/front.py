@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
 
 from django.conf import settings
@@ -93,12 +92,14 @@ def _url(request: HttpRequest, name: str) -> str:
     """The URL of an upload as the client sees it."""
     match = request.resolver_match
     path = reverse(f"{match.namespace if match else 'storage_tus'}:upload", args=[name])
-    # A proxy says what the client sees, and Django is not told to believe it: a path is right behind any proxy.
-    meta: Mapping[str, object] = request.META
+    meta = request.META
     unheard = ("HTTP_X_FORWARDED_PROTO" in meta and not settings.SECURE_PROXY_SSL_HEADER) or (
         "HTTP_X_FORWARDED_HOST" in meta and not settings.USE_X_FORWARDED_HOST
     )
-    return path if unheard or "HTTP_FORWARDED" in meta else request.build_absolute_uri(path)
+    if not unheard and "HTTP_FORWARDED" not in meta:
+        return request.build_absolute_uri(path)
+    # A proxy tells what the client sees, and Django is told not to believe it. What is relative is right all the same.
+    return name if path == request.path + name else path
 
 
 def _tell_origin(request: HttpRequest, response: HttpResponse) -> None:

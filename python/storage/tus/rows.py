@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -139,5 +138,5 @@ class Sessions:
             Upload.objects.filter(state=core.EXPIRED, expires__lte=tombstone(now)).delete()
 
     def _expire(self, upload: Upload, now: datetime) -> bool:
-        still: Any = Upload.objects.filter(pk=upload.pk, state=upload.state, turn=upload.turn, expires__lte=now)
+        still = Upload.objects.filter(pk=upload.pk, state=upload.state, expires__lte=now)
         return bool(still.update(state=core.EXPIRED))

@@ -1,0 +1,100 @@
+"""A Django project with storage.tus, for gunicorn (wsgi) and uvicorn (asgi). TEST_SITE has its settings as JSON."""
+
+import json
+import os
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.core.exceptions import PermissionDenied
+from django.core.wsgi import get_wsgi_application
+from django.http import JsonResponse
+from django.urls import include, path
+
+SITE = json.loads(os.environ["TEST_SITE"])
+
+settings.configure(
+    SECRET_KEY="tests",
+    ROOT_URLCONF=__name__,
+    ALLOWED_HOSTS=["*"],
+    USE_TZ=True,
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "storage", "storage.tus"],
+    MIDDLEWARE=[
+        "django.middleware.common.CommonMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        f"{__name__}.named",
+    ],
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": f"{SITE['root']}/db",
+            "OPTIONS": {"timeout": 60, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=wal"},
+        }
+    },
+    STORAGE_ADAPTERS={"default": {"BACKEND": SITE["backend"], "OPTIONS": SITE["options"]}},
+    STORAGE_TUS_AUTHORIZE=f"{__name__}.authorize",
+    STORAGE_TUS_MAX_SIZE=2**40,
+    STORAGE_TUS_EXPIRES=timedelta(seconds=SITE.get("expires", 3600)),
+    LOGGING={
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "LOG %(name)s %(status_code)s %(message)r"}},
+        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "loggers": {"django.request": {"handlers": ["console"], "propagate": False}},
+    },
+)
+
+
+def named(get_response):
+    """The user whom a header names. It is synchronous, as many a project's middleware."""
+
+    def middleware(request):
+        from django.contrib.auth.models import AnonymousUser, User
+
+        name = request.headers.get("X-User")
+        request.user = User.objects.get_or_create(username=name)[0] if name else AnonymousUser()
+        response = get_response(request)
+        response.headers["X-Passed"] = "middleware"
+        return response
+
+    return middleware
+
+
+def authorize(request, upload):
+    if upload.metadata.get("filename", "").endswith(".exe"):
+        raise PermissionDenied("no programs, please")
+
+
+wsgi = get_wsgi_application()
+
+from storage.tus.asgi import TusApplication  # noqa: E402
+from storage.tus.signals import upload_finished  # noqa: E402
+
+
+def log(sender, upload, final, **_):
+    with open(f"{SITE['root']}/finished", "a") as file:
+        file.write(json.dumps({"upload": upload.name, **final.as_dict()}) + "\n")
+
+
+upload_finished.connect(log)
+
+
+def process(request):
+    """What this process holds."""
+    status = Path("/proc/self/status").read_text()
+    memory = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return JsonResponse({"memory": memory, "threads": threading.active_count()})
+
+
+urlpatterns = [
+    path("process/", process),
+    path("files/", include("storage.tus.urls")),
+]
+asgi = TusApplication(get_asgi_application())
+
+if __name__ == "__main__":
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)

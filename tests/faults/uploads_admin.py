@@ -1,0 +1,85 @@
+"""Uploads in Django's admin, as a person uses it. Prints what the pages have as JSON."""
+
+import json
+import re
+
+import django
+from django.conf import settings
+from django.urls import include, path
+
+CONTRIB = [f"django.contrib.{app}" for app in ("admin", "auth", "contenttypes", "sessions", "messages")]
+
+settings.configure(
+    SECRET_KEY="tests",
+    DEBUG=True,
+    ROOT_URLCONF=__name__,
+    ALLOWED_HOSTS=["*"],
+    USE_TZ=True,
+    INSTALLED_APPS=[*CONTRIB, "storage", "storage.tus"],
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+    ],
+    TEMPLATES=[
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "APP_DIRS": True,
+            "OPTIONS": {
+                "context_processors": [
+                    "django.template.context_processors.request",
+                    "django.contrib.auth.context_processors.auth",
+                    "django.contrib.messages.context_processors.messages",
+                ]
+            },
+        }
+    ],
+    STATIC_URL="static/",
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    STORAGE_BACKEND="memory",
+)
+django.setup()
+
+from django.contrib import admin  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+from django.test import Client  # noqa: E402
+
+from storage import get_storage_adapter  # noqa: E402
+from storage.tus.models import Upload  # noqa: E402
+
+urlpatterns = [path("admin/", admin.site.urls), path("files/", include("storage.tus.urls"))]
+call_command("migrate", verbosity=0)
+call_command("check", fail_level="WARNING")
+
+user = User.objects.create_superuser("ada", password="x")
+client = Client()
+client.force_login(user)
+TUS = {"Tus-Resumable": "1.0.0"}
+urls = []
+for size in (10, 5):
+    headers = {**TUS, "Upload-Length": str(size), "Upload-Metadata": "filename PGI+LnR4dA=="}
+    urls.append(client.post("/files/", headers=headers)["Location"])
+    known = {**TUS, "Upload-Offset": "0"}
+    client.patch(urls[-1], b"01234", content_type="application/offset+octet-stream", headers=known)
+
+changelist = "/admin/storage_tus/upload/"
+page = client.get(changelist).content.decode()
+detail = client.get(f"{changelist}{Upload.objects.get(size=10).pk}/change/").content.decode()
+found = {
+    "owned": Upload.objects.filter(owner=user).count(),
+    "states": sorted(re.findall(r"field-state\">(\w+)", page)),
+    "escaped": "&lt;b&gt;.txt" in page and "<b>.txt" not in page,
+    "parts": "1: 5" in detail,
+    "search": client.get(changelist, {"q": "b>.txt"}).status_code,
+    "add": client.get(f"{changelist}add/").status_code,
+}
+chosen = [str(upload.pk) for upload in Upload.objects.all()]
+client.post(changelist, {"action": "expire", "_selected_action": chosen})
+found["expired"] = [client.head(url, headers=TUS).status_code for url in urls]
+found["left"] = len(get_storage_adapter().list_temp_parts(urls[0][-32:]))
+client.post(changelist, {"action": "delete_selected", "_selected_action": chosen, "post": "yes"})
+found["deleted"] = [client.head(url, headers=TUS).status_code for url in urls]
+found["objects"] = len(list(get_storage_adapter().list_final()))
+print(json.dumps(found))

@@ -1,0 +1,384 @@
+"""storage.tus in a Django project: URLs, users, proxies, other origins, hooks, settings, checks, the admin."""
+
+import base64
+import io
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
+from django.core.management import call_command
+from django.db import connection
+from django.http import UnreadablePostError
+from django.test import Client, RequestFactory, override_settings
+from django.test.utils import override_script_prefix
+from django.urls import include, path, reverse
+
+from storage import StorageFull, StorageUnavailable, get_storage_adapter
+from storage.tus import conf, core, front
+from storage.tus.checks import check_settings
+from storage.tus.models import Upload
+from storage.tus.signals import upload_finished
+
+TYPE = "application/offset+octet-stream"
+TUS = {"Tus-Resumable": "1.0.0"}
+urlpatterns = [path("files/", include("storage.tus.urls"))]
+
+
+@pytest.fixture(autouse=True)
+def project(django_db_blocker):
+    memory = {"default": {"BACKEND": "storage.MemoryStorageAdapter"}}
+    named = [f"{__name__}.named"]
+    with django_db_blocker.unblock():
+        call_command("migrate", verbosity=0)
+        Upload.objects.all().delete()
+        with override_settings(ROOT_URLCONF=__name__, STORAGE_ADAPTERS=memory, MIDDLEWARE=named):
+            yield
+            get_storage_adapter().close()
+
+
+def named(get_response):
+    def middleware(request):
+        name = request.headers.get("X-User")
+        request.user = User.objects.get_or_create(username=name)[0] if name else AnonymousUser()
+        return get_response(request)
+
+    return middleware
+
+
+client = Client(enforce_csrf_checks=True)
+
+
+def post(size=10, **headers):
+    return client.post("/files/", headers={**TUS, "Upload-Length": str(size), **headers})
+
+
+def patch(url, offset, data, **headers):
+    headers = {**TUS, "Upload-Offset": str(offset), **headers}
+    return client.patch(url, data, content_type=TYPE, headers=headers)
+
+
+def head(url, **headers):
+    return client.head(url, headers={**TUS, **headers})
+
+
+def metadata(**values):
+    return ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in values.items())
+
+
+# ---- URLs
+
+
+def test_from_the_beginning_to_the_end():
+    told = []
+    upload_finished.connect(lambda upload, final, **_: told.append((upload, final)), weak=False, dispatch_uid="test")
+    try:
+        created = post(**{"Upload-Metadata": metadata(filename="ä.png")})
+        assert (created.status_code, created.content) == (201, b"")
+        url = created["Location"]
+        assert url == f"http://testserver/files/{Upload.objects.get().id.hex}"
+        assert patch(url, 0, b"01234").status_code == 204
+        answer = patch(url, 5, b"56789")
+        assert (answer.status_code, answer["Upload-Offset"], answer["Tus-Resumable"]) == (204, "10", "1.0.0")
+        ((upload, final),) = told
+        assert (upload.filename, upload.final, upload.sha256) == ("ä.png", final, final.sha256)
+        known = head(url)
+        assert known["Cache-Control"] == "no-store"
+        assert known["Upload-Metadata"] == metadata(filename="ä.png")
+        refused = patch(url, 0, b"x")
+        assert (refused.status_code, refused["Content-Type"]) == (409, "text/plain; charset=utf-8")
+        assert refused.content == b"the upload is at offset 10, not 0: ask by HEAD, and go on there\n"
+        assert client.delete(url, headers=TUS).status_code == 204
+        assert head(url).status_code == 404
+    finally:
+        upload_finished.disconnect(dispatch_uid="test")
+
+
+def test_statuses_have_a_reason():
+    url = post()["Location"]
+    answer = patch(url, 0, b"x", **{"Upload-Checksum": "sha1 " + "A" * 27 + "="})
+    assert (answer.status_code, answer.reason_phrase) == (460, "Checksum Mismatch")
+
+
+PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "files.example.com"}
+
+
+def test_locations_behind_a_proxy():
+    believed = {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https"), "USE_X_FORWARDED_HOST": True}
+    with override_settings(ALLOWED_HOSTS=["*"], **believed):
+        assert post(**PROXIED)["Location"].startswith("https://files.example.com/files/")
+    assert len(post(**PROXIED)["Location"]) == 32  # relative: right, whatever the proxy is called
+    assert len(post(Forwarded="proto=https")["Location"]) == 32
+    with override_script_prefix("/app/"):
+        assert post()["Location"].startswith("http://testserver/app/files/")
+
+
+def test_names_that_are_none():
+    for name in ("x", "0" * 32, "0" * 33, "%00", "é", "a" * 5000):
+        assert head(f"/files/{name}").status_code == 404
+
+
+def test_the_url_has_a_name():
+    assert reverse("storage_tus:uploads") == "/files/"
+
+
+# ---- users and hooks
+
+
+def test_only_the_owner_sees_an_upload():
+    url = post(**{"X-User": "alice"})["Location"]
+    assert Upload.objects.get().owner.username == "alice"
+    assert head(url, **{"X-User": "alice"}).status_code == 200
+    for stranger in ({}, {"X-User": "bob"}):
+        assert head(url, **stranger).status_code == 404
+        assert patch(url, 0, b"x", **stranger).status_code == 404
+        assert client.delete(url, headers={**TUS, **stranger}).status_code == 404
+    assert head(post()["Location"], **{"X-User": "bob"}).status_code == 404
+
+
+def refusing(error):
+    def authorize(request, upload):
+        assert request.user.username == "alice" and upload.owner == request.user
+        assert upload.metadata == {"filename": "a.exe"}
+        if upload.size != 5:
+            raise error
+        return True
+
+    return authorize
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (PermissionDenied("no programs"), 403, "no programs"),
+        (PermissionDenied(), 403, "you may not upload this"),
+        (ValidationError("not this type"), 400, "not this type"),
+    ],
+)
+def test_authorize(error, status, text):
+    alice = {"X-User": "alice", "Upload-Metadata": metadata(filename="a.exe")}
+    with override_settings(STORAGE_TUS_AUTHORIZE=refusing(error)):
+        answer = post(10, **alice)
+        assert (answer.status_code, answer.content.decode().strip()) == (status, text)
+        assert not Upload.objects.exists()
+        assert post(5, **alice).status_code == 201
+        # A length that comes later is asked for, too.
+        deferred = client.post("/files/", headers={**TUS, "Upload-Defer-Length": "1", **alice})
+        assert deferred.status_code == status
+
+
+def test_authorize_is_asked_before_a_byte_is_read():
+    stream = io.BytesIO(b"01234")
+    with override_settings(STORAGE_TUS_AUTHORIZE=lambda request, upload: upload.size is None):
+        body = {"CONTENT_TYPE": TYPE, "CONTENT_LENGTH": "5", "wsgi.input": stream}
+        known = {**TUS, "Upload-Length": "5"}
+        request = RequestFactory().generic("POST", "/files/", headers=known, **body)
+        from storage.tus.views import uploads
+
+        response = uploads(request)
+        assert (response.status_code, stream.tell()) == (403, 0)
+        response.close()
+        assert stream.tell() == 5  # what lingers
+        deferred = client.post("/files/", headers={**TUS, "Upload-Defer-Length": "1"})["Location"]
+        assert patch(deferred, 0, b"01", **{"Upload-Length": "2"}).status_code == 403
+        assert head(deferred)["Upload-Offset"] == "0"
+
+
+async def asynchronous(request, upload):
+    raise PermissionDenied("not now")
+
+
+def test_a_hook_may_be_a_coroutine():
+    with override_settings(STORAGE_TUS_AUTHORIZE=f"{__name__}.asynchronous"):
+        assert post().status_code == 403
+
+
+def test_file_id():
+    with override_settings(STORAGE_TUS_FILE_ID=lambda upload: f"users/{upload.owner}/{upload.filename}"):
+        url = post(1, **{"X-User": "alice", "Upload-Metadata": metadata(filename="ä.txt")})["Location"]
+        patch(url, 0, b"x", **{"X-User": "alice"})
+        assert Upload.objects.get().final.key == "users/alice/ä.txt"
+        wrong = post(1, **{"Upload-Metadata": metadata(filename="../x")})
+        assert wrong.status_code == 400 and b"'..' segment" in wrong.content
+
+
+def test_a_receiver_that_fails_changes_nothing():
+    def receive(**_):
+        raise RuntimeError("mine")
+
+    upload_finished.connect(receive)
+    try:
+        assert patch(post(1)["Location"], 0, b"x").status_code == 204
+    finally:
+        upload_finished.disconnect(receive)
+
+
+def test_atomic_requests_do_not_hold_the_row():
+    with override_settings():
+        connection.settings_dict["ATOMIC_REQUESTS"] = True
+        try:
+            url = post(2)["Location"]
+            seen = []
+            upload_finished.connect(lambda **_: seen.append(connection.in_atomic_block), weak=False, dispatch_uid="t")
+            assert patch(url, 0, b"xx").status_code == 204
+            assert seen == [False]
+        finally:
+            connection.settings_dict["ATOMIC_REQUESTS"] = False
+            upload_finished.disconnect(dispatch_uid="t")
+
+
+# ---- what fails
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(StorageUnavailable("the store is away"), 503), (StorageFull("no space on /srv"), 507)],
+)
+def test_a_store_that_fails(error, status, monkeypatch):
+    url = post()["Location"]
+
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(get_storage_adapter(), "put_temp_part", fails)
+    answer = patch(url, 0, b"x")
+    assert answer.status_code == status and b"/srv" not in answer.content
+    monkeypatch.undo()
+    assert patch(url, 0, b"0123456789").status_code == 204
+
+
+class Broken(io.BytesIO):
+    def read(self, size=-1):
+        if not (data := super().read(size)):
+            raise UnreadablePostError("reset by peer")
+        return data
+
+
+@pytest.mark.parametrize(("checksum", "offset"), [({}, "3"), ({"Upload-Checksum": "sha1 " + "A" * 27 + "="}, "0")])
+def test_a_body_that_breaks_off(checksum, offset):
+    url = post()["Location"]
+    client.generic(
+        "PATCH",
+        url,
+        headers={**TUS, "Upload-Offset": "0", **checksum},
+        **{"CONTENT_TYPE": TYPE, "CONTENT_LENGTH": "10", "wsgi.input": Broken(b"012")},
+    )
+    assert head(url)["Upload-Offset"] == offset
+
+
+def test_a_chunked_body_that_the_server_cannot_read():
+    url = post()["Location"]
+    chunked = {"CONTENT_TYPE": TYPE, "CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = client.generic("PATCH", url, headers={**TUS, "Upload-Offset": "0"}, **chunked)
+    assert answer.status_code == 411 and head(url)["Upload-Offset"] == "0"
+
+
+# ---- other origins
+
+ORIGIN = "https://app.example.com"
+
+
+def test_no_other_origin_unless_it_is_named():
+    assert "Access-Control-Allow-Origin" not in post(Origin=ORIGIN)
+    with override_settings(STORAGE_TUS_CORS_ORIGINS=[ORIGIN]):
+        answer = post(Origin=ORIGIN)
+        assert answer["Access-Control-Allow-Origin"] == ORIGIN
+        assert answer["Access-Control-Allow-Credentials"] == "true"
+        assert "Location" in answer["Access-Control-Expose-Headers"] and answer["Vary"] == "Origin"
+        other = post(Origin="https://evil.example.com")
+        assert "Access-Control-Allow-Origin" not in other and other["Vary"] == "Origin"
+        asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "PATCH"}
+        preflight = client.options("/files/", headers=asked)
+        assert preflight.status_code == 204
+        assert "PATCH" in preflight["Access-Control-Allow-Methods"]
+        assert "Upload-Offset" in preflight["Access-Control-Allow-Headers"]
+        assert head("/files/x", Origin=ORIGIN)["Access-Control-Allow-Origin"] == ORIGIN
+    with override_settings(STORAGE_TUS_CORS_ORIGINS=["*"]):
+        answer = post(Origin=ORIGIN)
+        assert answer["Access-Control-Allow-Origin"] == "*" and "Access-Control-Allow-Credentials" not in answer
+
+
+# ---- settings
+
+WRONG = {
+    "STORAGE_TUS_MAX_SIZE": ["20GB", 1.5, -1, True],
+    "STORAGE_TUS_EXPIRES": [3600, timedelta(), "1d"],
+    "STORAGE_TUS_AUTHORIZE": ["nowhere.authorize", 5, f"{__name__}.TYPE"],
+    "STORAGE_TUS_FILE_ID": ["nowhere.name"],
+    "STORAGE_TUS_CORS_ORIGINS": [ORIGIN, [ORIGIN + "/"], ["app.example.com"], [None]],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_wrong_settings(name, value):
+    with override_settings(**{name: value}):
+        (found,) = [message for message in check_settings() if message.id == "storage.tus.E001"]
+        assert name in found.msg
+        with pytest.raises(ImproperlyConfigured, match=name):
+            getattr(conf, name.removeprefix("STORAGE_TUS_").lower())()
+
+
+def test_checks():
+    def found(**settings):
+        with override_settings(**settings):
+            return [message.id.rpartition(".")[2] for message in check_settings()]
+
+    safe = {"STORAGE_TUS_AUTHORIZE": f"{__name__}.asynchronous"}
+    assert found(**safe) == found(DEBUG=True) == []
+    assert found() == ["W001"]
+    assert found(STORAGE_TUS={}, **safe) == ["E002"]
+    assert found(STORAGE_TUS_MAXSIZE=5, **safe) == ["W002"]
+    apps = ["django.contrib.auth", "django.contrib.contenttypes", "storage.tus"]
+    assert found(INSTALLED_APPS=apps, **safe) == ["W003"]
+
+
+def test_a_changed_setting_makes_no_adapter_anew():
+    adapter = get_storage_adapter()
+    with override_settings(STORAGE_TUS_MAX_SIZE=5):
+        assert get_storage_adapter() is adapter
+        assert post(6).status_code == 413
+        assert client.options("/files/")["Tus-Max-Size"] == "5"
+
+
+def test_uploads_that_never_expire():
+    with override_settings(STORAGE_TUS_EXPIRES=None):
+        answer = post()
+        assert answer.status_code == 201 and "Upload-Expires" not in answer
+        assert Upload.objects.get().expires is None
+
+
+# ---- the command and the admin
+
+
+def test_storage_sweep_asks_the_rows():
+    live, gone = (post()["Location"] for _ in range(2))
+    for url in (live, gone):
+        patch(url, 0, b"01234")
+    Upload.objects.filter(pk=gone[-32:]).update(expires="2000-01-01T00:00Z")
+    get_storage_adapter().put_temp_part("not-ours", 1, b"x")
+    out = io.StringIO()
+    call_command("storage_sweep", older_than="1d", stdout=out)
+    assert out.getvalue().startswith("default: removed 1 parts of 1 sessions")
+    call_command("storage_sweep", older_than="0s", stdout=out)
+    assert head(live)["Upload-Offset"] == "5"
+    assert get_storage_adapter().list_temp_parts("not-ours") == []
+    assert get_storage_adapter().list_temp_parts(gone[-32:]) == []
+
+
+def test_the_admin(run):
+    assert run("uploads_admin") == {
+        "owned": 2,
+        "states": ["Finished", "Uploading"],
+        "escaped": True,
+        "parts": True,
+        "search": 200,
+        "add": 403,
+        "expired": [410, 200],
+        "left": 0,
+        "deleted": [404, 404],
+        "objects": 1,
+    }
+
+
+def test_no_upload_is_named_like_nobodys():
+    assert core.as_name(front.NOBODYS) and not Upload.objects.filter(pk=front.NOBODYS).exists()
