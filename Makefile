@@ -88,6 +88,16 @@ OWN_TOOLS := $(TOOLS)/faultproxy $(TOOLS)/discard $(TOOLS)/farline
 tools: $(OWN_TOOLS) ## the servers that the S3 tests run against, from source: 5 to 15 minutes, once
 	@tests/tools/build-servers "$(GO)" $(TOOLS)
 
+# The client in JavaScript that uploads are tested with, where there is npm.
+NPM := build/tools/npm/installed
+tools: $(NPM)
+$(NPM): tests/clients/package-lock.json
+	mkdir -p $(@D)
+	cp tests/clients/package.json tests/clients/package-lock.json $(@D)
+	if command -v npm >/dev/null && npm ci --prefix $(@D) --silent --no-audit --no-fund; then touch $@; else \
+	  printf '\n!!! NOT RUN: the tests with tus-js-client. They need node and npm.\n\n'; \
+	fi
+
 $(TOOLS)/faultproxy: $(wildcard tests/servers/faultproxy/*.go)
 $(TOOLS)/discard: $(wildcard tests/bench/discard/*.go)
 $(TOOLS)/farline: $(wildcard tests/bench/farline/*.go)

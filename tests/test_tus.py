@@ -17,12 +17,14 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-import aiotus
 import pytest
 import requests
 from conftest import FULL, HERE, s3_options
-from tusclient.client import TusClient
-from tusclient.exceptions import TusCommunicationError, TusUploadFailed
+
+aiotus = pytest.importorskip("aiotus", reason="its aiohttp has no wheel for this Python yet")
+
+from tusclient.client import TusClient  # noqa: E402
+from tusclient.exceptions import TusCommunicationError, TusUploadFailed  # noqa: E402
 
 MIB = 1024 * 1024
 DATA = random.Random(17).randbytes(20 * MIB + 7)
@@ -249,6 +251,26 @@ async def by_aiotus(site):
     assert await aiotus.metadata(url) == metadata
     url = await aiotus.upload_multiple(site.files, [io.BytesIO(DATA[: 9 * MIB]), io.BytesIO(DATA[9 * MIB :])])
     assert site.finished(str(url)) == [sha256(DATA)]
+
+
+NPM = HERE.parent / "build" / "tools" / "npm"
+
+
+@pytest.mark.newest
+@pytest.mark.skipif(not (NPM / "installed").exists(), reason="there is no npm")
+def test_tus_js_client(anywhere, tmp_path):
+    file = tmp_path / "data"
+    file.write_bytes(DATA)
+    with anywhere() as site:
+        command = ["node", HERE / "clients" / "upload.mjs", NPM, site.files, file]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr + site.log.read_text()
+        urls = json.loads(done.stdout)
+        assert urls.pop("refused") == 403
+        assert head(urls.pop("gone")).status_code == 404
+        for way, url in urls.items():
+            assert site.finished(url) == [sha256(DATA)], way
+            assert site.parts(url) == [], way
 
 
 # ---- what goes wrong
