@@ -3,7 +3,6 @@ import { createReadStream } from "node:fs";
 import { createRequire } from "node:module";
 import { PassThrough } from "node:stream";
 
-
 const [modules, endpoint, file] = process.argv.slice(2);
 const tus = createRequire(`${modules}/`)("tus-js-client");
 const metadata = { filename: "ä b.bin", filetype: "text/x-test" };
@@ -20,7 +19,9 @@ function upload(options, source = createReadStream(file)) {
 function part(options, enough) {
   return new Promise((resolve, reject) => {
     const onProgress = (sent) => sent > enough && one.abort().then(() => resolve(one.url));
-    const one = new tus.Upload(createReadStream(file), { endpoint, metadata, onError: reject, onProgress, ...options });
+    const onSuccess = () => resolve(one.url); // it was too late
+    const known = { endpoint, metadata, onError: reject, onProgress, onSuccess, ...options };
+    const one = new tus.Upload(createReadStream(file), known);
     one.start();
   });
 }

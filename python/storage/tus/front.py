@@ -46,7 +46,7 @@ NOBODYS = "0" * 32
 
 def told(request: HttpRequest, answer: Answer) -> HttpResponse:
     """The response that gives an answer. It is logged if it is a refusal."""
-    text = answer.text and f"{answer.text}\n"
+    text = f"{answer.text}\n" if answer.text and request.method != "HEAD" else ""
     response = HttpResponse(text, status=answer.status, reason=REASONS.get(answer.status))
     tell(request, response, answer)
     if answer.status >= 400:
