@@ -41,4 +41,5 @@ await tus.Upload.terminate(gone);
 const refused = await upload({ metadata: { filename: "a.exe" } }).catch(status);
 // It begins anew what is not there any more.
 const again = await upload({ uploadUrl: gone });
-console.log(JSON.stringify({ ...urls, again, gone, refused }));
+const told = JSON.stringify({ ...urls, again, gone, refused });
+process.stdout.write(told, () => process.exit()); // uploads that were stopped would keep it running
