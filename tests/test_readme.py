@@ -45,6 +45,7 @@ WITH_EXAMPLES = {
     "settings.md",
     "sweep.md",
     "testing.md",
+    "tus.md",
     "uploads.md",
 }
 
@@ -135,6 +136,17 @@ WITH_SETTINGS = [
     "docs/testing.md",
     "docs/uploads.md",
 ]
+
+
+def test_the_project_of_uploads(tmp_path):
+    """The blocks of docs/tus.md are the modules of a project, and then code that uses it."""
+    page = ROOT / "docs/tus.md"
+    modules = {"settings": "from portal.settings import *\nROOT_URLCONF = 'uploads.urls'\n", "urls": "", "hooks": ""}
+    (tmp_path / "uploads").mkdir()
+    for name, text in modules.items():
+        text += "".join(code for kind, code in blocks(page) if kind == name)
+        (tmp_path / "uploads" / f"{name}.py").write_text(text, encoding="utf-8")
+    run(tmp_path, "code", page, DJANGO_SETTINGS_MODULE="uploads.settings", PYTHONPATH=str(tmp_path))
 
 
 @pytest.mark.parametrize("name", WITH_SETTINGS)
