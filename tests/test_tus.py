@@ -33,6 +33,18 @@ TUS = {"Tus-Resumable": "1.0.0"}
 
 SERVERS = {
     "gunicorn": ["gunicorn", "-k", "gthread", "--threads", "8", "-b", "127.0.0.1:{port}", "uploads:wsgi"],
+    "workers": [
+        "gunicorn",
+        "-k",
+        "gthread",
+        "--workers",
+        "2",
+        "--threads",
+        "64",
+        "-b",
+        "127.0.0.1:{port}",
+        "uploads:wsgi",
+    ],
     "uvicorn": ["uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--lifespan", "off", "uploads:asgi"],
 }
 
@@ -96,6 +108,11 @@ class Site:
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         return [line["sha256"] for line in lines if url is None or line["upload"] == name_of(url)]
 
+    def tell(self):
+        """Let time pass for those that were killed while they told of an upload."""
+        with contextlib.closing(sqlite3.connect(self.root / "db")) as rows, rows:
+            rows.execute("UPDATE storage_tus_upload SET telling = '2000-01-01' WHERE telling IS NOT NULL")
+
     def parts(self, url):
         with self.adapter() as adapter:
             return adapter.list_temp_parts(name_of(url))
@@ -117,7 +134,7 @@ def site_of(server, root, endpoint=None, **more):
         site.stop()
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=["gunicorn", "uvicorn"])
 def site(request, tmp_path_factory):
     with site_of(request.param, tmp_path_factory.mktemp(request.param)) as site:
         yield site
@@ -399,3 +416,61 @@ def test_slow_clients_hold_nobody_up(tmp_path):
             assert connection.getresponse().status == 204
             connection.close()
             assert site.finished(url) == [sha256(b"x" * 1000)]
+
+
+MANY, EACH = (50, 64 * MIB) if FULL else (6, 10 * MIB)
+
+
+def upload_somehow(url, block, slow):
+    """Go on until all is there, as clients do, whatever breaks. The bytes are those of a block of 1 MiB, repeated."""
+    until = time.monotonic() + 500
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError, http.client.HTTPException, requests.RequestException):
+            answer = head(url)
+            if answer.status_code == 200:
+                offset = int(answer.headers["Upload-Offset"])
+                if offset == EACH:
+                    return
+                with contextlib.closing(begin(url, offset, EACH - offset)) as connection:
+                    for start in range(offset, EACH, MIB):
+                        connection.send((block + block)[start % MIB :][: min(MIB, EACH - start)])
+                        time.sleep(0.1 if slow else 0)
+                    connection.getresponse().read()
+        time.sleep(0.1)
+    raise AssertionError(f"{url} does not end")
+
+
+def workers_of(process):
+    done = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in done.stdout.split()]
+
+
+@pytest.mark.newest
+@pytest.mark.timeout(580)
+@pytest.mark.parametrize("server", ["workers", "uvicorn"])
+def test_many_at_once(server, tmp_path):
+    """Slow and fast clients; with several workers, these are killed at random."""
+    chance = random.Random(3)
+    with site_of(server, tmp_path) as site:
+        before = site.process_holds()["memory"]
+        threads, expected = [], {}
+        for number in range(MANY):
+            url, block = create(site, EACH), chance.randbytes(MIB)
+            expected[url] = sha256(block * (EACH // MIB))
+            threads.append(threading.Thread(target=upload_somehow, args=[url, block, number % 5 == 0]))
+        for thread in threads:
+            thread.start()
+        for _ in range(4 if server == "workers" else 0):
+            time.sleep(0.5 + (4 if FULL else 0))
+            if workers := workers_of(site.process):
+                os.kill(chance.choice(workers), 9)
+        for thread in threads:
+            thread.join()
+        site.tell()
+        for url, digest in expected.items():
+            assert head(url).status_code == 200
+            assert set(site.finished(url)) == {digest} and (server == "workers" or len(site.finished(url)) == 1)
+        assert not any(site.parts(url) for url in expected)
+        if server == "uvicorn":
+            # The budget of the adapter, and for each client two blocks of its connection and what Python needs.
+            assert site.process_holds()["memory"] - before < 64 * MIB + 20 * MIB + MANY * MIB

@@ -558,6 +558,20 @@ def test_a_name_that_is_taken(told):
         assert ask("POST", upload_length=4, upload_metadata="name Li4veA==").status == 400  # ../x
 
 
+@pytest.mark.parametrize("again", [lambda name: ask("HEAD", name), lambda name: sweep(older_than="1d")])
+def test_who_is_killed_while_telling_is_made_good(told, again):
+    name = create(4)
+    with patch.object(upload_finished, "send_robust", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        put(name, 0, b"0123")
+    again(name)
+    assert not told  # somebody may be at it
+    Upload.objects.update(telling=timezone.now() - timedelta(minutes=6))
+    again(name)
+    again(name)
+    assert [content(final) for _, final in told] == [b"0123"]
+    assert not Upload.objects.exclude(telling=None).exists()
+
+
 # ---- expiry and sweeping
 
 

@@ -93,11 +93,11 @@ class _Gate(ASGIHandler):
         return response
 
     async def _send(self, response: HttpResponseBase, send: ASGISend, body: _Body) -> None:
-        """Send a response. Before a refusal ends, something of a body that is still coming is read."""
+        """Send a response. Before one that is no success ends, something of a body that is still coming is read."""
 
         async def lingering(message: Mapping[str, Any]) -> None:
             last = message["type"] == "http.response.body" and not message.get("more_body")
-            if last and response.status_code >= 400:
+            if last and response.status_code >= 300:
                 await send({**message, "more_body": True})
                 await body.linger()
                 message = {"type": "http.response.body"}

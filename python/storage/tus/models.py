@@ -47,6 +47,8 @@ class Upload(models.Model):
     created: models.DateTimeField[datetime, datetime] = models.DateTimeField(default=timezone.now, editable=False)
     expires: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(null=True)
     finished: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(null=True)
+    # When somebody began to tell of it, until that is done: a process that was killed then has told nobody.
+    telling: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         ordering = ("-created",)

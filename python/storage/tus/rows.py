@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -21,6 +21,9 @@ from .core import Refused
 from .models import Upload, tombstone
 from .signals import upload_finished
 
+LEASE = timedelta(minutes=5)
+"""How long telling of an upload may take. After that, whoever did it is taken for killed, and it is told again."""
+
 
 class Rows:
     """The uploads that the user of a request sees: only those of that user, or those of nobody without one."""
@@ -32,7 +35,10 @@ class Rows:
         self._own = Upload.objects.filter(owner=self._owner)
 
     def find(self, name: str) -> Upload | None:
-        return self._own.filter(pk=UUID(hex=name)).first()
+        upload = self._own.filter(pk=UUID(hex=name)).first()
+        if upload is not None and upload.telling is not None and upload.telling < timezone.now() - LEASE:
+            tell_again(upload)
+        return upload
 
     def create(self, size: int | None, metadata: dict[str, str], partial: bool) -> Upload:
         return self._create(Upload(size=size, metadata=metadata, partial=partial))
@@ -95,7 +101,8 @@ class Rows:
 
     def finish(self, upload: Upload, final: FinalObject) -> Upload | None:
         """Store what became of the upload, and tell of it if nobody has before."""
-        told = {"bucket": final.bucket, "key": final.key, "sha256": final.sha256 or "", "finished": timezone.now()}
+        now = timezone.now()
+        told = {"bucket": final.bucket, "key": final.key, "sha256": final.sha256 or "", "finished": now, "telling": now}
         with transaction.atomic(using=router.db_for_write(Upload)):
             row = Upload.objects.filter(pk=upload.pk, state=core.FINISHING)
             first = row.update(state=core.FINISHED, **told)
@@ -104,12 +111,24 @@ class Rows:
                 Upload.objects.filter(pk__in=joined).update(state=core.FINISHED)
         finished = Upload.objects.filter(pk=upload.pk).first()
         if first and finished is not None:
-            upload_finished.send_robust(sender=Upload, upload=finished, final=final)
+            _tell(finished, final)
         return finished
 
     def remove(self, upload: Upload) -> bool:
         deleted, _ = Upload.objects.filter(pk=upload.pk, state=upload.state).delete()
         return bool(deleted)
+
+
+def _tell(upload: Upload, final: FinalObject) -> None:
+    upload_finished.send_robust(sender=Upload, upload=upload, final=final)
+    Upload.objects.filter(pk=upload.pk).update(telling=None)
+
+
+def tell_again(upload: Upload) -> None:
+    """Tell of an upload whose telling was begun long ago, unless somebody else does."""
+    begun = Upload.objects.filter(pk=upload.pk, telling=upload.telling)
+    if upload.final is not None and begun.update(telling=timezone.now()):
+        _tell(upload, upload.final)
 
 
 def _expiry() -> datetime | None:
@@ -129,6 +148,9 @@ class Sessions:
     def over(self, dry_run: bool) -> Iterator[str]:
         """The sessions of uploads that have expired. From here on nobody can resume them."""
         now = timezone.now()
+        if not dry_run:
+            for upload in Upload.objects.filter(telling__lt=now - LEASE):
+                tell_again(upload)
         # What is to be finished, and is not for as long, cannot be: the store or the name does not let it.
         late = Upload.objects.filter(state__in=[core.UPLOADING, core.FINISHING], expires__lte=now).order_by("pk")
         for upload in late.iterator():

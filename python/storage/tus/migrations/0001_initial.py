@@ -41,6 +41,7 @@ class Migration(migrations.Migration):
                 ("created", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ("expires", models.DateTimeField(null=True)),
                 ("finished", models.DateTimeField(null=True)),
+                ("telling", models.DateTimeField(editable=False, null=True)),
                 (
                     "owner",
                     models.ForeignKey(
