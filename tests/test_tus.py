@@ -385,6 +385,16 @@ def test_bad_input(site):
     assert options.headers["X-Passed"] == "middleware"
 
 
+def test_what_the_project_answers_by_itself(site):
+    url = create(site, 32 * MIB)
+    refused = patch(url, 0, bytes(32 * MIB), **{"X-User": "mallory"})
+    assert (refused.status_code, refused.text, offset_of(url)) == (401, "not you\n", 0)
+    broken = requests.post(site.files, headers={**TUS, "Upload-Length": "1", "Upload-Metadata": "broken"}, timeout=30)
+    assert broken.status_code == 500 and "a mistake of the project" in site.log.read_text()
+    assert patch(url, 0, b"x").status_code == 204
+    assert requests.get(f"{site.url}/nothing", timeout=30).status_code == 404
+
+
 def test_chunked_bodies(site):
     url = create(site, 10)
     assert patch(url, 0, iter([b"01234", b"56"])).status_code == 204

@@ -307,6 +307,34 @@ def test_methods_in_a_header(told):
     assert ask("POST", name, x_http_method_override="DELETE").status == 204
 
 
+NAMES = [
+    *("tus-resumable", "content-type", "content-length", "transfer-encoding", "x-http-method-override"),
+    *("upload-length", "upload-defer-length", "upload-metadata", "upload-concat", "upload-offset", "upload-checksum"),
+]
+VALUES = st.one_of(
+    st.text(st.characters(max_codepoint=255), max_size=20),
+    st.integers(-2, 2**70).map(str),
+    st.sampled_from(["1.0.0", TYPE, "partial", "final;/a", "chunked", "PATCH", "HEAD", "DELETE", "sha1 YQ==", "1"]),
+)
+
+
+@given(
+    method=st.sampled_from(["POST", "PATCH", "HEAD", "DELETE", "OPTIONS", "GET", "\u0130"]),
+    known=st.booleans(),
+    sane=st.booleans(),
+    headers=st.dictionaries(st.sampled_from(NAMES), VALUES),
+    body=st.binary(max_size=20),
+)
+@settings(deadline=None, max_examples=2000 if FULL else 150)
+def test_any_request_has_an_answer(method, known, sane, headers, body):
+    with empty():
+        name = create(10) if known else ""
+        headers = {"tus-resumable": "1.0.0", "content-type": TYPE} | headers if sane else headers
+        steps = core.respond(core.Request(method, name, headers))
+        answer = views._carry_out(steps, Rows(SimpleNamespace(user=None)), Body(body))
+        assert answer.status in {200, 201, 204} or (answer.status in range(400, 500) and answer.text)
+
+
 # ---- checksums
 
 

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied
 from django.core.wsgi import get_wsgi_application
-from django.http import JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.urls import include, path
 
 SITE = json.loads(os.environ["TEST_SITE"])
@@ -54,6 +54,8 @@ def named(get_response):
         from django.contrib.auth.models import AnonymousUser, User
 
         name = request.headers.get("X-User")
+        if name == "mallory":
+            return HttpResponse("not you\n", status=401)
         request.user = User.objects.get_or_create(username=name)[0] if name else AnonymousUser()
         response = get_response(request)
         response.headers["X-Passed"] = "middleware"
@@ -65,6 +67,8 @@ def named(get_response):
 def authorize(request, upload):
     if upload.metadata.get("filename", "").endswith(".exe"):
         raise PermissionDenied("no programs, please")
+    if "broken" in upload.metadata:
+        raise RuntimeError("a mistake of the project")
 
 
 wsgi = get_wsgi_application()
