@@ -21,7 +21,7 @@ def modules():
     yield storage
     for found in pkgutil.walk_packages(storage.__path__, "storage."):
         inside = found.name.split(".")[1:]
-        if not any(name.startswith("_") for name in inside) and inside[0] != "management":
+        if not any(name.startswith("_") or name in ("management", "admin", "migrations") for name in inside):
             yield importlib.import_module(found.name)
 
 
