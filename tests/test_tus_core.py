@@ -352,6 +352,17 @@ def checksum(algorithm, data):
     return f"{algorithm} {base64.b64encode(known.digest()).decode()}"
 
 
+@given(st.lists(st.binary(max_size=9)))
+def test_crc32c_of_any_pieces(pieces):
+    state = 0xFFFFFFFF
+    for bit in (byte >> n & 1 for byte in b"".join(pieces) for n in range(8)):
+        state = state >> 1 ^ (0x82F63B78 if (state ^ bit) & 1 else 0)
+    crc = Crc32c()
+    for piece in pieces:
+        crc.update(piece)
+    assert crc.digest() == (state ^ 0xFFFFFFFF).to_bytes(4, "big")
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_checksums(told, algorithm):
     name, data = create(40), b"0123456789" * 2
