@@ -39,6 +39,7 @@ def running(name, *arguments, log, ready, environment=None):
             stderr=subprocess.STDOUT,
             cwd=log.parent,
             env={"PATH": os.environ["PATH"], "HOME": str(log.parent)} | (environment or {}),
+            process_group=0,  # a Ctrl-C ends what uses the server, and that ends the server
         )
     try:
         yield _wait(process, name, log, ready)

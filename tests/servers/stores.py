@@ -16,11 +16,12 @@ from servers.process import NotReady, first_line, free_port, running
 
 
 @contextlib.contextmanager
-def versitygw(directory):
-    """versitygw on files below `directory`, which are removed at the end. It uses http without keep-alive: over https
-    it closes before its answer when it refuses a put, and keep-alive breaks uploads of boto3."""
+def versitygw(directory, kept=False):
+    """versitygw on files below `directory`, which are removed at the end unless they are `kept` for the next one. It uses
+    http without keep-alive: over https it closes before its answer when it refuses a put, and keep-alive breaks uploads
+    of boto3."""
     endpoint = _endpoint("http")
-    with _folders(directory, "versitygw", "data", "versions") as (root, data, versions):
+    with _folders(directory, "versitygw", "data", "versions", kept=kept) as (root, data, versions):
         address = endpoint.url.removeprefix("http://")
         with running(
             "versitygw",
@@ -105,11 +106,15 @@ def _endpoint(scheme, ca_bundle=None):
 
 
 @contextlib.contextmanager
-def _folders(directory, name, *folders):
-    with tempfile.TemporaryDirectory(dir=directory, prefix=f"{name}-", ignore_cleanup_errors=True) as root:
+def _folders(directory, name, *folders, kept=False):
+    with contextlib.ExitStack() as stack:
+        root = directory
+        if not kept:
+            made = tempfile.TemporaryDirectory(dir=directory, prefix=f"{name}-", ignore_cleanup_errors=True)
+            root = stack.enter_context(made)
         paths = [Path(root, folder) for folder in folders]
         for path in paths:
-            path.mkdir()
+            path.mkdir(exist_ok=kept)
         yield Path(root), *paths
 
 
@@ -118,4 +123,6 @@ def _create_bucket(endpoint):
         with endpoint.client() as client:
             client.create_bucket(Bucket=endpoint.bucket)
     except (BotoCoreError, ClientError) as error:
+        if "BucketAlready" in str(error):  # in files that were kept
+            return
         raise NotReady(str(error)) from error

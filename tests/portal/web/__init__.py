@@ -1,0 +1,1 @@
+"""The site of `make portal`: a page on which people upload files, by storage.tus."""

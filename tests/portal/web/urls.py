@@ -1,0 +1,17 @@
+"""The site: a page, the files behind it, and one line that makes uploads resumable."""
+
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import include, path
+
+from . import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("uploads/", include("storage.tus.urls")),
+    path("files/<uuid:name>/", views.content, name="content"),
+    path("files/<uuid:name>/delete/", views.delete, name="delete"),
+    path("login/", LoginView.as_view(template_name="web/login.html", redirect_authenticated_user=True), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+]
