@@ -207,9 +207,13 @@ def test_what_is_shown(site, tab):
 @on_one_server
 def test_a_pdf_is_shown(site, tab):
     tab.goto(f"{site}/page/a.pdf")
+    until_red(tab)
+
+
+def until_red(tab):
     latest = time.monotonic() + web.PATIENCE
     while reds(tab.screenshot()) < 1000:
-        assert time.monotonic() < latest, tab.said
+        assert time.monotonic() < latest, "there is nothing red in the page"
 
 
 def reds(screenshot):

@@ -8,36 +8,21 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent.parent
-USER = "portal"
 
 
 def main() -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "portal.web.settings"
     sys.path[:] = [str(TESTS), *(entry for entry in sys.path if Path(entry).resolve() != HERE)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     listener = listening(os.environ.get("PORT") or "8000")
-
-    import django
-    from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import call_command
-
     try:
-        django.setup()
-        call_command("migrate", verbosity=0)
-        password = make_user()
-    except ImproperlyConfigured as error:
-        sys.exit(f"{error}")
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}/")
-    print(f"Log in as {USER} with password {password}", flush=True)
-
+        prepare()
+    except KeyboardInterrupt:
+        sys.exit(130)
     os.set_inheritable(listener.fileno(), True)
-    arguments = ["--workers", "2", "--threads", "16", "--worker-class", "gthread", "--graceful-timeout", "3"]
-    os.execv(
-        sys.executable,
-        [
-            *(sys.executable, "-m", "gunicorn", "--chdir", str(TESTS), "--bind", f"fd://{listener.fileno()}"),
-            *(*arguments, "--log-level", "warning", "portal.web.wsgi"),
-        ],
-    )
+    bind = f"fd://{listener.fileno()}"
+    gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:portal.web.gunicorn", "--bind", bind]
+    os.execv(sys.executable, [*gunicorn, "portal.web.wsgi"])
 
 
 def listening(port: str) -> socket.socket:
@@ -47,21 +32,29 @@ def listening(port: str) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", int(port)), backlog=128)
     except OSError as error:
-        sys.exit(f"port {port}: {error.strerror}. Take another one: make portal PORT=8001")
+        sys.exit(f"port {port}: {os.strerror(error.errno or 0)}. Take another one: make portal PORT=8001")
 
 
-def make_user() -> str:
-    """Makes the user, once, and gives the password, which stays the same as long as the folder is there."""
+def prepare() -> None:
+    """Makes the tables and the user, once. The password stays the same as long as its file is there."""
+    import django
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import call_command
+
+    try:
+        django.setup()
+        call_command("migrate", verbosity=0)
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
+
     from django.contrib.auth import get_user_model
 
-    from portal.web.settings import kept
+    from portal.web.settings import USER, kept
 
-    password = kept("password")
     user, _ = get_user_model().objects.get_or_create(username=USER, defaults={"is_staff": True, "is_superuser": True})
-    if not user.check_password(password):
-        user.set_password(password)
+    if not user.check_password(kept("password")):
+        user.set_password(kept("password"))
         user.save()
-    return password
 
 
 if __name__ == "__main__":

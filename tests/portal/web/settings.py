@@ -8,6 +8,9 @@ from django.core.exceptions import ImproperlyConfigured
 from portal.settings import *  # noqa: F403
 from portal.settings import STORAGE_BACKEND, VAR
 
+USER = "portal"
+"""Who may log in, and see the admin."""
+
 
 def kept(name: str) -> str:
     """A secret that is made once, and kept in a file below VAR that nobody else can read."""

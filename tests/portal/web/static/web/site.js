@@ -242,16 +242,23 @@ class Item {
   }
 
   async finished() {
-    const focused = this.element.contains(document.activeElement);
-    const id = this.url.split("/").pop();
     this.stop();
     this.become("storing");
     tell(`${this.name} is uploaded.`);
     this.say("done");
-    const row = await refresh(id);
-    if (row && !row.isConnected) this.element.replaceWith(row); // the list shows another page
+    const row = await refresh(this.url.split("/").pop());
+    if (row && !row.isConnected) {
+      this.element.after(row); // the list shows another page
+      this.becomeRow(row);
+    }
     this.remove();
-    if (focused && row) row.querySelector("button, a").focus();
+  }
+
+  becomeRow(row) {
+    const focused = this.element.contains(document.activeElement);
+    this.element.remove();
+    if (focused) row.querySelector("button, a").focus();
+    this.remove();
   }
 
   remove() {
@@ -271,6 +278,7 @@ class Item {
     this.note = note;
     this.show();
     if (["paused", "failed"].includes(state)) this.say("paused");
+    if (["lost", "failed"].includes(state)) tell(`${this.name}: ${note}`);
     if (!RUNNING.has(state)) startNext();
   }
 
@@ -285,9 +293,9 @@ class Item {
     for (const button of this.element.querySelectorAll("button")) {
       button.hidden = !shown.includes(button.dataset.do);
     }
-    if (focused && document.activeElement.hidden) {
-      const next = this.element.querySelector("button:not([hidden])") || document.getElementById("choose");
-      next.focus();
+    const now = document.activeElement; // some browsers take the focus from what is hidden at once
+    if (focused && (now.hidden || !this.element.contains(now))) {
+      (this.element.querySelector("button:not([hidden])") || this.element).focus();
     }
     showSections();
   }
@@ -439,8 +447,12 @@ async function load(url) {
 function showFiles(loaded) {
   const focused = document.activeElement && document.activeElement.id;
   const files = document.adoptNode(loaded.getElementById("files"));
-  document.getElementById("files").replaceWith(files);
   localise(files);
+  document.getElementById("files").replaceWith(files);
+  for (const item of [...items]) {
+    const row = item.url && document.getElementById(`file-${item.url.split("/").pop()}`);
+    if (row) item.becomeRow(row); // never are both in the page
+  }
   if (focused && document.activeElement.id !== focused) {
     const same = document.getElementById(focused);
     if (same) same.focus();
@@ -580,6 +592,13 @@ function goOn() {
   for (const item of items) if (item.state === "lost" && item.file) item.queue();
 }
 window.addEventListener("online", goOn);
+window.addEventListener("offline", () => {
+  for (const item of items) {
+    if (item.state !== "uploading") continue;
+    if (item.upload) item.upload.abort(); // it would wait for an answer that nobody sends
+    item.become("lost", OFFLINE);
+  }
+});
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && goOn());
 
 // How far the uploads are that were begun before. An upload that is complete is finished by this question.

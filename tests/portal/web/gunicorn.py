@@ -1,0 +1,17 @@
+"""How gunicorn runs the site: `gunicorn --config python:portal.web.gunicorn portal.web.wsgi`."""
+
+from typing import Any
+
+from portal.web.settings import USER, kept
+
+workers = 2
+worker_class = "gthread"
+threads = 16  # each upload takes one for as long as it lasts
+graceful_timeout = 3
+loglevel = "warning"
+
+
+def when_ready(server: Any) -> None:
+    """Tells a person where the site is."""
+    print(f"http://127.0.0.1:{server.LISTENERS[0].sock.getsockname()[1]}/")
+    print(f"Log in as {USER} with password {kept('password')}", flush=True)

@@ -1,0 +1,547 @@
+"""The site of `make portal` in Chromium, as a person uses it."""
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+import test_browser
+from conftest import FULL, HERE
+from PIL import Image
+from playwright.sync_api import expect
+from servers import web
+from servers.process import free_port
+
+MIB = 1024 * 1024
+LIMIT = 400_000_000
+BIG = 300 * MIB if FULL else 24 * MIB
+RATE = 60_000_000 if FULL else 16_000_000
+"""Bytes a second of the browser's line in tests that need an upload to last."""
+SLOWLY = 1_000_000
+
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+EVERYTHING = "axe.run(document, {resultTypes: ['violations']})"
+
+long = pytest.mark.skipif(not FULL, reason="takes long: make test-full")
+
+expect.set_options(timeout=web.PATIENCE * 1000)
+
+
+class Site:
+    """What `make portal` runs. It can be killed and started again, at the same address and with the same files."""
+
+    def __init__(self, var, **environment):
+        self.log = var / "log"
+        self.environment = {"PORT": str(free_port()), "PORTAL_VAR": str(var / "var"), "PORTAL_MAX_SIZE": str(LIMIT)}
+        self.environment |= environment
+        self.process = None
+
+    def start(self):
+        with open(self.log, "w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, HERE / "portal" / "web" / "serve.py"],
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"} | self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+        said = web.wait(lambda: re.search(r"(http\S+)\nLog in as (\S+) with password (\S+)\n", self.text()), self.log)
+        self.url, self.user, self.password = said.groups()
+
+    def text(self):
+        return self.log.read_text()
+
+    def end(self, number=signal.SIGINT):
+        os.killpg(self.process.pid, number)
+        return self.process.wait(web.PATIENCE)
+
+
+@contextlib.contextmanager
+def running(site):
+    site.start()
+    try:
+        yield site
+    finally:
+        site.end()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with running(Site(tmp_path_factory.mktemp("site"))) as site:
+        yield site
+        assert "Traceback" not in site.text()
+
+
+@pytest.fixture(scope="module")
+def cookies(site, browser):
+    """Those of somebody who has logged in."""
+    with browser.new_page() as tab:
+        tab.goto(site.url)
+        tab.get_by_label("Username").fill(site.user)
+        tab.get_by_label("Password").fill(site.password)
+        tab.get_by_role("button", name="Log in").click()
+        expect(tab.get_by_label("Choose files")).to_be_attached()
+        return tab.context.storage_state()
+
+
+@pytest.fixture
+def person(browser, cookies, site):
+    """A person's browser. No page of it may ask another host, or say anything on its console."""
+    with browser.new_context(storage_state=cookies) as context:
+        context.said = []
+        context.on("request", lambda request: request.url.startswith((site.url, "data:", "blob:")) or stray(request))
+        context.on("weberror", lambda error: context.said.append(str(error.error)))
+
+        def stray(request):
+            if not request.url.startswith(("chrome:", "chrome-extension:")):  # the viewer of PDFs
+                context.said.append(request.url)
+
+        yield context
+        assert context.said == []
+
+
+@pytest.fixture
+def tab(person, site):
+    return open_tab(person, site)
+
+
+def open_tab(person, site, rate=None):
+    tab = person.new_page()
+    tab.said = getattr(person, "said", [])
+    if rate:
+        slow_down(tab, rate)
+    tab.goto(site.url)
+    return tab
+
+
+def slow_down(tab, rate, offline=False):
+    """Makes the line of a tab as slow as so many bytes a second; -1 is as fast as can be."""
+    if not hasattr(tab, "line"):
+        tab.line = tab.context.new_cdp_session(tab)
+        tab.line.send("Network.enable")
+    conditions = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": rate}
+    tab.line.send("Network.emulateNetworkConditions", conditions)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a file, and gives its path and the digest that has to be shown."""
+
+    def make(name, size):
+        data = random.Random(name).randbytes(size)
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name, hashlib.sha256(data).hexdigest()
+
+    return make
+
+
+def choose(tab, *paths):
+    tab.get_by_label("Choose files").set_input_files(list(paths))
+
+
+def item(tab, path):
+    return tab.get_by_role("listitem").filter(has_text=path.name)
+
+
+def press(tab, path, button):
+    item(tab, path).get_by_role("button", name=button, exact=True).click()
+
+
+def percent(tab, path):
+    return int(re.search(r"(\d+) %", item(tab, path).inner_text())[1])
+
+
+def goes_on(tab, path, to):
+    """Waits until so many percent are sent."""
+    expect(item(tab, path)).to_contain_text(re.compile(r"\d+ % · [\d.]+ MB/s · \d+ s left"))
+    bar = f"[...document.querySelectorAll('progress')].some(bar => bar.value > {to / 100})"
+    test_browser.until(tab, bar)
+
+
+def is_stored(tab, path, digest):
+    """The one item of the file shows the digest of the store, and offers what can be done with it."""
+    expect(item(tab, path)).to_contain_text(digest)
+    expect(item(tab, path)).to_have_count(1)
+    expect(item(tab, path).get_by_role("button", name="Delete")).to_be_visible()
+    expect(item(tab, path).get_by_role("progressbar")).to_have_count(0)
+
+
+def has_no_flaws(tab):
+    """What an accessibility checker calls serious or critical."""
+    found = tab.evaluate(f"{AXE}; {EVERYTHING}")["violations"]
+    flaws = {flaw["id"]: [node["target"] for node in flaw["nodes"]] for flaw in found if flaw["impact"] != "minor"}
+    assert flaws == {}
+
+
+# ---- uploads
+
+
+def test_an_upload_is_stored(tab, make):
+    path, digest = make("Zoë 报告 100%.bin", 5 * MIB)
+    choose(tab, path)
+    is_stored(tab, path, digest)
+    expect(item(tab, path)).to_contain_text("5.2 MB")
+    expect(tab.get_by_role("status")).to_have_text(f"{path.name} is uploaded.")
+    with tab.expect_download() as started:
+        item(tab, path).get_by_role("link", name="Download").click()
+    assert started.value.suggested_filename == path.name
+    assert started.value.path().read_bytes() == path.read_bytes()
+
+
+@long
+def test_an_empty_file(tab, make):
+    path, digest = make("nothing.txt", 0)
+    choose(tab, path)
+    is_stored(tab, path, digest)
+
+
+def test_the_server_is_killed(person, site, make):
+    """The page goes on by itself when the server is back, from what had arrived."""
+    path, digest = make("film.bin", BIG)
+    tab = open_tab(person, site, RATE)
+    choose(tab, path)
+    goes_on(tab, path, 50)
+    site.end(signal.SIGKILL)
+    expect(item(tab, path)).to_contain_text("The connection to the server is lost")
+    expect(item(tab, path).get_by_role("button", name="Retry")).to_be_visible()
+    site.start()
+    with tab.expect_response(lambda answer: answer.request.method == "HEAD" and answer.ok) as asked:
+        pass
+    assert int(asked.value.headers["upload-offset"]) >= 8 * MIB
+    is_stored(tab, path, digest)
+
+
+def test_pause_and_cancel(person, site, make):
+    tab = open_tab(person, site, SLOWLY)
+    path, digest = make("pause.bin", 8 * MIB)
+    choose(tab, path)
+    goes_on(tab, path, 5)
+    assert item(tab, path).get_by_role("progressbar", name=f"Progress of {path.name}").is_visible()
+    press(tab, path, "Pause")
+    expect(item(tab, path)).to_contain_text("Paused at")
+    before = percent(tab, path)
+    tab.wait_for_timeout(300)
+    assert percent(tab, path) == before
+    slow_down(tab, -1)
+    press(tab, path, "Resume")
+    is_stored(tab, path, digest)
+
+    path, _ = make("cancel.bin", 8 * MIB)
+    slow_down(tab, SLOWLY)
+    choose(tab, path)
+    goes_on(tab, path, 5)
+    with tab.expect_response(lambda answer: answer.request.method == "DELETE") as deleted:
+        press(tab, path, "Cancel")
+    assert deleted.value.status == 204
+    expect(item(tab, path)).to_have_count(0)
+    tab.reload()
+    expect(item(tab, path)).to_have_count(0)
+
+
+def test_the_tab_is_closed(person, site, make):
+    """Who comes back sees the upload, is told of a wrong file, chooses the same one, and only the rest is sent."""
+    path, digest = make("closed.bin", BIG)
+    tab = open_tab(person, site, RATE)
+    choose(tab, path)
+    goes_on(tab, path, 50)
+    tab.close()
+    tab = open_tab(person, site)
+    expect(item(tab, path)).to_contain_text("Choose the same file again to go on.")
+    other, _ = make("other.bin", 1000)
+    with tab.expect_file_chooser() as chooser:
+        press(tab, path, "Resume")
+    chooser.value.set_files(other)
+    expect(tab.get_by_role("alert")).to_contain_text("other.bin is not the file that was begun as closed.bin")
+    begun = []
+    tab.on("request", lambda request: begun.append(request) if request.method == "POST" else None)
+    with tab.expect_response(lambda answer: answer.request.method == "HEAD" and answer.ok) as asked:
+        choose(tab, path)
+    assert int(asked.value.headers["upload-offset"]) >= 8 * MIB
+    is_stored(tab, path, digest)
+    assert begun == []
+
+
+@long
+def test_two_tabs(person, site, make):
+    """The second tab shows what the first one does, begins nothing of its own, and takes over when that is closed."""
+    path, digest = make("tabs.bin", BIG)
+    one = open_tab(person, site, RATE)
+    choose(one, path)
+    goes_on(one, path, 10)
+    two = open_tab(person, site, RATE)
+    expect(item(two, path)).to_contain_text("in another tab or window")
+    choose(two, path)
+    expect(two.get_by_role("alert")).to_contain_text("tabs.bin is being uploaded already.")
+    one.close()
+    expect(item(two, path)).to_contain_text("Choose the same file again to go on.")
+    choose(two, path)
+    three = open_tab(person, site)
+    is_stored(two, path, digest)
+    is_stored(three, path, digest)
+
+
+def test_offline(person, site, make):
+    path, digest = make("offline.bin", BIG)
+    tab = open_tab(person, site, RATE)
+    choose(tab, path)
+    goes_on(tab, path, 30)
+    slow_down(tab, RATE, offline=True)
+    expect(item(tab, path)).to_contain_text("You are offline. The upload goes on when you are back.")
+    slow_down(tab, -1)
+    is_stored(tab, path, digest)
+
+
+# ---- refusals
+
+ASK = """([name, size, type]) => fetch('/uploads/', {method: 'POST', headers: {
+    'Tus-Resumable': '1.0.0', 'Upload-Length': size, 'Upload-Metadata': `filename ${btoa(name)},filetype ${btoa(type)}`
+}}).then(answer => answer.status)"""
+
+
+def test_what_is_refused(tab, make, tmp_path):
+    """Nothing is sent of what the page refuses, and the server refuses it too."""
+    program, _ = make("Setup.EXE", 10)
+    large = tmp_path / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(LIMIT + 1)
+    begun = []
+    tab.on("request", lambda request: begun.append(request))
+    choose(tab, program, large)
+    alerts = tab.get_by_role("alert")
+    expect(alerts).to_have_text(
+        [
+            "Setup.EXE was not uploaded. Programs and scripts cannot be uploaded here.",
+            "large.bin was not uploaded. This file is larger than 400 MB.",
+        ]
+    )
+    expect(tab.get_by_role("listitem").filter(has_text=re.compile("Setup|large"))).to_have_count(0)
+    assert [request.url for request in begun if "/uploads/" in request.url] == []
+    asked = [
+        ["a.exe", "5", ""],
+        ["a.exe. ", "5", ""],
+        ["a.txt", "5", "application/x-msdownload"],
+        ["", "5", ""],
+        ["a.txt", str(LIMIT + 1), ""],
+        ["a.txt", "5", "text/plain"],
+    ]
+    assert [tab.evaluate(ASK, one) for one in asked] == [403, 403, 403, 403, 413, 201]
+    tab.reload()
+    press(tab, Path("a.txt"), "Cancel")
+    expect(tab.get_by_role("status")).to_have_text("The upload of a.txt is cancelled.")
+
+
+@long
+def test_nobody_else(browser, site, tab, make):
+    """Who is not logged in sees and does nothing."""
+    path, digest = make("mine.txt", 10)
+    choose(tab, path)
+    is_stored(tab, path, digest)
+    url = item(tab, path).get_by_role("link", name="Download").get_attribute("href")
+    with browser.new_page() as stranger:
+        for place in (site.url, site.url.rstrip("/") + url):
+            stranger.goto(place)
+            expect(stranger.get_by_role("button", name="Log in")).to_be_visible()
+        assert stranger.evaluate(ASK, ["a.txt", "5", ""]) == 403
+
+
+# ---- stored files
+
+
+def test_previews(tab, tmp_path):
+    picture, document, video = (tmp_path / name for name in ("harbour.png", "plan.pdf", "film.webm"))
+    Image.new("RGB", (600, 400), "red").save(picture)
+    Image.new("RGB", (600, 400), "red").save(document)
+    video.write_bytes(test_browser.film())
+    choose(tab, picture, document, video)
+    dialog = tab.get_by_role("dialog")
+
+    press(tab, picture, "Preview")
+    test_browser.until(tab, "document.querySelector('#preview img').naturalWidth == 600")
+    dialog.get_by_role("button", name="Close").click()
+    press(tab, document, "Preview")
+    test_browser.until_red(tab)
+    tab.keyboard.press("Escape")
+    press(tab, video, "Preview")
+    test_browser.until(tab, "document.querySelector('video').readyState >= 2")
+    test_browser.seek(tab, 29.7)
+    assert tab.evaluate(test_browser.COLOUR) == "blue"
+    dialog.get_by_role("button", name="Close").click()
+    expect(dialog).to_be_hidden()
+
+
+def test_delete_is_asked(tab, make, site):
+    path, digest = make("old.txt", 10)
+    choose(tab, path)
+    is_stored(tab, path, digest)
+    url = item(tab, path).get_by_role("link", name="Download").get_attribute("href")
+    question = tab.get_by_role("alertdialog", name="Delete old.txt?")
+    press(tab, path, "Delete")
+    question.get_by_role("button", name="Keep it").click()
+    is_stored(tab, path, digest)
+    press(tab, path, "Delete")
+    question.get_by_role("button", name="Delete").click()
+    expect(item(tab, path)).to_have_count(0)
+    expect(tab.get_by_role("status")).to_have_text("old.txt is deleted.")
+    assert tab.request.get(site.url.rstrip("/") + url).status == 404
+
+
+@long
+def test_pages(tab, make):
+    """Newest first; another page can be turned to while an upload goes on, and that one is shown when it is done."""
+    paths = [make(f"page-{number:02}.txt", 20)[0] for number in range(22)]
+    for some in (paths[:11], paths[11:]):
+        choose(tab, *some)
+        for path in some:
+            expect(item(tab, path)).to_contain_text("SHA-256")
+    path, digest = make("slow.bin", 6 * MIB)
+    slow_down(tab, 3_000_000)
+    choose(tab, path)
+    tab.get_by_role("link", name="Older files").click()
+    expect(tab.get_by_role("navigation", name="Pages of stored files")).to_contain_text("Page 2 of ")
+    assert tab.url.endswith("?page=2")
+    expect(item(tab, path).get_by_role("progressbar")).to_be_visible()
+    is_stored(tab, path, digest)
+    assert tab.url.endswith("?page=2")
+    tab.goto(tab.url.partition("?")[0])
+    names = tab.locator("#files .name").all_inner_texts()
+    assert names[0] == "slow.bin" and len(names) == 20
+    assert {name[:7] for name in names[1:]} <= {"page-21", "page-20"} | {f"page-{number:02}" for number in range(22)}
+
+
+@long
+def test_the_admin(person, site, make):
+    """Uploads that go on are there, with their parts."""
+    path, _ = make("parts.bin", BIG)
+    tab = open_tab(person, site, RATE)
+    choose(tab, path)
+    goes_on(tab, path, 50)
+    press(tab, path, "Pause")
+    admin = open_tab(person, site)
+    admin.get_by_role("link", name="Administration").click()
+    admin.get_by_role("link", name="Uploads", exact=True).first.click()
+    admin.get_by_role("link", name="parts.bin").click()
+    assert re.search(r"1: 8\.0\sMB [0-9a-f]{64}", admin.inner_text("main"))
+    press(tab, path, "Cancel")
+
+
+# ---- people who see little, or use no mouse
+
+
+def focused(tab):
+    return tab.evaluate("(document.activeElement.labels?.[0] ?? document.activeElement).innerText")
+
+
+def walk_to(tab, name):
+    for _ in range(80):
+        if focused(tab) == name:
+            return
+        tab.keyboard.press("Tab")
+    raise AssertionError(f"the Tab key never leads to {name}")
+
+
+def test_keyboard_only(browser, site, make):
+    path, digest = make("keys.bin", 8 * MIB)
+    with browser.new_context() as context:
+        tab = open_tab(context, site)
+        tab.keyboard.type(site.user)  # the first field has the focus
+        tab.keyboard.press("Tab")
+        tab.keyboard.type(site.password)
+        tab.keyboard.press("Enter")
+        expect(tab.get_by_label("Choose files")).to_be_attached()
+        slow_down(tab, SLOWLY)
+        walk_to(tab, "Choose files")
+        with tab.expect_file_chooser() as chooser:
+            tab.keyboard.press("Enter")
+        chooser.value.set_files(path)
+        goes_on(tab, path, 5)
+        walk_to(tab, "Pause")
+        tab.keyboard.press("Enter")
+        assert focused(tab) == "Resume"
+        slow_down(tab, -1)
+        tab.keyboard.press("Enter")
+        is_stored(tab, path, digest)
+        assert tab.evaluate("document.activeElement.closest('li')?.innerText.startsWith('keys.bin')")
+        walk_to(tab, "Delete")
+        tab.keyboard.press("Enter")
+        assert focused(tab) == "Keep it"
+        tab.keyboard.press("Escape")
+        assert focused(tab) == "Delete"
+        tab.keyboard.press("Enter")
+        tab.keyboard.press("Tab")
+        tab.keyboard.press("Enter")
+        expect(item(tab, path)).to_have_count(0)
+        assert focused(tab).startswith("Stored files")
+
+
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=long)])
+def test_a_checker_finds_no_flaws(browser, person, site, make, scheme):
+    """Nor is anything of the page wider than a telephone."""
+    path, digest = make(f"{scheme}-{'long-name-' * 12}.bin", 4 * MIB)
+    program, _ = make("a.exe", 1)
+    with browser.new_page(color_scheme=scheme) as stranger:
+        stranger.goto(site.url)
+        stranger.get_by_label("Username").fill("nobody")
+        stranger.get_by_label("Password").fill("nothing")
+        stranger.get_by_role("button", name="Log in").click()
+        expect(stranger.get_by_role("alert")).to_be_visible()
+        has_no_flaws(stranger)
+    tab = open_tab(person, site)
+    tab.emulate_media(color_scheme=scheme)
+    tab.set_viewport_size({"width": 390, "height": 844})
+    slow_down(tab, SLOWLY)
+    choose(tab, program, path)
+    goes_on(tab, path, 5)
+    has_no_flaws(tab)
+    press(tab, path, "Pause")
+    has_no_flaws(tab)
+    slow_down(tab, -1)
+    press(tab, path, "Resume")
+    is_stored(tab, path, digest)
+    has_no_flaws(tab)
+    press(tab, path, "Delete")
+    has_no_flaws(tab)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+# ---- starting
+
+
+@pytest.mark.slow
+def test_it_starts_and_ends(tmp_path, site):
+    """A second start has the same password; an interrupt ends it; what is set wrongly is told in words."""
+    other = Site(tmp_path)
+    other.start()
+    first = other.password
+    assert other.end() == 0
+    other.start()
+    assert other.password == first
+    assert other.end() == 0
+
+    def start(**environment):
+        done = subprocess.run(
+            [sys.executable, HERE / "portal" / "web" / "serve.py"],
+            env=os.environ | other.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stderr
+
+    taken = site.url.rstrip("/").rpartition(":")[2]
+    assert start(PORT=taken) == (1, f"port {taken}: Address already in use. Take another one: make portal PORT=8001\n")
+    assert start(PORT="http")[1] == "PORT is a number up to 65535, not 'http'\n"
+    assert start(PORTAL_MAX_SIZE="20 GB")[1].startswith("PORTAL_MAX_SIZE is a number of bytes, such as 20000000000")
+
+
+def test_the_library_is_what_npm_has():
+    """The file in the repository is the one whose digest the build step checks."""
+    step = (HERE / "tools" / "vendor").read_text()
+    library = HERE / "portal" / "web" / "static" / "web" / "tus.min.js"
+    assert re.search(r"^sha256=(\w+)", step, re.MULTILINE)[1] == hashlib.sha256(library.read_bytes()).hexdigest()
