@@ -300,6 +300,8 @@ def test_offline(person, site, make):
 
 # ---- refusals
 
+REASON = "Programs and scripts cannot be uploaded here."
+
 ASK = """([name, size, type]) => fetch('/uploads/', {method: 'POST', headers: {
     'Tus-Resumable': '1.0.0', 'Upload-Length': size, 'Upload-Metadata': `filename ${btoa(name)},filetype ${btoa(type)}`
 }}).then(answer => answer.status)"""
@@ -317,7 +319,7 @@ def test_what_is_refused(tab, make, tmp_path):
     alerts = tab.get_by_role("alert")
     expect(alerts).to_have_text(
         [
-            "Setup.EXE was not uploaded. Programs and scripts cannot be uploaded here.",
+            f"Setup.EXE was not uploaded. {REASON}",
             "large.bin was not uploaded. This file is larger than 400 MB.",
         ]
     )
@@ -335,6 +337,19 @@ def test_what_is_refused(tab, make, tmp_path):
     tab.reload()
     press(tab, Path("a.txt"), "Cancel")
     expect(tab.get_by_role("status")).to_have_text("The upload of a.txt is cancelled.")
+
+
+def test_a_program_by_another_name(tab, tmp_path, site):
+    """The page sees it, and the server removes one that reaches it all the same."""
+    program = tmp_path / "holiday.jpg"
+    program.write_bytes(b"\x7fELF" + bytes(100))
+    choose(tab, program)
+    expect(tab.get_by_role("alert")).to_have_text(f"holiday.jpg was not uploaded. {REASON}")
+    tab.evaluate("DataView.prototype.getUint32 = () => 0")
+    choose(tab, program)
+    expect(tab.get_by_role("alert").last).to_have_text(f"holiday.jpg was not kept. {REASON}")
+    expect(item(tab, program)).to_have_count(0)
+    assert "is a program, and is removed" in site.text()
 
 
 @long

@@ -17,9 +17,8 @@ from servers.process import NotReady, first_line, free_port, running
 
 @contextlib.contextmanager
 def versitygw(directory, kept=False):
-    """versitygw on files below `directory`, which are removed at the end unless they are `kept` for the next one. It uses
-    http without keep-alive: over https it closes before its answer when it refuses a put, and keep-alive breaks uploads
-    of boto3."""
+    """versitygw on files below `directory`, which are removed at the end unless they are `kept`. It uses http without
+    keep-alive: over https it closes before its answer when it refuses a put, and keep-alive breaks uploads of boto3."""
     endpoint = _endpoint("http")
     with _folders(directory, "versitygw", "data", "versions", kept=kept) as (root, data, versions):
         address = endpoint.url.removeprefix("http://")

@@ -1,23 +1,32 @@
 """What may be uploaded. The page applies the same rules, so that a person is told before a byte is sent."""
 
+import logging
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
-REFUSED = frozenset(
-    "apk app appimage bat cmd com cpl dll elf exe hta jar jse lnk msi msix msp pif ps1 psm1 reg run scr sh vb vbe vbs"
-    " wsf wsh".split()
-)
+from storage import FinalObject, get_storage_adapter
+
+logger = logging.getLogger(__name__)
+
+REFUSED = {
+    *("apk", "app", "appimage", "bat", "cmd", "com", "cpl", "dll", "elf", "exe", "hta", "jar", "jse", "lnk", "msi"),
+    *("msix", "msp", "pif", "ps1", "psm1", "reg", "run", "scr", "sh", "vb", "vbe", "vbs", "wsf", "wsh"),
+}
 """The endings of programs, and of what starts one when it is opened."""
 
-TYPES = frozenset(
-    f"application/{name}"
-    for name in (
-        "java-archive vnd.android.package-archive vnd.microsoft.portable-executable x-bat x-dosexec x-elf x-executable"
-        " x-ms-dos-executable x-msdos-program x-msdownload x-msi x-sh x-sharedlib x-shellscript"
-    ).split()
-)
+TYPES = {
+    *("application/java-archive", "application/vnd.android.package-archive", "application/x-bat", "application/x-elf"),
+    *("application/vnd.microsoft.portable-executable", "application/x-dosexec", "application/x-executable"),
+    *("application/x-ms-dos-executable", "application/x-msdos-program", "application/x-msdownload"),
+    *("application/x-msi", "application/x-sh", "application/x-sharedlib", "application/x-shellscript"),
+}
+
+STARTS = (b"\x7fELF", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe")
+"""How programs of Linux and macOS begin, whatever their name is."""
+
+HEAD = 1024
 
 REASON = "Programs and scripts cannot be uploaded here."
 
@@ -30,6 +39,14 @@ def ending(name: str) -> str:
     return last if stem and dot else ""
 
 
+def is_program(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a program, of Windows too."""
+    if head[:2] == b"MZ":
+        at = int.from_bytes(head[60:64], "little")
+        return head[at : at + 4] == b"PE\0\0"
+    return head.startswith(STARTS)
+
+
 def authorize(request: HttpRequest, upload: Any) -> None:
     """Whether the user may create the upload: see STORAGE_TUS_AUTHORIZE."""
     if not request.user.is_authenticated:
@@ -39,3 +56,14 @@ def authorize(request: HttpRequest, upload: Any) -> None:
         raise PermissionDenied(f"The name of a file has 1 to {MAX_NAME} characters.")
     if ending(name) in REFUSED or (upload.content_type or "").partition(";")[0].strip().lower() in TYPES:
         raise PermissionDenied(REASON)
+
+
+def remove_program(sender: Any, upload: Any, final: FinalObject, **kwargs: object) -> None:
+    """Removes a program that came under another name: its bytes are known only when it is stored."""
+    adapter = get_storage_adapter()
+    with adapter.get_final_stream(final) as stream:
+        head = stream.read(HEAD)
+    if is_program(head):
+        logger.warning("upload %s is a program, and is removed", upload.name)
+        adapter.delete_final(final)
+        upload.delete()

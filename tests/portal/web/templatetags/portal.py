@@ -10,9 +10,8 @@ def human(size: int) -> str:
     """A number of bytes as file managers tell it: 20,000,000,000 are 20 GB."""
     if size < 1000:
         return f"{size} byte{'' if size == 1 else 's'}"
-    amount = float(size)
-    for unit in ("kB", "MB", "GB", "TB"):
-        amount /= 1000
-        if amount < 999.95:
-            break
-    return f"{amount:.1f}".removesuffix(".0") + f" {unit}"
+    units = ["TB", "GB", "MB", "kB"]
+    amount = size / 1000
+    while amount >= 999.95 and len(units) > 1:
+        amount, _ = amount / 1000, units.pop()
+    return f"{amount:.1f}".removesuffix(".0") + f" {units[-1]}"

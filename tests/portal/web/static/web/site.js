@@ -59,6 +59,13 @@ function reasonAgainst(file) {
   return dot > 0 && REFUSED.has(name.slice(dot + 1)) ? page.reason : "";
 }
 
+async function isProgram(file) {
+  const head = new DataView(await file.slice(0, 1024).arrayBuffer());
+  const is = (at, ...words) => at + 4 <= head.byteLength && words.includes(head.getUint32(at));
+  if (is(0, 0x7f454c46, 0xfeedface, 0xfeedfacf, 0xcefaedfe, 0xcffaedfe)) return true; // of Linux and macOS
+  return head.byteLength >= 64 && head.getUint16(0) === 0x4d5a && is(head.getUint32(60, true), 0x50450000); // of Windows
+}
+
 // Tells the same file from another one of its name and size. It needs a safe context, so it may be missing.
 async function fingerprintOf(file) {
   const pieces = [file];
@@ -244,9 +251,10 @@ class Item {
   async finished() {
     this.stop();
     this.become("storing");
-    tell(`${this.name} is uploaded.`);
     this.say("done");
     const row = await refresh(this.url.split("/").pop());
+    if (row === null) alertOf(`${this.name} was not kept. ${page.reason}`);
+    else tell(`${this.name} is uploaded.`);
     if (row && !row.isConnected) {
       this.element.after(row); // the list shows another page
       this.becomeRow(row);
@@ -371,10 +379,11 @@ function chooseFor(item) {
 }
 
 async function add(file, expected) {
-  const reason = reasonAgainst(file);
-  if (reason) return alertOf(`${file.name} was not uploaded. ${reason}`);
+  let reason = reasonAgainst(file);
   let fingerprint;
   try {
+    if (!reason && (await isProgram(file))) reason = page.reason;
+    if (reason) return alertOf(`${file.name} was not uploaded. ${reason}`);
     fingerprint = await fingerprintOf(file);
   } catch {
     return alertOf(`${file.name} was not uploaded. It could not be read: is it a folder, or has it been moved?`);
@@ -459,19 +468,19 @@ function showFiles(loaded) {
   }
 }
 
-// Shows what has become new on the first page. Gives the row of a file, which is in the page if its list is shown.
+// Shows what has become new on the first page. Gives the row of a file, which is in the page if its list is shown, null
+// if the server has removed it.
 async function refresh(id) {
   try {
     const loaded = await load(location.pathname);
-    if (document.getElementById("files").dataset.page === "1") {
-      showFiles(loaded);
-      return document.getElementById(`file-${id}`);
-    }
     const row = loaded.getElementById(`file-${id}`);
-    if (row) localise(row);
-    return row && document.adoptNode(row);
+    if (document.getElementById("files").dataset.page === "1") showFiles(loaded);
+    else if (row) localise(document.adoptNode(row));
+    if (row || !id) return row;
+    const url = `${location.pathname}files/${id.replace(/(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-")}/`;
+    return (await fetch(url, { method: "HEAD" })).status === 404 ? null : undefined;
   } catch {
-    return null;
+    return undefined;
   }
 }
 
