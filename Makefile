@@ -127,7 +127,7 @@ demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, 
 .PHONY: portal
 portal: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/portal ## a web page for resumable uploads, until Ctrl-C: make portal [S3=1] [PORT=8000] [PORTAL_MAX_SIZE=bytes]
 	@$(if $(S3),tests/tools/build-servers "$(GO)" $(TOOLS) versitygw)
-	@exec $(if $(S3),$(PYTHON) tests/tools/with-s3 --kept "$(or $(PORTAL_VAR),tests/portal/var)/s3") $(PYTHON) tests/portal/web/serve.py
+	@exec setpriv --pdeathsig TERM $(if $(S3),$(PYTHON) tests/tools/with-s3 --kept "$(or $(PORTAL_VAR),tests/portal/var)/s3") $(PYTHON) tests/portal/web/serve.py
 
 .PHONY: vendor
 vendor: ## takes tus-js-client for the page from npm: only for another version of it
@@ -191,6 +191,7 @@ test-python-%: programs $(VENV)%/wheel $(VENV)%/tools tools
 	cd tests; $(CURDIR)/$(VENV)$*/bin/python $(PYTEST) $(TIMED) $(call chosen,$*,alone,$(WITH_TIMED))
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING
 	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py makemigrations --check --dry-run
+	PORTAL_VAR=build/portal-$* $(VENV)$*/bin/python tests/portal/manage.py check --fail-level WARNING --settings portal.web.settings
 
 # The Pythons that most machines do not have yet.
 IN_ROOTS ?= 3.14 3.15

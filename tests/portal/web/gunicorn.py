@@ -7,7 +7,7 @@ from portal.web.settings import USER, kept
 workers = 2
 worker_class = "gthread"
 threads = 16  # each upload takes one for as long as it lasts
-graceful_timeout = 3
+graceful_timeout = 3  # seconds; what is cut then goes on with the next start
 loglevel = "warning"
 
 

@@ -52,8 +52,8 @@ def authorize(request: HttpRequest, upload: Any) -> None:
     if not request.user.is_authenticated:
         raise PermissionDenied("You are not logged in.")
     name = upload.filename
-    if not name or len(name) > MAX_NAME:
-        raise PermissionDenied(f"The name of a file has 1 to {MAX_NAME} characters.")
+    if len(name) > MAX_NAME:
+        raise PermissionDenied(f"The name of a file has at most {MAX_NAME} characters.")
     if ending(name) in REFUSED or (upload.content_type or "").partition(";")[0].strip().lower() in TYPES:
         raise PermissionDenied(REASON)
 

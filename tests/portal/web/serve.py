@@ -1,9 +1,11 @@
 #!/usr/bin/env python
 """Starts the site under gunicorn, in the foreground, with a user who may log in and see /admin/. See docs/portal.md."""
 
+import errno
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -26,13 +28,17 @@ def main() -> None:
 
 
 def listening(port: str) -> socket.socket:
-    """A socket for gunicorn. With port 0 the system chooses one."""
+    """A socket for gunicorn. With port 0 the system chooses one. Workers of a gunicorn that was killed end a little later."""
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         sys.exit(f"PORT is a number up to 65535, not {port!r}")
-    try:
-        return socket.create_server(("127.0.0.1", int(port)), backlog=128)
-    except OSError as error:
-        sys.exit(f"port {port}: {os.strerror(error.errno or 0)}. Take another one: make portal PORT=8001")
+    until = time.monotonic() + 8
+    while True:
+        try:
+            return socket.create_server(("127.0.0.1", int(port)), backlog=128)
+        except OSError as error:
+            if time.monotonic() > until or error.errno != errno.EADDRINUSE:
+                sys.exit(f"port {port}: {os.strerror(error.errno or 0)}. Take another one: make portal PORT=8001")
+            time.sleep(0.1)
 
 
 def prepare() -> None:

@@ -89,7 +89,7 @@ def content(request: HttpRequest, name: str) -> HttpResponseBase:
     upload = get_object_or_404(stored(request), pk=name)
     assert upload.final is not None
     saved = "download" in request.GET
-    return object_response(request, upload.final, filename=upload.filename, as_attachment=saved)
+    return object_response(request, upload.final, filename=upload.filename or "file", as_attachment=saved)
 
 
 @require_POST

@@ -6,7 +6,7 @@ const MAX_SIZE = Number(page.maxSize);
 const REFUSED = new Set(page.refused.split(" "));
 
 const AT_ONCE = 3; // a browser has six connections to a host, and the page needs some
-const CHUNK = 64 * 1000 * 1000; // some proxies take no larger body
+const CHUNK = 64 * 1024 * 1024; // whole parts of the store, and some proxies take no larger body
 const SAMPLE = 1000 * 1000;
 const DELAYS = [0, 500, 1000, 2000, 4000, 8000, ...Array(360).fill(10000)]; // an hour, then it waits for a person
 
@@ -99,17 +99,17 @@ const channel = "BroadcastChannel" in window ? new BroadcastChannel("portal") : 
 
 class Item {
   constructor({ name, size, fingerprint, url = null, file = null, type = "" }) {
-    Object.assign(this, { name, size, fingerprint, url, file, type });
+    Object.assign(this, { name: name || "A file without a name", size, fingerprint, url, file, type });
     this.key = JSON.stringify([name, size, fingerprint]);
     this.state = "unfinished";
     this.sent = 0;
     this.note = "";
     this.samples = [];
     this.element = document.getElementById("upload").content.cloneNode(true).firstElementChild;
-    this.element.querySelector(".name").textContent = name || "A file without a name";
+    this.element.querySelector(".name").textContent = this.name;
     this.element.querySelector(".size").textContent = size === null ? "" : human(size);
     this.bar = this.element.querySelector("progress");
-    this.bar.setAttribute("aria-label", `Progress of ${name}`);
+    this.bar.setAttribute("aria-label", `Progress of ${this.name}`);
     for (const button of this.element.querySelectorAll("button")) {
       button.addEventListener("click", () => this[button.dataset.do]());
     }
