@@ -69,7 +69,7 @@ def running(site):
     try:
         yield site
     finally:
-        site.end()
+        assert site.end() == 0, site.text()
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +135,13 @@ def make(tmp_path):
     """Makes a file, and gives its path and the digest that has to be shown."""
 
     def make(name, size):
-        data = random.Random(name).randbytes(size)
-        (tmp_path / name).write_bytes(data)
-        return tmp_path / name, hashlib.sha256(data).hexdigest()
+        source, digest = random.Random(name), hashlib.sha256()
+        with (tmp_path / name).open("wb") as file:
+            while left := size - file.tell():
+                data = source.randbytes(min(left, MIB))
+                file.write(data)
+                digest.update(data)
+        return tmp_path / name, digest.hexdigest()
 
     return make
 
@@ -211,7 +215,9 @@ def test_the_server_is_killed(person, site, make):
     site.end(signal.SIGKILL)
     expect(item(tab, path)).to_contain_text("The connection to the server is lost")
     expect(item(tab, path).get_by_role("button", name="Retry")).to_be_visible()
+    password = site.password
     site.start()
+    assert site.password == password
     with tab.expect_response(lambda answer: answer.request.method == "HEAD" and answer.ok) as asked:
         pass
     assert int(asked.value.headers["upload-offset"]) >= 8 * MIB
@@ -368,6 +374,7 @@ def test_nobody_else(browser, site, tab, make):
 # ---- stored files
 
 
+@long
 def test_previews(tab, tmp_path):
     picture, document, video = (tmp_path / name for name in ("harbour.png", "plan.pdf", "film.webm"))
     Image.new("RGB", (600, 400), "red").save(picture)
@@ -527,21 +534,12 @@ def test_a_checker_finds_no_flaws(browser, person, site, make, scheme):
 # ---- starting
 
 
-@pytest.mark.slow
-def test_it_starts_and_ends(tmp_path, site):
-    """A second start has the same password; an interrupt ends it; what is set wrongly is told in words."""
-    other = Site(tmp_path)
-    other.start()
-    first = other.password
-    assert other.end() == 0
-    other.start()
-    assert other.password == first
-    assert other.end() == 0
-
+@long
+def test_what_is_set_wrongly(tmp_path, site):
     def start(**environment):
         done = subprocess.run(
             [sys.executable, HERE / "portal" / "web" / "serve.py"],
-            env=os.environ | other.environment | environment,
+            env=os.environ | {"PORT": "0", "PORTAL_VAR": str(tmp_path)} | environment,
             capture_output=True,
             text=True,
             timeout=60,

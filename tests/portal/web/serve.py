@@ -28,7 +28,10 @@ def main() -> None:
 
 
 def listening(port: str) -> socket.socket:
-    """A socket for gunicorn. With port 0 the system chooses one. Workers of a gunicorn that was killed end a little later."""
+    """A socket for gunicorn; with port 0 the system chooses one.
+
+    It waits a while for the workers of a gunicorn that was killed: they end a little later.
+    """
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         sys.exit(f"PORT is a number up to 65535, not {port!r}")
     until = time.monotonic() + 8
