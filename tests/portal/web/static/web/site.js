@@ -561,12 +561,12 @@ async function deleteFile(row) {
   }
   if (channel) channel.postMessage({ what: "deleted" });
   row.remove();
-  try {
-    showFiles(await load(location.href));
-  } catch {} // the row is gone, and the rest of the list is as it was
   showSections();
   document.getElementById("files-heading").focus();
   tell(`${name} is deleted.`);
+  try {
+    showFiles(await load(location.href));
+  } catch {} // the row is gone, and the rest of the list is as it was
 }
 
 // ---- other tabs, and coming back
