@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
@@ -72,7 +73,16 @@ def _from_dict(cls: type[Any], values: Mapping[str, Any], checks: Mapping[str, t
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, checks[name]):
             raise TypeError(f"{name} of a {cls.__name__} is not {type(value).__name__}")
+    if (values["size"] or 0) < 0:
+        raise ValueError(f"size of a {cls.__name__} is a number of bytes, not {values['size']}")
+    if values["sha256"] is not None and not _SHA256.fullmatch(values["sha256"]):
+        raise ValueError(f"sha256 of a {cls.__name__} is 64 hexadecimal digits in lower case")
+    if not all(isinstance(each, str) for pair in (values.get("metadata") or {}).items() for each in pair):
+        raise TypeError(f"metadata of a {cls.__name__} maps texts to texts")
     return cls(**values)
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
