@@ -97,8 +97,9 @@ def test_little_is_fetched_in_vain(far, read):
     assert far.read(read) == DATA[:read]
     time.sleep(0.2)
     assert len(far.gets()) > 1
-    assert sum(entry.sent for _, entry in far.gets()) <= read + max(8 * MiB, 2 * read)
-    assert max(first for first, _ in far.gets()) + RANGE <= read + max(8 * MiB, 2 * read)
+    reached = read + 512 * 1024  # with what the stream has in its buffer
+    assert sum(entry.sent for _, entry in far.gets()) <= reached + max(8 * MiB, 2 * reached)
+    assert max(first for first, _ in far.gets()) + RANGE <= reached + max(8 * MiB, 2 * reached)
 
 
 def test_who_looks_at_the_beginning_costs_one_request(far):
