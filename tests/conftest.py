@@ -56,7 +56,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session):
-    # A response that is closed here is no end of a request: it must not look at a connection that another test has left.
+    # A response that is closed here is no end of a request: it must not look at a connection that a test has left.
     from django.core.signals import request_finished
     from django.db import close_old_connections
 
