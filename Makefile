@@ -138,9 +138,9 @@ vendor: ## takes tus-js-client for the page from npm: only for another version o
 # Go's tests mostly wait. Meanwhile the linters run, and what pytest needs is built and installed. Whatever ends this
 # early ends the job with Go's tests, too.
 .PHONY: test
-test: programs browser tools ## all tests: linters, Go, pytest on each supported Python found: 13 minutes
+test: programs tools ## all tests: linters, Go, pytest on each supported Python found: 15 minutes
 	set -m; $(MAKE) test-go </dev/null & go=$$!; set +m; trap 'kill -- -$$go 2>/dev/null || true' EXIT; \
-	nice $(MAKE) lint installed; wait $$go
+	nice $(MAKE) browser lint installed; wait $$go
 	$(MAKE) test-python
 	@echo "==> make test: everything passed on Python $(VERSIONS)"
 
