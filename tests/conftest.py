@@ -56,13 +56,17 @@ def pytest_configure(config):
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session):
-    # A response that is closed here is no end of a request: it must not look at a connection that a test has left.
+    if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+        session.config.pluginmanager.register(FirstFailure(reporter))
+
+
+@pytest.fixture(autouse=True)
+def no_connection_of_another_test():
+    """A response that is closed here must not look at a connection that a test has left. Django's client undoes this."""
     from django.core.signals import request_finished
     from django.db import close_old_connections
 
     request_finished.disconnect(close_old_connections)
-    if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
-        session.config.pluginmanager.register(FirstFailure(reporter))
 
 
 class FirstFailure:
