@@ -62,7 +62,7 @@ def pytest_sessionstart(session):
 
 @pytest.fixture(autouse=True)
 def no_connection_of_another_test():
-    """A response that is closed here must not look at a connection that a test has left. Django's client undoes this."""
+    """A response that is closed here must not look at a connection that a test has left: the client of Django does."""
     from django.core.signals import request_finished
     from django.db import close_old_connections
 
