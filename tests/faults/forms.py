@@ -8,6 +8,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import admin_site
 import django
 from django.conf import settings
 from django.core.asgi import get_asgi_application
@@ -36,25 +37,8 @@ settings.configure(
         "storage",
         "forms",
     ],
-    MIDDLEWARE=[
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.middleware.csrf.CsrfViewMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "django.contrib.messages.middleware.MessageMiddleware",
-    ],
-    TEMPLATES=[
-        {
-            "BACKEND": "django.template.backends.django.DjangoTemplates",
-            "APP_DIRS": True,
-            "OPTIONS": {
-                "context_processors": [
-                    "django.template.context_processors.request",
-                    "django.contrib.auth.context_processors.auth",
-                    "django.contrib.messages.context_processors.messages",
-                ]
-            },
-        }
-    ],
+    MIDDLEWARE=admin_site.MIDDLEWARE,
+    TEMPLATES=admin_site.TEMPLATES,
     REST_FRAMEWORK={"DEFAULT_AUTHENTICATION_CLASSES": [], "UNAUTHENTICATED_USER": None},
     STORAGES={
         "default": {"BACKEND": "storage.files.AdapterStorage", "OPTIONS": {"location": "media", "base_url": "/m/"}},

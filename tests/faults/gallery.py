@@ -9,6 +9,7 @@ import sys
 from datetime import timedelta
 from urllib.request import urlopen
 
+import admin_site
 import django
 from django.conf import settings
 
@@ -33,25 +34,8 @@ settings.configure(
         "storage",
         "gallery",
     ],
-    MIDDLEWARE=[
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.middleware.csrf.CsrfViewMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "django.contrib.messages.middleware.MessageMiddleware",
-    ],
-    TEMPLATES=[
-        {
-            "BACKEND": "django.template.backends.django.DjangoTemplates",
-            "APP_DIRS": True,
-            "OPTIONS": {
-                "context_processors": [
-                    "django.template.context_processors.request",
-                    "django.contrib.auth.context_processors.auth",
-                    "django.contrib.messages.context_processors.messages",
-                ]
-            },
-        }
-    ],
+    MIDDLEWARE=admin_site.MIDDLEWARE,
+    TEMPLATES=admin_site.TEMPLATES,
     STATIC_URL="/static/",
     STORAGES={
         "default": IN_A_BUCKET,

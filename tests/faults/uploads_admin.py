@@ -3,6 +3,7 @@
 import json
 import re
 
+import admin_site
 import django
 from django.conf import settings
 from django.urls import include, path
@@ -16,25 +17,8 @@ settings.configure(
     ALLOWED_HOSTS=["*"],
     USE_TZ=True,
     INSTALLED_APPS=[*CONTRIB, "storage", "storage.tus"],
-    MIDDLEWARE=[
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.middleware.csrf.CsrfViewMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "django.contrib.messages.middleware.MessageMiddleware",
-    ],
-    TEMPLATES=[
-        {
-            "BACKEND": "django.template.backends.django.DjangoTemplates",
-            "APP_DIRS": True,
-            "OPTIONS": {
-                "context_processors": [
-                    "django.template.context_processors.request",
-                    "django.contrib.auth.context_processors.auth",
-                    "django.contrib.messages.context_processors.messages",
-                ]
-            },
-        }
-    ],
+    MIDDLEWARE=admin_site.MIDDLEWARE,
+    TEMPLATES=admin_site.TEMPLATES,
     STATIC_URL="static/",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     STORAGE_BACKEND="memory",
