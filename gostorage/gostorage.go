@@ -6,6 +6,7 @@
 package gostorage
 
 import (
+	"hash/crc32"
 	"os"
 	"runtime"
 	"strings"
@@ -19,6 +20,8 @@ import (
 )
 
 var table = calls.NewTable()
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // spare is how many processors Go gets beyond those of the machine (docs/decisions.md): a thread of Python that is inside
 // Go counts as one.
@@ -216,6 +219,17 @@ func Fetch(reader, call, offset int64, address uintptr, n, token int64) (answer 
 func CheckKey(key string) (legal bool, err error) {
 	defer guard("key", &err)
 	return true, object.CheckKey(key)
+}
+
+// CRC32C gives the CRC-32C (Castagnoli) of the bytes that sum stands for with the n bytes at address behind them. That of
+// no bytes is 0.
+func CRC32C(sum int64, address uintptr, n int64) (value int64, err error) {
+	defer guard("checksum", &err)
+	data, err := memory(address, n)
+	if err != nil {
+		return 0, err
+	}
+	return int64(crc32.Update(uint32(sum), castagnoli, data)), nil
 }
 
 // Stats gives in JSON what is open, for tests that look for leaks.

@@ -50,7 +50,7 @@ func TestFacadeHoldsOnlyWhatCanBeBound(t *testing.T) {
 			t.Errorf("%s gives %s", name, results)
 		}
 	}
-	if count != 19 {
+	if count != 20 {
 		t.Errorf("%d functions are exported", count)
 	}
 	for _, declared := range parsed.Decls {
@@ -85,6 +85,21 @@ func TestGuardTurnsAPanicIntoAnError(t *testing.T) {
 	}
 	if _, err := burst(); err == nil || !strings.HasPrefix(err.Error(), "E1|internal|test|") {
 		t.Errorf("a panic gives %v", err)
+	}
+}
+
+func TestCRC32COfPieces(t *testing.T) {
+	data := []byte("123456789")
+	address := uintptr(unsafe.Pointer(&data[0]))
+	first, err := CRC32C(0, address, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if value, err := CRC32C(first, address+4, 5); value != 0xe3069283 || err != nil {
+		t.Errorf("%x, %v", value, err)
+	}
+	if _, err := CRC32C(0, 0, 4); err == nil {
+		t.Error("there was no memory")
 	}
 }
 

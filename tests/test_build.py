@@ -21,7 +21,8 @@ from pybuild.toolchain import BuildError  # noqa: E402
 from storage import native  # noqa: E402
 
 FACADE = {"Open", "Close", "Start", "Write", "Pull", "Finish", "Wait", "Progress", "Cancel"}
-FACADE |= {"CancelAll", "Stop", "Read", "Fetch", "CheckKey", "Impatient", "Stats", "Lend", "Returned", "SetBudget"}
+FACADE |= {"CancelAll", "Stop", "Read", "Fetch", "CheckKey", "CRC32C", "Impatient", "Stats", "Lend", "Returned"}
+FACADE |= {"SetBudget"}
 
 
 def extension() -> Path:

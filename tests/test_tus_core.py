@@ -342,7 +342,9 @@ def test_crc32c_is_that_of_rfc_3720():
     for data, digest in [(b"\0" * 32, "8a9136aa"), (b"\xff" * 32, "62a8ab43"), (b"123456789", "e3069283")]:
         crc = Crc32c()
         crc.update(data[:5])
-        crc.update(data[5:])
+        crc.update(memoryview(data)[5:7])
+        crc.update(bytearray(data[7:]))
+        crc.update(b"")
         assert crc.digest().hex() == digest
 
 

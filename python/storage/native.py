@@ -482,6 +482,11 @@ def check_key(key: str) -> None:
     _invoke("CheckKey", key)
 
 
+def crc32c(value: int, data: bytes) -> int:
+    """The CRC-32C of the bytes that ``value`` stands for, with ``data`` behind them. That of no bytes is 0."""
+    return int(_invoke("CRC32C", value, address_of_bytes(data), len(data)))
+
+
 def stats() -> dict[str, int]:
     """Counts of what is open on the Go side, for tests that look for leaks."""
     _end_what_nobody_owns()

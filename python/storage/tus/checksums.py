@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import hashlib
-import sys
-from array import array
 from collections.abc import Callable
 from typing import Protocol
+
+from storage import native
 
 
 class Hash(Protocol):
@@ -18,41 +17,18 @@ class Hash(Protocol):
     def digest(self) -> bytes: ...
 
 
-@functools.cache
-def _table() -> list[int]:
-    """What each two bytes, the lower one first, do to a CRC."""
-    one = [_shifted(value, 8) for value in range(1 << 8)]
-    after_one = (value >> 8 ^ one[value & 0xFF] for value in range(1 << 16))
-    return [value >> 8 ^ one[value & 0xFF] for value in after_one]
-
-
-def _shifted(state: int, bits: int) -> int:
-    for _ in range(bits):
-        state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
-    return state
-
-
 class Crc32c:
-    """CRC-32C (Castagnoli). Slow, some 10 MB/s: clients that want speed send sha1 or sha256."""
+    """CRC-32C (Castagnoli), which Python does not have."""
 
     def __init__(self) -> None:
-        self._state = 0xFFFFFFFF
+        self._value = 0
 
     def update(self, data: bytes, /) -> None:
-        state, table = self._state, _table()
-        even = len(data) & ~1
-        words = array("H", data[:even])
-        if sys.byteorder == "big":
-            words.byteswap()
-        for word in words:
-            state = state >> 16 ^ table[(state ^ word) & 0xFFFF]
-        for byte in data[even:]:
-            state = _shifted(state ^ byte, 8)
-        self._state = state
+        self._value = native.crc32c(self._value, bytes(data))  # no copy of what is just `bytes`
 
     def digest(self) -> bytes:
         """Four bytes, the highest first."""
-        return (self._state ^ 0xFFFFFFFF).to_bytes(4, "big")
+        return self._value.to_bytes(4, "big")
 
 
 ALGORITHMS: dict[str, Callable[[], Hash]] = {
