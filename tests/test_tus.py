@@ -29,6 +29,7 @@ from tusclient.exceptions import TusCommunicationError, TusUploadFailed  # noqa:
 
 MIB = 1024 * 1024
 DATA = random.Random(17).randbytes(20 * MIB + 7)
+VIRUS = b"X5O!" + DATA[4:]
 TYPE = "application/offset+octet-stream"
 TUS = {"Tus-Resumable": "1.0.0"}
 
@@ -218,7 +219,7 @@ def tuspy(site, data, **options):
 @pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes")  # of aiotus
 def test_clients(anywhere):
     """tuspy and aiotus: whole, in pieces, resumed after a cut, parallel, wrong checksums."""
-    with anywhere() as site:
+    with anywhere(inspect="uploads.inspect") as site:
         whole = tuspy(site, DATA, metadata={"filename": "ä b.bin"})  # one PATCH
         whole.upload()
         assert site.finished(whole.url) == [sha256(DATA)]
@@ -245,6 +246,7 @@ def test_clients(anywhere):
         assert site.finished(empty.url) == [sha256(b"")]
         asyncio.run(by_aiotus(site))
         expired(site)
+        rejected(site)
 
 
 def expired(site):
@@ -260,6 +262,15 @@ def expired(site):
     assert unknown.value.status_code == 410
     assert requests.delete(upload.url, headers=TUS, timeout=30).status_code == 204
     assert site.parts(upload.url) == []
+
+
+def rejected(site):
+    virus = tuspy(site, VIRUS, chunk_size=9 * MIB, retries=2, retry_delay=0)
+    with pytest.raises(TusCommunicationError) as gone:  # of the offset that it asks for to try again
+        virus.upload()
+    assert gone.value.status_code == 404
+    assert "LOG django.request 422 'this may be a virus: " in site.log.read_text()
+    assert site.parts(virus.url) == [] and site.finished(virus.url) == []
 
 
 async def by_aiotus(site):
@@ -279,12 +290,16 @@ NPM = HERE.parent / "build" / "tools" / "npm"
 def test_tus_js_client(anywhere, tmp_path):
     file = tmp_path / "data"
     file.write_bytes(DATA)
-    with anywhere() as site:
-        command = ["node", HERE / "clients" / "upload.mjs", NPM, site.files, file]
+    virus = tmp_path / "virus"
+    virus.write_bytes(VIRUS)
+    with anywhere(inspect="uploads.inspect") as site:
+        command = ["node", HERE / "clients" / "upload.mjs", NPM, site.files, file, virus]
         done = subprocess.run(command, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr + site.log.read_text()
         urls = json.loads(done.stdout)
         assert urls.pop("refused") == 403
+        assert urls.pop("rejected") == [["POST", 201], ["PATCH", 422]]
+        assert urls.pop("rejectedParallel") == 422
         assert head(urls.pop("gone")).status_code == 404
         for way, url in urls.items():
             assert site.finished(url) == [sha256(DATA)], way
@@ -383,6 +398,20 @@ def test_bad_input(site):
     options = requests.options(site.files, timeout=30)
     assert (options.status_code, options.headers["Tus-Version"]) == (204, "1.0.0")
     assert options.headers["X-Passed"] == "middleware"
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "uvicorn"])
+def test_what_is_not_wanted(server, tmp_path):
+    with site_of(server, tmp_path, inspect="uploads.inspect") as site:
+        for data, status in [(VIRUS, 422), (DATA, 204)]:
+            url = create(site, len(data))
+            answer = patch(url, 0, data)
+            assert (answer.status_code, answer.text) == (status, "" if status == 204 else "this may be a virus\n")
+            assert head(url).status_code == (404 if status == 422 else 200)
+            assert site.parts(url) == []
+        with site.adapter() as adapter:
+            assert [final.size for final in adapter.list_final()] == [len(DATA)]
+        assert site.finished() == [sha256(DATA)]
 
 
 def test_what_the_project_answers_by_itself(site):

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from storage import FinalObject, StorageUnavailable, get_storage_adapter
+from storage import ContentRejected, FinalObject, StorageUnavailable, get_storage_adapter
 from storage.sweep import sweep
 from storage.tus import core, views
 from storage.tus.checksums import ALGORITHMS, Checksum, Crc32c
@@ -599,6 +599,135 @@ def test_a_name_that_is_taken(told):
         assert ask("POST", upload_length=4, upload_metadata="name Li4veA==").status == 400  # ../x
 
 
+# ---- what is not wanted
+
+
+def unwanted(reader):
+    if reader.read(1) == b"!":
+        raise ContentRejected("no exclamations")
+
+
+@pytest.fixture
+def inspected(told):
+    with override_settings(STORAGE_TUS_INSPECT=unwanted):
+        yield told
+
+
+def nothing_is_left(*names):
+    adapter = get_storage_adapter()
+    assert not any(adapter.list_temp_parts(name) for name in names) and not list(adapter.list_final())
+    assert not Upload.objects.filter(pk__in=names).exists()
+
+
+def test_what_is_not_wanted(inspected):
+    name = create(20)
+    put(name, 0, b"!123456789")
+    answer = put(name, 10, b"0123456789")
+    assert (answer.status, answer.text) == (422, "no exclamations")
+    assert ask("HEAD", name).status == put(name, 20, b"").status == ask("DELETE", name).status == 404
+    nothing_is_left(name)
+    whole = ask("POST", "", Body(b"!x"), upload_length=2, content_length=2)
+    assert whole.status == 422 and not Upload.objects.exists()
+    put(create(2), 0, b"x!")
+    assert [content(final) for _, final in inspected] == [b"x!"]
+
+
+def test_several_look_at_an_empty_one_too(told):
+    seen = []
+
+    def refuses(reader):
+        seen.append(reader.read())
+        raise ContentRejected("")
+
+    with override_settings(STORAGE_TUS_INSPECT=[lambda reader: seen.append(reader.name), refuses]):
+        answer = ask("POST", upload_length=0)
+    assert (answer.status, answer.text) == (422, "this file is not wanted here")
+    assert seen[0].startswith("tus/") and seen[1] == b"" and not told
+    nothing_is_left()
+
+
+def test_a_concatenation_that_is_not_wanted(inspected):
+    names = [create(4, upload_concat="partial") for _ in range(2)]
+    for name in names:
+        put(name, 0, b"!123")  # nobody looks at a piece of a file
+    assert joined(*names).status == 422
+    assert joined(*names).status == ask("HEAD", names[0]).status == 404
+    nothing_is_left(*names)
+
+
+@pytest.mark.parametrize("stops", ["begin_finish", "inspect", "assemble", "reject", "delete_temp_parts"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_who_is_killed_while_rejecting(inspected, stops, pieces):
+    if pieces == 1:
+        names = [create(4)]
+        killed = patching(names[0], 0, b"!123")
+        until(killed, "receive")
+        killed.step()
+    else:
+        names = [create(4, upload_concat="partial") for _ in range(pieces)]
+        for name in names:
+            put(name, 0, b"!123")
+        killed = Exchange("POST", upload_concat="final;" + " ".join(names))
+    until(killed, stops)
+    killed.steps.close()
+    last = Upload.objects.order_by("created").last()
+    if last is not None:
+        assert ask("HEAD", last.name).status == 422 and ask("HEAD", last.name).status == 404
+    assert ask("HEAD", names[0]).status == 404
+    sweep(older_than="0s")
+    nothing_is_left(*names)
+    assert not Upload.objects.exists()
+
+
+@pytest.mark.parametrize("at", ["begin_finish", "list_temp_parts", "inspect", "assemble", "reject"])
+def test_two_reject_at_once(inspected, at):
+    name = create(4)
+    first = patching(name, 0, b"!123")
+    until(first, "receive")
+    first.step()
+    until(first, at)
+    assert ask("HEAD", name).status == 422
+    assert first.run().status == 404
+    nothing_is_left(name)
+
+
+def test_one_rejects_what_another_has_finished(inspected):
+    name = create(4)
+    first = patching(name, 0, b"!123")
+    until(first, "reject")
+    with override_settings(STORAGE_TUS_INSPECT=None):
+        assert offset_of(name) == 4
+    assert first.run().status == 204
+    assert [content(final) for _, final in inspected] == [b"!123"] and offset_of(name) == 4
+
+
+def test_a_delete_of_what_is_not_wanted(inspected):
+    name = create(4)
+    killed = patching(name, 0, b"!123")
+    until(killed, "receive")
+    killed.step()
+    until(killed, "assemble")
+    assert ask("DELETE", name).status == 204
+    nothing_is_left(name)
+
+
+@pytest.mark.parametrize("fault", [StorageUnavailable("the scanner is away"), RuntimeError("a mistake")])
+def test_an_inspector_that_fails_is_asked_again(told, fault):
+    def fails(reader):
+        raise fault
+
+    name = create(4)
+    with override_settings(STORAGE_TUS_INSPECT=fails), pytest.raises(type(fault)):
+        put(name, 0, b"!123")
+    with override_settings(STORAGE_TUS_INSPECT=unwanted):
+        assert ask("HEAD", name).status == 422
+    assert not told
+    nothing_is_left(name)
+
+
+# ---- telling
+
+
 @pytest.mark.parametrize("again", [lambda name: ask("HEAD", name), lambda name: sweep(older_than="1d")])
 def test_who_is_killed_while_telling_is_made_good(told, again):
     name = create(4)
@@ -668,6 +797,7 @@ class Clients(RuleBasedStateMachine):
     def begin(self):
         self.world = contextlib.ExitStack()
         self.told = self.world.enter_context(empty())
+        self.world.enter_context(override_settings(STORAGE_TUS_INSPECT=unwanted))
         self.uploads = {}  # name: its acknowledged pieces, by offset
         self.partial, self.gone, self.running = [], set(), []
         self.seen = {}  # the highest offset that was told
@@ -686,6 +816,7 @@ class Clients(RuleBasedStateMachine):
                 assert get_storage_adapter().list_temp_parts(name) == []
             names = [name for name, _ in self.told]
             assert len(set(names)) == len(names)
+            assert not any(content(final).startswith(b"!") for _, final in self.told)
         finally:
             self.world.close()
 
@@ -707,7 +838,7 @@ class Clients(RuleBasedStateMachine):
     @precondition(lambda self: self.uploads)
     @rule(
         data=st.data(),
-        body=st.binary(max_size=25),
+        body=st.binary(max_size=25) | st.binary(max_size=24).map(b"!".__add__),
         cut=st.booleans(),
         summed=st.sampled_from([None, None, True, False]),
         length=st.none() | st.integers(0, 30),
@@ -722,7 +853,7 @@ class Clients(RuleBasedStateMachine):
         exchange = Exchange("PATCH", name, Body(body, cut), upload_offset=offset, **headers)
 
         def done(answer):
-            assert answer.status in (204, 400, 404, 403, 409, 410, 413, 460)
+            assert answer.status in (204, 400, 404, 403, 409, 410, 413, 422, 460)
             if answer.status == 204:
                 reached = int(answer.headers["Upload-Offset"])
                 if summed is not None:
@@ -740,7 +871,7 @@ class Clients(RuleBasedStateMachine):
         self.begun(Exchange("HEAD", name), lambda answer: self.headed(name, answer))
 
     def headed(self, name, answer):
-        assert answer.status in (200, 404, 409, 410)
+        assert answer.status in (200, 404, 409, 410, 422)
         if answer.status == 200:
             self.seen[name] = max(self.seen.get(name, 0), int(answer.headers["Upload-Offset"]))
 
@@ -750,7 +881,7 @@ class Clients(RuleBasedStateMachine):
         names = data.draw(st.lists(st.sampled_from(self.partial), min_size=1, max_size=3))
 
         def done(answer):
-            assert answer.status in (201, 400, 404, 409, 410)
+            assert answer.status in (201, 400, 404, 409, 410, 422)
             if answer.status == 201:
                 self.uploads.setdefault(answer.location, [])
                 finals = dict(self.told)

@@ -14,7 +14,7 @@ from django.test import Client, RequestFactory, override_settings
 from django.test.utils import override_script_prefix
 from django.urls import include, path, reverse
 
-from storage import StorageFull, StorageUnavailable, get_storage_adapter
+from storage import ContentRejected, StorageFull, StorageUnavailable, get_storage_adapter
 from storage.tus import conf, core, front
 from storage.tus.checks import check_settings
 from storage.tus.models import Upload
@@ -203,6 +203,21 @@ def test_file_id():
         assert wrong.status_code == 400 and b"'..' segment" in wrong.content
 
 
+def only_letters(reader):
+    if not reader.read().isalpha():
+        raise ContentRejected("Letters only.")
+
+
+def test_inspect():
+    with override_settings(STORAGE_TUS_INSPECT=[f"{__name__}.only_letters", lambda reader: reader.read(1)]):
+        assert patch(post(2)["Location"], 0, b"xx").status_code == 204
+        url = post(2)["Location"]
+        answer = patch(url, 0, b"x1")
+        assert (answer.status_code, answer.content.decode()) == (422, "Letters only.\n")
+        assert head(url).status_code == 404
+    assert [final.size for final in get_storage_adapter().list_final()] == [2]
+
+
 def test_a_receiver_that_fails_changes_nothing():
     def receive(**_):
         raise RuntimeError("mine")
@@ -306,6 +321,7 @@ WRONG = {
     "STORAGE_TUS_EXPIRES": [3600, timedelta(), "1d"],
     "STORAGE_TUS_AUTHORIZE": ["nowhere.authorize", 5, f"{__name__}.TYPE"],
     "STORAGE_TUS_FILE_ID": ["nowhere.name"],
+    "STORAGE_TUS_INSPECT": ["nowhere.inspect", 5, f"{__name__}.TYPE", f"{__name__}.asynchronous", [None], {len}],
     "STORAGE_TUS_CORS_ORIGINS": [ORIGIN, [ORIGIN + "/"], ["app.example.com"], [None]],
 }
 

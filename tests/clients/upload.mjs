@@ -1,9 +1,10 @@
-// node upload.mjs MODULES ENDPOINT FILE: uploads the file by tus-js-client in several ways, and prints their URLs as JSON.
+// node upload.mjs MODULES ENDPOINT FILE VIRUS: uploads the files by tus-js-client in several ways, and prints their URLs,
+// or how they are refused, as JSON.
 import { createReadStream } from "node:fs";
 import { createRequire } from "node:module";
 import { PassThrough } from "node:stream";
 
-const [modules, endpoint, file] = process.argv.slice(2);
+const [modules, endpoint, file, virus] = process.argv.slice(2);
 const tus = createRequire(`${modules}/`)("tus-js-client");
 const metadata = { filename: "ä b.bin", filetype: "text/x-test" };
 
@@ -39,7 +40,11 @@ const urls = {
 const gone = await part({ chunkSize: 1_000_000 }, 2_500_000);
 await tus.Upload.terminate(gone);
 const refused = await upload({ metadata: { filename: "a.exe" } }).catch(status);
+const rejected = [];
+const onAfterResponse = (request, response) => void rejected.push([request.getMethod(), response.getStatus()]);
+await upload({ onAfterResponse }, createReadStream(virus)).catch(status);
+const rejectedParallel = await upload({ parallelUploads: 2 }, createReadStream(virus)).catch(status);
 // It begins anew what is not there any more.
 const again = await upload({ uploadUrl: gone });
-const told = JSON.stringify({ ...urls, again, gone, refused });
+const told = JSON.stringify({ ...urls, again, gone, refused, rejected, rejectedParallel });
 process.stdout.write(told, () => process.exit()); // uploads that were stopped would keep it running

@@ -13,6 +13,8 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, JsonResponse
 from django.urls import include, path
 
+from storage import ContentRejected
+
 SITE = json.loads(os.environ["TEST_SITE"])
 
 settings.configure(
@@ -35,6 +37,7 @@ settings.configure(
     },
     STORAGE_ADAPTERS={"default": {"BACKEND": SITE["backend"], "OPTIONS": SITE["options"]}},
     STORAGE_TUS_AUTHORIZE=f"{__name__}.authorize",
+    STORAGE_TUS_INSPECT=SITE.get("inspect"),
     STORAGE_TUS_MAX_SIZE=2**40,
     STORAGE_TUS_EXPIRES=timedelta(seconds=SITE.get("expires", 3600)),
     LOGGING={
@@ -69,6 +72,11 @@ def authorize(request, upload):
         raise PermissionDenied("no programs, please")
     if "broken" in upload.metadata:
         raise RuntimeError("a mistake of the project")
+
+
+def inspect(reader):
+    if reader.read(4) == b"X5O!":
+        raise ContentRejected("this may be a virus")
 
 
 wsgi = get_wsgi_application()

@@ -17,7 +17,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: a setting is wrong. E002: ``STORAGE_TUS`` is no setting. W001: anybody may upload. W002: a setting that
     nothing reads. W003: "storage" is not installed."""
     found: list[CheckMessage] = []
-    for read in (conf.max_size, conf.expires, conf.authorize, conf.file_id, conf.cors_origins):
+    for read in (conf.max_size, conf.expires, conf.authorize, conf.file_id, conf.inspect, conf.cors_origins):
         try:
             read()
         except ImproperlyConfigured as error:

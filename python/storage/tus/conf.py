@@ -12,12 +12,15 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from storage.inspection import Inspector, check_inspect
+
 MAX_SIZE = "STORAGE_TUS_MAX_SIZE"
 EXPIRES = "STORAGE_TUS_EXPIRES"
 AUTHORIZE = "STORAGE_TUS_AUTHORIZE"
 FILE_ID = "STORAGE_TUS_FILE_ID"
+INSPECT = "STORAGE_TUS_INSPECT"
 CORS_ORIGINS = "STORAGE_TUS_CORS_ORIGINS"
-NAMES = (MAX_SIZE, EXPIRES, AUTHORIZE, FILE_ID, CORS_ORIGINS)
+NAMES = (MAX_SIZE, EXPIRES, AUTHORIZE, FILE_ID, INSPECT, CORS_ORIGINS)
 
 DEFAULT_EXPIRES = timedelta(days=7)
 
@@ -53,16 +56,29 @@ def file_id() -> Callable[..., Any] | None:
     return _function(FILE_ID, "file_id(upload)")
 
 
+def inspect() -> tuple[Inspector, ...]:
+    """The functions of a reader that see the bytes of an upload before they are stored."""
+    value = _value(INSPECT)
+    several = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    try:
+        return check_inspect([_imported(INSPECT, one) for one in several])
+    except TypeError as error:
+        raise ImproperlyConfigured(f"{INSPECT}: {error}") from None
+
+
+def _imported(name: str, value: Any) -> Any:
+    """What a dotted path names; anything else is itself."""
+    try:
+        return import_string(value) if isinstance(value, str) else value
+    except ImportError as error:
+        raise ImproperlyConfigured(f"{name} is {value!r}, which cannot be imported: {error}") from None
+
+
 def _function(name: str, signature: str) -> Callable[..., Any] | None:
     value = _value(name)
     if value is None:
         return None
-    found = value
-    if isinstance(value, str):
-        try:
-            found = import_string(value)
-        except ImportError as error:
-            raise ImproperlyConfigured(f"{name} is {value!r}, which cannot be imported: {error}") from None
+    found = _imported(name, value)
     if not callable(found):
         raise ImproperlyConfigured(f"{name} is the dotted path of a function {signature}, not {value!r}")
     return async_to_sync(found) if iscoroutinefunction(found) else found

@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from storage.arguments import MAX_PART_NUMBER, MAX_SIZE
-from storage.exceptions import ContentMismatch, ObjectExists, ObjectNotFound, StorageError
+from storage.exceptions import ContentMismatch, ContentRejected, ObjectExists, ObjectNotFound, StorageError
 from storage.types import FinalObject, TempPart
 
 from .checksums import ALGORITHMS, Checksum
@@ -349,16 +349,18 @@ def _patch(request: Request, most: int) -> Steps[Answer]:
 
 
 def _delete(request: Request, most: int) -> Steps[Answer]:
-    while True:
-        upload: Upload | None = yield Ask("find", (request.name,))
-        if upload is None:
-            raise _no_such_upload()
+    upload: Upload | None = yield Ask("find", (request.name,))
+    if upload is None:
+        raise _no_such_upload()
+    while upload is not None:
         if upload.state == FINISHING:
             # Somebody may be about to finish it, so that it cannot be undone any more, only be forgotten.
             with contextlib.suppress(Refused, StorageError):
                 upload = yield from _finish(upload)
         if (yield from _remove(upload)):
-            return Answer(204)
+            break
+        upload = yield Ask("find", (request.name,))
+    return Answer(204)
 
 
 Handler = Callable[[Request, int], Steps[Answer]]
@@ -474,28 +476,52 @@ def _finish(upload: Upload) -> Steps[Upload]:
         return upload
     if not (yield Ask("begin_finish", (upload,))):
         return (yield from _as_finished(upload))
-    parts: list[TempPart] = []
-    for name in upload.concat or [upload.name]:
-        source: Upload | None = yield Ask("find", (name,))
-        if source is not None:
-            parts += yield from _parts(source)
+    parts = yield from _all_parts(upload)
     if _size(parts) != upload.size:
         return (yield from _as_finished(upload))
-    described = {"size": upload.size, "overwrite": False, "content_type": upload.content_type}
     try:
-        if parts:
-            final: FinalObject = yield Store("assemble", (upload.file_id, parts), described)
-        else:
-            final = yield Store("put_final", (upload.file_id, b""), described)
+        final = yield from _make_final(upload, parts)
     except (ObjectNotFound, ContentMismatch):
         return (yield from _as_finished(upload))
     except ObjectExists:
         raise Refused(409, "there is a different file of this name") from None
+    except ContentRejected as rejected:
+        return (yield from _reject(upload, rejected.message))
     finished: Upload | None = yield Ask("finish", (upload, final))
     if finished is None:
         raise _no_such_upload()
     yield from _delete_parts(upload.concat or [upload.name])
     return finished
+
+
+def _all_parts(upload: Upload) -> Steps[list[TempPart]]:
+    """The parts of an upload, or of those that it joins."""
+    parts: list[TempPart] = []
+    for name in upload.concat or [upload.name]:
+        source: Upload | None = yield Ask("find", (name,))
+        if source is not None:
+            parts += yield from _parts(source)
+    return parts
+
+
+def _make_final(upload: Upload, parts: list[TempPart]) -> Steps[FinalObject]:
+    described = {
+        "size": upload.size,
+        "overwrite": False,
+        "content_type": upload.content_type,
+        "inspect": (yield Ask("inspect", ())),
+    }
+    method, source = ("assemble", parts) if parts else ("put_final", b"")
+    final: FinalObject = yield Store(method, (upload.file_id, source), described)
+    return final
+
+
+def _reject(upload: Upload, reason: str) -> Steps[Upload]:
+    """Remove an upload whose bytes are not wanted. Raises ``Refused``, unless another request has finished it."""
+    if not (yield Ask("reject", (upload,))):
+        return (yield from _as_finished(upload))
+    yield from _delete_parts(upload.concat or [upload.name])
+    raise Refused(422, reason or "this file is not wanted here")
 
 
 def _as_finished(upload: Upload) -> Steps[Upload]:

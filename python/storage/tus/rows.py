@@ -9,11 +9,13 @@ from uuid import UUID, uuid4
 
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import router, transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
 from storage.arguments import check_file_id
 from storage.exceptions import InvalidKey
+from storage.inspection import Inspector
 from storage.types import FinalObject
 
 from . import conf, core
@@ -99,6 +101,10 @@ class Rows:
         live = Upload.objects.filter(pk=upload.pk, state__in=[core.UPLOADING, core.FINISHING])
         return bool(live.update(state=core.FINISHING))
 
+    def inspect(self) -> tuple[Inspector, ...]:
+        """The functions that see the bytes before they are stored."""
+        return conf.inspect()
+
     def finish(self, upload: Upload, final: FinalObject) -> Upload | None:
         """Store what became of the upload, and tell of it if nobody has before."""
         now = timezone.now()
@@ -107,16 +113,27 @@ class Rows:
             row = Upload.objects.filter(pk=upload.pk, state=core.FINISHING)
             first = row.update(state=core.FINISHED, **told)
             if first:
-                joined = [UUID(hex=name) for name in upload.concat]
-                Upload.objects.filter(pk__in=joined).update(state=core.FINISHED)
+                _joined_by(upload).update(state=core.FINISHED)
         finished = Upload.objects.filter(pk=upload.pk).first()
         if first and finished is not None:
             _tell(finished, final)
         return finished
 
+    def reject(self, upload: Upload) -> bool:
+        """Remove an upload that is to be finished, and those that it joins. False if it is finished, or removed."""
+        with transaction.atomic(using=router.db_for_write(Upload)):
+            deleted, _ = Upload.objects.filter(pk=upload.pk, state=core.FINISHING).delete()
+            if deleted:
+                _joined_by(upload).delete()
+        return bool(deleted)
+
     def remove(self, upload: Upload) -> bool:
         deleted, _ = Upload.objects.filter(pk=upload.pk, state=upload.state).delete()
         return bool(deleted)
+
+
+def _joined_by(upload: Upload) -> QuerySet[Upload]:
+    return Upload.objects.filter(pk__in=[UUID(hex=name) for name in upload.concat])
 
 
 def _tell(upload: Upload, final: FinalObject) -> None:
