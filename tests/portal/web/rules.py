@@ -1,14 +1,11 @@
 """What may be uploaded. The page applies the same rules, so that a person is told before a byte is sent."""
 
-import logging
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
-from storage import FinalObject, get_storage_adapter
-
-logger = logging.getLogger(__name__)
+from storage import ContentRejected, ObjectReader
 
 REFUSED = {
     *("apk", "app", "appimage", "bat", "cmd", "com", "cpl", "dll", "elf", "exe", "hta", "jar", "jse", "lnk", "msi"),
@@ -58,12 +55,7 @@ def authorize(request: HttpRequest, upload: Any) -> None:
         raise PermissionDenied(REASON)
 
 
-def remove_program(sender: Any, upload: Any, final: FinalObject, **kwargs: object) -> None:
-    """Removes a program that came under another name: its bytes are known only when it is stored."""
-    adapter = get_storage_adapter()
-    with adapter.get_final_stream(final) as stream:
-        head = stream.read(HEAD)
-    if is_program(head):
-        logger.warning("upload %s is a program, and is removed", upload.name)
-        adapter.delete_final(final)
-        upload.delete()
+def inspect(reader: ObjectReader) -> None:
+    """Refuse a program that comes under another name: see STORAGE_TUS_INSPECT."""
+    if is_program(reader.read(HEAD)):
+        raise ContentRejected(REASON)

@@ -79,6 +79,7 @@ LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 
 STORAGE_TUS_AUTHORIZE = "portal.web.rules.authorize"
+STORAGE_TUS_INSPECT = "portal.web.rules.inspect"
 STORAGE_TUS_MAX_SIZE = None
 if given := os.environ.get("PORTAL_MAX_SIZE"):
     if not (given.isascii() and given.isdigit()):

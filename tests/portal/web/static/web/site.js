@@ -238,8 +238,8 @@ class Item {
       return this.become("failed", `What had been uploaded ${why}. Retry begins again.`);
     }
     const answer = error.originalResponse ? error.originalResponse.getBody().trim() : "";
-    if (status === 400 || status === 403 || status === 413) {
-      const why = status === 413 ? `This file is larger than ${human(MAX_SIZE)}.` : answer;
+    if ([400, 403, 413, 422].includes(status)) {
+      const why = status === 413 ? `This file is larger than ${human(MAX_SIZE)}.` : answer || page.reason;
       if (status === 403 && (await loggedOut())) return this.become("failed", LOGGED_OUT);
       alertOf(`${this.name} was not uploaded. ${why}`);
       return this.remove();
@@ -253,8 +253,7 @@ class Item {
     this.become("storing");
     this.say("done");
     const row = await refresh(this.url.split("/").pop());
-    if (row === null) alertOf(`${this.name} was not kept. ${page.reason}`);
-    else tell(`${this.name} is uploaded.`);
+    tell(`${this.name} is uploaded.`);
     if (row && !row.isConnected) {
       this.element.after(row); // the list shows another page
       this.becomeRow(row);
@@ -468,19 +467,16 @@ function showFiles(loaded) {
   }
 }
 
-// Shows what has become new on the first page. Gives the row of a file, which is in the page if its list is shown, null
-// if the server has removed it.
+// Shows what has become new on the first page. Gives the row of a file, which is in the page if its list is shown.
 async function refresh(id) {
   try {
     const loaded = await load(location.pathname);
     const row = loaded.getElementById(`file-${id}`);
     if (document.getElementById("files").dataset.page === "1") showFiles(loaded);
     else if (row) localise(document.adoptNode(row));
-    if (row || !id) return row;
-    const url = `${location.pathname}files/${id.replace(/(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-")}/`;
-    return (await fetch(url, { method: "HEAD" })).status === 404 ? null : undefined;
+    return row;
   } catch {
-    return undefined;
+    return null;
   }
 }
 
@@ -613,7 +609,8 @@ document.addEventListener("visibilitychange", () => document.visibilityState ===
 // How far the uploads are that were begun before. An upload that is complete is finished by this question.
 async function lookAt(item) {
   const response = await fetch(item.url, { method: "HEAD", headers: { "Tus-Resumable": "1.0.0" } });
-  if (response.status === 404 || response.status === 410) return item.remove();
+  if (response.status === 422) alertOf(`${item.name} was not uploaded. ${page.reason}`);
+  if ([404, 410, 422].includes(response.status)) return item.remove();
   if (!response.ok || item.state !== "unfinished") return;
   item.sent = Number(response.headers.get("Upload-Offset"));
   if (item.size !== null && item.sent === item.size) await item.finished();
