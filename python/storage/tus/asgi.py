@@ -18,12 +18,12 @@ from django.urls import Resolver404, resolve, set_script_prefix
 from django.utils.cache import patch_vary_headers
 
 from storage import get_storage_adapter
+from storage.aio import carried_out
 from storage.base import StorageAdapter
 from storage.exceptions import StorageError
 
-from . import conf
-from .core import Answer, Ask, Receive, Slice, Step, Steps, Store, respond
-from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, asked, failed, told
+from .core import Ask, Receive, Slice, Step, Store
+from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, answered, asked, failed, told
 from .rows import Rows
 from .views import PASSED, uploads
 
@@ -80,7 +80,9 @@ class _Gate(ASGIHandler):
     async def _answered(self, request: HttpRequest, gate: HttpResponse, body: _Body) -> HttpResponse:
         name, rows = getattr(request, PASSED)
         try:
-            response = told(request, await _carry_out(respond(asked(request, name), conf.max_size()), rows, body))
+            adapter = get_storage_adapter()
+            answer = await carried_out(answered(asked(request, name), lambda step: _take(step, rows, adapter, body)))
+            response = told(request, answer)
         except StorageError as error:
             response = failed(request, error)
         except Exception as error:
@@ -126,6 +128,7 @@ class _Body:
         return data
 
     async def linger(self) -> None:
+        """Read on a little."""
         try:
             async with asyncio.timeout(LINGER_SECONDS):
                 read = 0
@@ -155,22 +158,6 @@ class _Part:
             return b""
         data = await self._body.read(wanted)
         return self._slice.take(data, cut=self._body.cut)
-
-
-async def _carry_out(steps: Steps[Answer], rows: Rows, body: _Body) -> Answer:
-    adapter = get_storage_adapter()
-    try:
-        step = next(steps)
-        while True:
-            try:
-                value = await _take(step, rows, adapter, body)
-            except Exception as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(value)
-    except StopIteration as done:
-        answer: Answer = done.value
-        return answer
 
 
 async def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -11,9 +13,10 @@ from django.utils.cache import patch_vary_headers
 from django.utils.log import log_response
 
 from storage.exceptions import StorageCancelled, StorageError, StorageFull, StorageTimeout, StorageUnavailable
+from storage.steps import Steps
 
 from . import conf, core
-from .core import Answer, Request
+from .core import Answer, Request, Step
 
 BLOCK = 64 * 1024
 """The bytes of a body that are read at once. What a broken connection has not filled of them may be lost."""
@@ -42,6 +45,23 @@ def asked(request: HttpRequest, name: str) -> Request:
 
 
 NOBODYS = "0" * 32
+
+
+def answered(request: Request, take: Callable[[Step], Any]) -> Steps[Answer]:
+    """The answer of the protocol. ``take`` takes a step of it, or gives something to await that does."""
+    protocol = core.respond(request, conf.max_size())
+    try:
+        step = next(protocol)
+        while True:
+            try:
+                value = yield take(step)
+            except Exception as error:
+                step = protocol.throw(error)
+            else:
+                step = protocol.send(value)
+    except StopIteration as done:
+        answer: Answer = done.value
+        return answer
 
 
 def told(request: HttpRequest, answer: Answer) -> HttpResponse:

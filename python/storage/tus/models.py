@@ -89,10 +89,3 @@ class Upload(models.Model):
         if not self.key:
             return None
         return FinalObject(self.bucket, self.key, self.size, self.sha256 or None, self.content_type, self.finished)
-
-
-def tombstone(now: datetime) -> datetime:
-    """When an upload must have expired for its row to be removed: until then clients are told 410, and not 404."""
-    from . import conf
-
-    return now - (conf.expires() or conf.DEFAULT_EXPIRES)

@@ -20,7 +20,7 @@ from storage.types import FinalObject
 
 from . import conf, core
 from .core import Refused
-from .models import Upload, tombstone
+from .models import Upload
 from .signals import upload_finished
 
 LEASE = timedelta(minutes=5)
@@ -174,7 +174,8 @@ class Sessions:
             if dry_run or self._expire(upload, now):
                 yield upload.name
         if not dry_run:
-            Upload.objects.filter(state=core.EXPIRED, expires__lte=tombstone(now)).delete()
+            long_ago = now - (conf.expires() or conf.DEFAULT_EXPIRES)  # until then clients are told 410, and not 404
+            Upload.objects.filter(state=core.EXPIRED, expires__lte=long_ago).delete()
 
     def _expire(self, upload: Upload, now: datetime) -> bool:
         still = Upload.objects.filter(pk=upload.pk, state=upload.state, expires__lte=now)

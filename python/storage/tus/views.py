@@ -13,10 +13,10 @@ from django.views.decorators.csrf import csrf_exempt
 from storage import get_storage_adapter
 from storage.base import StorageAdapter
 from storage.exceptions import StorageError
+from storage.steps import run
 
-from . import conf
-from .core import Answer, Ask, Receive, Refused, Slice, Step, Steps, Store, respond
-from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, asked, failed, told
+from .core import Ask, Receive, Refused, Slice, Step, Store
+from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, answered, asked, failed, told
 from .rows import Rows
 
 PASSED = "storage_tus_passed"
@@ -34,14 +34,14 @@ def uploads(request: HttpRequest, name: str = "") -> HttpResponse:
         response = HttpResponse(status=204)
         setattr(response, PASSED, True)
         return response
-    body = _Body(request)
+    rows, adapter, body = Rows(request), get_storage_adapter(), _Body(request)
     try:
-        response = told(request, _carry_out(respond(asked(request, name), conf.max_size()), Rows(request), body))
+        answer = run(answered(asked(request, name), lambda step: _take(step, rows, adapter, body)))
+        response = told(request, answer)
     except StorageError as error:
         response = failed(request, error)
-    if response.status_code >= 400:
-        response.__class__ = _Lingering
-        response.body = body  # type: ignore[attr-defined]
+    if response.status_code >= 400:  # when it is sent, something of a body that is still coming is read
+        response._resource_closers.append(body.linger)  # type: ignore[attr-defined]
     return response
 
 
@@ -78,6 +78,7 @@ class _Body:
         return data
 
     def linger(self) -> None:
+        """Read on a little."""
         until, read = time.monotonic() + LINGER_SECONDS, 0
         while not self.unreadable and read < LINGER_BYTES and time.monotonic() < until:
             if not (data := self.read(BLOCK)):
@@ -106,22 +107,6 @@ class _Part:
         return self._slice.take(data, cut=self._body.cut)
 
 
-def _carry_out(steps: Steps[Answer], rows: Rows, body: _Body) -> Answer:
-    adapter = get_storage_adapter()
-    try:
-        step = next(steps)
-        while True:
-            try:
-                value = _take(step, rows, adapter, body)
-            except Exception as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(value)
-    except StopIteration as done:
-        answer: Answer = done.value
-        return answer
-
-
 def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) -> Any:
     match step:
         case Ask(method, arguments):
@@ -135,13 +120,3 @@ def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) -> Any:
                 return adapter.put_temp_part(session, number, part, overwrite=False) if part else None
             finally:
                 close_old_connections()
-
-
-class _Lingering(HttpResponse):
-    """Reads on a little once it is sent, so that a client that is still sending sees it."""
-
-    body: _Body
-
-    def close(self) -> None:
-        self.body.linger()
-        super().close()
