@@ -174,7 +174,7 @@ def test_what_is_no_inspector(local):
     for wrong in (scan, [scan]):
         with pytest.raises(TypeError, match="inspect is a"):
             asyncio.run(local.aput_final("a", b"x", inspect=wrong))
-    for wrong in (5, "scan", [len, None], b"x", scan, [scan]):
+    for wrong in (5, "scan", [len, None], b"x", scan, [scan], Look):
         source = io.BytesIO(b"some bytes")
         with pytest.raises(TypeError, match="inspect is a"):
             local.put_final("a", source, inspect=wrong)

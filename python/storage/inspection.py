@@ -28,6 +28,8 @@ def check_inspect(inspect: Inspect | None) -> tuple[Inspector, ...]:
     for inspector in inspectors:
         if not callable(inspector):
             raise TypeError(f"inspect is a function of a reader, or several, not {type(inspector).__name__}")
+        if isinstance(inspector, type):
+            raise TypeError(f"inspect is a function of a reader, or several, not the class {inspector.__name__}")
         if iscoroutinefunction(inspector):
             raise TypeError("inspect is a synchronous function: asgiref.sync.async_to_sync makes one of a coroutine")
     return inspectors
