@@ -236,12 +236,27 @@ def test_an_upload_is_inspected(adapter, error):
     assert caught.value is error and left(adapter) == (0, 0)
 
 
+def no_virus(reader):
+    if reader.read(5) == b"virus":
+        raise ContentRejected("a virus")
+
+
+@pytest.mark.parametrize(
+    "attribute", [no_virus, staticmethod(no_virus), [no_virus], lambda self, reader: no_virus(reader)]
+)
+def test_what_a_class_has_as_inspect(in_memory, attribute):
+    handler = type("Uploads", (AdapterUploadHandler,), {"inspect": attribute})
+    file = SimpleUploadedFile("f", b"some bytes")
+    assert posted({"f": file}, [handler]).FILES["f"].size == 10
+    with pytest.raises(ContentRejected, match="a virus"):
+        _ = posted({"f": SimpleUploadedFile("f", b"virus")}, [handler]).FILES
+
+
 class Limited(AdapterUploadHandler):
     max_size = 100
 
     def inspect(self, reader):
-        if reader.read(5) == b"virus":
-            raise ContentRejected("a virus")
+        no_virus(reader)
 
 
 def plain_view(request):

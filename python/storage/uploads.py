@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from inspect import signature
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import BadRequest, ImproperlyConfigured, RequestDataTooBig
@@ -190,7 +192,7 @@ class AdapterUploadHandler(FileUploadHandler):
         self.max_size = self.max_size if max_size is None else max_size
         if self.max_size is not None:
             check_size(self.max_size)
-        self._inspectors = check_inspect(self.inspect if inspect is None else inspect)
+        self._inspectors = check_inspect(_as_inspect(self.inspect) if inspect is None else inspect)
         self._parts: list[TempPart] = []
         self._is_body = False
 
@@ -247,6 +249,16 @@ class AdapterUploadHandler(FileUploadHandler):
             while self._parts:
                 self.file.adapter.drop_part(self._parts.pop())
             raise
+
+
+def _as_inspect(attribute: Any) -> Any:
+    """What a class has as ``inspect``. Also of a function of a reader alone Python makes a method."""
+    if isinstance(attribute, MethodType):
+        try:
+            signature(attribute).bind(None)
+        except TypeError:
+            return attribute.__func__
+    return attribute
 
 
 class _Incoming:
