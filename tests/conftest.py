@@ -194,6 +194,30 @@ def adapter(request):
     adapter.close()
 
 
+@contextlib.contextmanager
+def configured(**entries):
+    """Settings with adapters, which are closed at the end."""
+    from django.test import override_settings
+
+    from storage import get_storage_adapter
+
+    with override_settings(STORAGE_ADAPTERS=entries):
+        yield
+        for alias in entries:
+            get_storage_adapter(alias).close()
+
+
+@pytest.fixture(params=["memory", "local"])
+def uploads(request, tmp_path):
+    """The adapter of the alias and the bucket "uploads", which is not the default one."""
+    from storage import get_storage_adapter
+
+    areas = {} if request.param == "memory" else {"temp_dir": tmp_path / "temp", "final_dir": tmp_path / "final"}
+    entry = {"BACKEND": request.param, "OPTIONS": {"bucket": "uploads", **areas}}
+    with configured(default={"BACKEND": "memory"}, uploads=entry):
+        yield get_storage_adapter("uploads")
+
+
 @pytest.fixture
 def local(tmp_path):
     adapter = make_local(tmp_path)

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import pytest
 from asgiref.sync import sync_to_async
-from conftest import make_local, s3_options
+from conftest import configured, make_local, s3_options
 from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpResponse
 from django.middleware.gzip import GZipMiddleware
@@ -67,25 +67,9 @@ def asynchronous():
     asyncio.run(sync_to_async(native.stats)())
 
 
-@contextlib.contextmanager
-def configured(**entries):
-    """Settings with adapters, which are closed at the end."""
-    with override_settings(STORAGE_ADAPTERS=entries):
-        yield
-        for alias in entries:
-            get_storage_adapter(alias).close()
-
-
-@pytest.fixture(params=["memory", "local"])
-def adapter(request, tmp_path):
-    local = {"temp_dir": tmp_path / "temp", "final_dir": tmp_path / "final", "bucket": "uploads"}
-    adapters = {
-        "memory": {"BACKEND": MEMORY, "OPTIONS": {"bucket": "uploads"}},
-        "local": {"BACKEND": "storage.LocalStorageAdapter", "OPTIONS": local},
-    }
-    others = {"BACKEND": MEMORY, "OPTIONS": {"bucket": "others"}}
-    with configured(default=others, uploads=adapters[request.param]):
-        yield get_storage_adapter("uploads")
+@pytest.fixture
+def adapter(uploads):
+    return uploads
 
 
 @pytest.fixture
@@ -502,10 +486,10 @@ def test_the_asynchronous_response_in_other_modes(adapter):
             asyncio.run(aobject_response(request, final, mode=mode))
 
 
-@pytest.mark.parametrize("adapter", ["local"], indirect=True)
-def test_damage_ends_the_response_early(tmp_path, adapter):
+@pytest.mark.parametrize("uploads", ["local"], indirect=True)
+def test_damage_ends_the_response_early(tmp_path, uploads):
     data = random.Random(3).randbytes(3 * MIB)
-    final = adapter.put_final("large", data)
+    final = uploads.put_final("large", data)
     path = tmp_path / "final" / "large"
     path.chmod(0o600)
     with open(path, "r+b") as file:

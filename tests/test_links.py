@@ -1,11 +1,10 @@
 """storage.urls: signed URLs of objects on a disk and in memory, wherever a project includes them."""
 
-import contextlib
 import time
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from conftest import make_memory
+from conftest import configured, make_memory
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse
@@ -39,23 +38,15 @@ INCLUDES = {
 }
 
 
-@contextlib.contextmanager
-def configured(urlconf=INCLUDES["/files"], **entries):
-    with override_settings(STORAGE_ADAPTERS=entries, ROOT_URLCONF=urlconf):
+@pytest.fixture(autouse=True)
+def included():
+    with override_settings(ROOT_URLCONF=INCLUDES["/files"]):
         yield
-        for alias in entries:
-            get_storage_adapter(alias).close()
 
 
-@pytest.fixture(params=["memory", "local"])
-def adapter(request, tmp_path):
-    local = {"temp_dir": tmp_path / "temp", "final_dir": tmp_path / "final", "bucket": "uploads"}
-    adapters = {
-        "memory": {"BACKEND": MEMORY, "OPTIONS": {"bucket": "uploads"}},
-        "local": {"BACKEND": "storage.LocalStorageAdapter", "OPTIONS": local},
-    }
-    with configured(default={"BACKEND": MEMORY}, uploads=adapters[request.param]):
-        yield get_storage_adapter("uploads")
+@pytest.fixture
+def adapter(uploads):
+    return uploads
 
 
 @pytest.fixture
@@ -185,7 +176,7 @@ def test_a_store_that_fails(adapter, final, monkeypatch):
 
 @pytest.mark.parametrize("begins", INCLUDES)
 def test_where_it_is_included(begins):
-    with configured(INCLUDES[begins], default={"BACKEND": MEMORY}):
+    with override_settings(ROOT_URLCONF=INCLUDES[begins]), configured(default={"BACKEND": MEMORY}):
         url = get_storage_adapter().url_final(get_storage_adapter().put_final("a", DATA))
         assert url.startswith(begins + "/") and url.count("/") == begins.count("/") + 2
         assert fetched(url).body == DATA
