@@ -15,7 +15,8 @@ from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotA
 from django.urls import NoReverseMatch, URLResolver, get_resolver, get_urlconf, reverse
 
 from .conf import get_storage_adapter
-from .http import object_response, storage_errors
+from .responses import object_response
+from .statuses import storage_errors
 from .types import FinalObject
 
 _signer = functools.partial(Signer, salt="storage.urls")
