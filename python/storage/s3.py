@@ -102,37 +102,9 @@ class S3StorageAdapter(NativeAdapter):
         security_token = masked("security_token", security_token)
         endpoint_url, proxy = masked("endpoint_url", endpoint_url), masked("proxy", proxy)
         public_endpoint_url = masked("public_endpoint_url", public_endpoint_url)
-        checked = Checked(
-            RULES,
-            {
-                "bucket_name": bucket_name,
-                "access_key": access_key,
-                "secret_key": secret_key,
-                "security_token": security_token,
-                "region_name": region_name,
-                "endpoint_url": endpoint_url,
-                "addressing_style": addressing_style,
-                "temp_prefix": temp_prefix,
-                "final_prefix": final_prefix,
-                "ca_bundle": ca_bundle,
-                "verify": verify,
-                "part_size": part_size,
-                "concurrency": concurrency,
-                "equal_parts": equal_parts,
-                "connect_timeout": connect_timeout,
-                "read_timeout": read_timeout,
-                "max_attempts": max_attempts,
-                "max_connections": max_connections,
-                "checksum": checksum,
-                "server_side_encryption": server_side_encryption,
-                "kms_key_id": kms_key_id,
-                "storage_class": storage_class,
-                "proxy": proxy,
-                "carry_digest": carry_digest,
-                "conditional_writes": conditional_writes,
-                "public_endpoint_url": public_endpoint_url,
-            },
-        )
+        given = dict(locals())
+        del given["self"], given["__class__"]
+        checked = Checked(RULES, given)
         keys, prefixes = ("access_key", "secret_key"), ("temp_prefix", "final_prefix")
         checked.together(keys, lambda key, secret: bool(key) == bool(secret), "are set together, or neither")
         checked.together(prefixes, _apart, "must be two folders, neither inside the other")
