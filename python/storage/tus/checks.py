@@ -16,12 +16,7 @@ from . import conf
 def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: a setting is wrong. E002: ``STORAGE_TUS`` is no setting. W001: anybody may upload. W002: a setting that
     nothing reads. W003: "storage" is not installed."""
-    found: list[CheckMessage] = []
-    for read in (conf.max_size, conf.expires, conf.authorize, conf.file_id, conf.inspect, conf.cors_origins):
-        try:
-            read()
-        except ImproperlyConfigured as error:
-            found.append(Error(f"{error}.", id="storage.tus.E001"))
+    found = _wrong() + _unread()
     if hasattr(settings, "STORAGE_TUS"):
         found.append(
             Error(
@@ -38,11 +33,6 @@ def check_settings(**_: Any) -> list[CheckMessage]:
                 hint=f"Set {conf.AUTHORIZE} to a function authorize(request, upload) that raises PermissionDenied.",
             )
         )
-    for name in dir(settings):
-        if name.startswith("STORAGE_TUS_") and name not in conf.NAMES:
-            near = difflib.get_close_matches(name, conf.NAMES, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(conf.NAMES)}."
-            found.append(Warning(f"Nothing reads {name}.", id="storage.tus.W002", hint=hint))
     if not apps.is_installed("storage"):
         found.append(
             Warning(
@@ -51,4 +41,24 @@ def check_settings(**_: Any) -> list[CheckMessage]:
                 hint='Add "storage" to INSTALLED_APPS.',
             )
         )
+    return found
+
+
+def _wrong() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for read in (conf.max_size, conf.expires, conf.authorize, conf.file_id, conf.inspect, conf.cors_origins):
+        try:
+            read()
+        except ImproperlyConfigured as error:
+            found.append(Error(f"{error}.", id="storage.tus.E001"))
+    return found
+
+
+def _unread() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for name in dir(settings):
+        if name.startswith("STORAGE_TUS_") and name not in conf.NAMES:
+            near = difflib.get_close_matches(name, conf.NAMES, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(conf.NAMES)}."
+            found.append(Warning(f"Nothing reads {name}.", id="storage.tus.W002", hint=hint))
     return found

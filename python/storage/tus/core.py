@@ -31,6 +31,9 @@ from .checksums import ALGORITHMS, Checksum
 
 VERSION = "1.0.0"
 
+HEADERS = {"Tus-Resumable": VERSION, "Cache-Control": "no-store"}
+"""What every answer has."""
+
 EXTENSIONS = (
     "creation",
     "creation-with-upload",
@@ -200,17 +203,12 @@ def respond(request: Request, max_size: int | None = None) -> Steps[Answer]:
         answer = yield from _respond(request, most)
     except Refused as refused:
         answer = Answer(refused.status, refused.headers, refused.text)
-    headers = {"Tus-Resumable": VERSION, "Cache-Control": "no-store", **answer.headers}
-    return Answer(answer.status, headers, answer.text, answer.location, answer.concat)
-
-
-def method_of(request: Request) -> str:
-    """The method that a client means: some can send only GET and POST."""
-    return request.headers.get("x-http-method-override", "").strip().upper() or request.method
+    return Answer(answer.status, {**HEADERS, **answer.headers}, answer.text, answer.location, answer.concat)
 
 
 def _respond(request: Request, most: int) -> Steps[Answer]:
-    method = method_of(request)
+    # Some clients can send only GET and POST.
+    method = request.headers.get("x-http-method-override", "").strip().upper() or request.method
     handlers = _OF_AN_UPLOAD if request.name else _OF_THE_LIST
     if method == "OPTIONS":
         return _options(most)

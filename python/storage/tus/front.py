@@ -64,17 +64,17 @@ def answered(request: Request, take: Callable[[Step], Any]) -> Steps[Answer]:
         return answer
 
 
-def told(request: HttpRequest, answer: Answer) -> HttpResponse:
-    """The response that gives an answer. It is logged if it is a refusal."""
+def told(request: HttpRequest, answer: Answer, error: StorageError | None = None) -> HttpResponse:
+    """The response that gives an answer. It is logged if it is a refusal, with the ``error`` that is the reason."""
     text = f"{answer.text}\n" if answer.text and request.method != "HEAD" else ""
     response = HttpResponse(text, status=answer.status, reason=REASONS.get(answer.status))
-    tell(request, response, answer)
+    _tell(request, response, answer)
     if answer.status >= 400:
-        log_response("%s: %s", answer.text, request.path, response=response, request=request)
+        log_response("%s: %s", error or answer.text, request.path, response=response, request=request, exception=error)
     return response
 
 
-def tell(request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
+def _tell(request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
     """Set the headers of an answer."""
     del response.headers["Content-Type"]
     if answer.text:
@@ -93,7 +93,7 @@ def tell(request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
 
 
 def failed(request: HttpRequest, error: StorageError) -> HttpResponse:
-    """The response if the store fails. The reason is logged: the client can only try again."""
+    """The response if the store fails. The client is not told why: it can only try again."""
     if isinstance(error, StorageFull):
         status = HTTPStatus.INSUFFICIENT_STORAGE
     elif isinstance(error, StorageTimeout):
@@ -102,10 +102,7 @@ def failed(request: HttpRequest, error: StorageError) -> HttpResponse:
         status = HTTPStatus.SERVICE_UNAVAILABLE
     else:
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-    response = HttpResponse(f"{status.phrase}\n", status=status)
-    tell(request, response, Answer(status, {"Tus-Resumable": core.VERSION, "Cache-Control": "no-store"}, status.phrase))
-    log_response("%s: %s", error, request.path, response=response, request=request, exception=error)
-    return response
+    return told(request, Answer(status, core.HEADERS, status.phrase), error)
 
 
 def _url(request: HttpRequest, name: str) -> str:
