@@ -114,7 +114,6 @@ def tab(person, site):
 
 def open_tab(person, site, rate=None):
     tab = person.new_page()
-    tab.said = getattr(person, "said", [])
     tab.on("filechooser", lambda chooser: None)  # from now on: one that is opened at once would be missed
     if rate:
         slow_down(tab, rate)

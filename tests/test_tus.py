@@ -34,20 +34,9 @@ TYPE = "application/offset+octet-stream"
 TUS = {"Tus-Resumable": "1.0.0"}
 
 SERVERS = {
-    "gunicorn": ["gunicorn", "-k", "gthread", "--threads", "8", "-b", "127.0.0.1:{port}", "uploads:wsgi"],
-    "workers": [
-        "gunicorn",
-        "-k",
-        "gthread",
-        "--workers",
-        "2",
-        "--threads",
-        "64",
-        "-b",
-        "127.0.0.1:{port}",
-        "uploads:wsgi",
-    ],
-    "uvicorn": ["uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--lifespan", "off", "uploads:asgi"],
+    "gunicorn": "gunicorn -k gthread --threads 8 -b 127.0.0.1:{port} uploads:wsgi",
+    "workers": "gunicorn -k gthread --workers 2 --threads 64 -b 127.0.0.1:{port} uploads:wsgi",
+    "uvicorn": "uvicorn --host 127.0.0.1 --port {port} --lifespan off uploads:asgi",
 }
 
 
@@ -67,7 +56,7 @@ class Site:
     def start(self):
         with open(self.log, "w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *[one.format(port=self.port) for one in SERVERS[self.server]]],
+                [sys.executable, "-m", *SERVERS[self.server].format(port=self.port).split()],
                 cwd=HERE / "faults",
                 env=self.environment,
                 stdout=output,
