@@ -413,6 +413,16 @@ def test_what_the_project_answers_by_itself(site):
     assert requests.get(f"{site.url}/nothing", timeout=30).status_code == 404
 
 
+def test_urls_of_languages_and_teams(site):
+    created = requests.post(f"{site.url}/de/teams/one/files/", headers={**TUS, "Upload-Length": "3000000"}, timeout=30)
+    url = created.headers["Location"]
+    assert url.startswith(f"{site.url}/de/teams/one/files/")
+    cut(url, 0, DATA[:MIB])
+    at(site, url, MIB)
+    assert patch(url, MIB, DATA[MIB:3_000_000]).status_code == 204
+    assert site.finished(url) == [sha256(DATA[:3_000_000])]
+
+
 def test_chunked_bodies(site):
     url = create(site, 10)
     assert patch(url, 0, iter([b"01234", b"56"])).status_code == 204

@@ -1,17 +1,20 @@
 """storage.tus in a Django project: URLs, users, proxies, other origins, hooks, settings, checks, the admin."""
 
 import base64
+import contextlib
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from unittest.mock import Mock
+from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.core.management import call_command
 from django.db import connection
-from django.http import UnreadablePostError
+from django.http import HttpResponse, UnreadablePostError
 from django.test import Client, RequestFactory, override_settings
-from django.test.utils import override_script_prefix
 from django.urls import include, path, reverse
 
 from storage import ContentRejected, StorageFull, StorageUnavailable, get_storage_adapter
@@ -22,7 +25,11 @@ from storage.tus.signals import upload_finished
 
 TYPE = "application/offset+octet-stream"
 TUS = {"Tus-Resumable": "1.0.0"}
-urlpatterns = [path("files/", include("storage.tus.urls"))]
+urlpatterns = [
+    path("files/", include("storage.tus.urls")),
+    path("again/", include("storage.tus.urls")),
+    path("teams/<str:team>/files/", include("storage.tus.urls")),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +107,7 @@ def test_statuses_have_a_reason():
     assert (answer.status_code, answer.reason_phrase) == (460, "Checksum Mismatch")
 
 
+PARTIAL = {"Upload-Length": "1", "Upload-Concat": "partial"}
 PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "files.example.com"}
 
 
@@ -109,8 +117,21 @@ def test_locations_behind_a_proxy():
         assert post(**PROXIED)["Location"].startswith("https://files.example.com/files/")
     assert len(post(**PROXIED)["Location"]) == 32  # relative: right, whatever the proxy is called
     assert len(post(Forwarded="proto=https")["Location"]) == 32
-    with override_script_prefix("/app/"):
-        assert post()["Location"].startswith("http://testserver/app/files/")
+    assert len(post(**{"X-Forwarded-Prefix": "/app"})["Location"]) == 32
+    headers = {**TUS, "Upload-Length": "1"}
+    below = client.post("/files/", headers=headers, SCRIPT_NAME="/app")["Location"]
+    assert below.startswith("http://testserver/app/files/")
+
+
+def test_a_location_is_beside_the_url_of_the_request():
+    for url in ("/files/", "/again/", "/teams/ä%3F/files/"):
+        partials = [client.post(url, headers={**TUS, **PARTIAL})["Location"] for _ in range(2)]
+        for partial in partials:
+            assert partial.startswith(f"http://testserver{quote(url, safe='/%')}")
+            assert patch(partial, 0, b"x").status_code == 204
+        joined = client.post(url, headers={**TUS, "Upload-Concat": f"final;{' '.join(partials)}"})
+        assert joined.status_code == 201
+        assert head(joined["Location"])["Upload-Concat"] == f"final;{' '.join(partials)}"
 
 
 def test_names_that_are_none():
@@ -194,6 +215,90 @@ def test_a_hook_may_be_a_coroutine():
         assert post().status_code == 403
 
 
+class Asynchronous:
+    async def __call__(self, request, upload):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("authorize", "status"),
+    [
+        (Asynchronous(), 403),
+        (lambda request, upload: asynchronous(request, upload), 500),
+        (lambda request, upload: HttpResponse(status=403), 500),
+        (lambda request, upload: 0, 500),
+        (lambda request, upload: next(iter(())), 500),
+        (lambda request, upload: None, 201),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_what_authorize_returns(authorize, status, caplog):
+    """Only None and True let anybody create an upload."""
+    with override_settings(STORAGE_TUS_AUTHORIZE=authorize):
+        careless = Client(raise_request_exception=False)
+        assert careless.post("/files/", headers={**TUS, "Upload-Length": "1"}).status_code == status
+        assert Upload.objects.count() == (status == 201)
+
+
+def test_what_is_no_file_id():
+    with override_settings(STORAGE_TUS_FILE_ID=lambda upload: None):
+        with pytest.raises(ImproperlyConfigured, match="STORAGE_TUS_FILE_ID returned what is no id: an id is a str"):
+            post()
+    for error, status in [(PermissionDenied("not you"), 403), (ValidationError("no such folder"), 400)]:
+        with override_settings(STORAGE_TUS_FILE_ID=Mock(side_effect=error)):
+            answer = post()
+            assert (answer.status_code, Upload.objects.count()) == (status, 0)
+
+
+@pytest.mark.parametrize("name", ["http://[x.txt", "//[x.txt", "data:text/html,x.txt"])
+def test_a_name_that_looks_like_a_url(name):
+    url = post(1, **{"Upload-Metadata": metadata(filename=name)})["Location"]
+    assert patch(url, 0, b"x").status_code == 204
+    assert Upload.objects.get().final.content_type == "text/plain"
+
+
+@pytest.mark.parametrize("times", [{"USE_TZ": False}, {"TIME_ZONE": "Europe/Berlin"}])
+def test_times_of_any_project(times):
+    with override_settings(USE_TZ=times.get("USE_TZ", True)), of_the_database(TIME_ZONE=times.get("TIME_ZONE")):
+        created = post(2)
+        known = head(created["Location"])
+        assert known["Upload-Expires"] == created["Upload-Expires"]
+        left = parsedate_to_datetime(known["Upload-Expires"]) - datetime.now(UTC)
+        assert timedelta(days=6, hours=23) < left <= timedelta(days=7)
+        assert patch(created["Location"], 0, b"xx").status_code == 204
+
+
+@contextlib.contextmanager
+def of_the_database(**options):
+    before = {name: connection.settings_dict[name] for name in options}
+    try:
+        connection.settings_dict.update(options)
+        forget_zone()
+        yield
+    finally:
+        connection.settings_dict.update(before)
+        forget_zone()
+
+
+def forget_zone():
+    for name in ("timezone", "timezone_name"):
+        connection.__dict__.pop(name, None)
+
+
+class Replica:
+    def db_for_read(self, model, **hints):
+        return "replica" if model is Upload else None  # which is far behind: it is not even there
+
+
+def test_rows_are_read_where_they_are_written():
+    with override_settings(DATABASE_ROUTERS=[f"{__name__}.Replica"]):
+        url = post(2)["Location"]
+        assert patch(url, 0, b"x").status_code == 204
+        assert head(url)["Upload-Offset"] == "1"
+        assert patch(url, 1, b"x").status_code == 204
+        call_command("storage_sweep", older_than="1d", stdout=io.StringIO())
+
+
 def test_file_id():
     with override_settings(STORAGE_TUS_FILE_ID=lambda upload: f"users/{upload.owner}/{upload.filename}"):
         url = post(1, **{"X-User": "alice", "Upload-Metadata": metadata(filename="ä.txt")})["Location"]
@@ -230,8 +335,7 @@ def test_a_receiver_that_fails_changes_nothing():
 
 
 def test_atomic_requests_do_not_hold_the_row():
-    with override_settings():
-        connection.settings_dict["ATOMIC_REQUESTS"] = True
+    with of_the_database(ATOMIC_REQUESTS=True):
         try:
             url = post(2)["Location"]
             seen = []
@@ -239,7 +343,6 @@ def test_atomic_requests_do_not_hold_the_row():
             assert patch(url, 0, b"xx").status_code == 204
             assert seen == [False]
         finally:
-            connection.settings_dict["ATOMIC_REQUESTS"] = False
             upload_finished.disconnect(dispatch_uid="t")
 
 

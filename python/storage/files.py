@@ -111,7 +111,7 @@ class AdapterStorage(Storage):
     def stream(self, name: str, mode: str) -> ObjectReader | ObjectWriter:
         """The bytes of the file ``name``, opened in ``mode``, for `StoredFile`."""
         if mode.startswith("w"):
-            return self.adapter.open_final(self._file_id(name), content_type=_type_of(name))
+            return self.adapter.open_final(self._file_id(name), content_type=type_of_name(name))
         return self.adapter.get_final_stream(*self._key(name))
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
@@ -416,13 +416,14 @@ def _content_type(content: Any, name: str) -> str | None:
     """What the content says of itself if it can be said in a header; else what its name means."""
     stated = getattr(content, "content_type", None)
     try:
-        return check_content_type(stated) or _type_of(name)
+        return check_content_type(stated) or type_of_name(name)
     except (TypeError, ValueError):  # a client may say anything
-        return _type_of(name)
+        return type_of_name(name)
 
 
-def _type_of(name: str) -> str | None:
-    kind, encoding = mimetypes.guess_type(name)
+def type_of_name(name: str) -> str | None:
+    """The content type that the name of a file stands for."""
+    kind, encoding = mimetypes.guess_type(f"./{name}")  # which is no URL: a name may look like one
     return _COMPRESSED.get(encoding) if encoding else kind
 
 

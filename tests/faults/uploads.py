@@ -11,6 +11,7 @@ from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, JsonResponse
+from django.conf.urls.i18n import i18n_patterns
 from django.urls import include, path
 
 from storage import ContentRejected
@@ -23,7 +24,9 @@ settings.configure(
     ALLOWED_HOSTS=["*"],
     USE_TZ=True,
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "storage", "storage.tus"],
+    LANGUAGE_CODE="en",
     MIDDLEWARE=[
+        "django.middleware.locale.LocaleMiddleware",
         "django.middleware.common.CommonMiddleware",
         "django.middleware.csrf.CsrfViewMiddleware",
         f"{__name__}.named",
@@ -103,6 +106,7 @@ def process(request):
 urlpatterns = [
     path("process/", process),
     path("files/", include("storage.tus.urls")),
+    *i18n_patterns(path("teams/<slug:team>/files/", include("storage.tus.urls", namespace="teams"))),
 ]
 asgi = TusApplication(get_asgi_application())
 

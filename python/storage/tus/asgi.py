@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from io import BytesIO
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
@@ -15,6 +15,7 @@ from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve, set_script_prefix
+from django.utils import translation
 from django.utils.cache import patch_vary_headers
 
 from storage import get_storage_adapter
@@ -31,6 +32,7 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 ASGIReceive = Callable[[], Awaitable[Message]]
 ASGISend = Callable[[Message], Awaitable[None]]
+T = TypeVar("T")
 Application = Callable[[Scope, ASGIReceive, ASGISend], Awaitable[None]]
 
 
@@ -53,10 +55,12 @@ class TusApplication:
 
 def _is_ours(scope: Scope) -> bool:
     path = scope["path"].removeprefix(get_script_prefix(scope))
-    try:
-        return resolve(path if path.startswith("/") else f"/{path}").func is uploads
-    except Resolver404:
-        return False
+    path = path if path.startswith("/") else f"/{path}"
+    with translation.override(translation.get_language_from_path(path)):  # of i18n_patterns
+        try:
+            return resolve(path).func is uploads
+        except Resolver404:
+            return False
 
 
 class _Gate(ASGIHandler):
@@ -72,19 +76,22 @@ class _Gate(ASGIHandler):
             else:
                 setattr(request, PASSED, True)
                 response = await self.run_get_response(request)
+            if response.streaming:
+                await self._send(response, send, body)
             await sync_to_async(response.close)()
         if request is not None and getattr(response, PASSED, False):
             response = await self._answered(request, cast("HttpResponse", response), body)
-        await self._send(response, send, body)
+        if not response.streaming:
+            await self._send(response, send, body)
 
     async def _answered(self, request: HttpRequest, gate: HttpResponse, body: _Body) -> HttpResponse:
         name, rows = getattr(request, PASSED)
         try:
             adapter = get_storage_adapter()
             answer = await carried_out(answered(asked(request, name), lambda step: _take(step, rows, adapter, body)))
-            response = told(request, answer)
+            response = await _in_thread(told)(request, answer)
         except StorageError as error:
-            response = failed(request, error)
+            response = await _in_thread(failed)(request, error)
         except Exception as error:
             response = await sync_to_async(response_for_exception)(request, error)
         patch_vary_headers(response, [one for one in gate.get("Vary", "").split(", ") if one])
@@ -163,7 +170,7 @@ class _Part:
 async def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) -> Any:
     match step:
         case Ask(method, arguments):
-            return await sync_to_async(_ask, thread_sensitive=False)(getattr(rows, method), arguments)
+            return await _in_thread(_ask)(getattr(rows, method), arguments)
         case Store(method, arguments, options):
             return await getattr(adapter, f"a{method}")(*arguments, **options)
         case Receive(session, number, taken):
@@ -173,8 +180,13 @@ async def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) ->
             return await adapter.aput_temp_part(session, number, part, overwrite=False)
 
 
+def _in_thread(function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
+    """The function in one of the threads that all requests share: the database, or where a log goes, may be slow."""
+    return sync_to_async(function, thread_sensitive=False)
+
+
 def _ask(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Ask the rows in one of the threads that all requests share, and leave no connection there."""
+    """Ask the rows, and leave no connection in the thread."""
     close_old_connections()
     try:
         return method(*arguments)

@@ -81,7 +81,8 @@ def _function(name: str, signature: str) -> Callable[..., Any] | None:
     found = _imported(name, value)
     if not callable(found):
         raise ImproperlyConfigured(f"{name} is the dotted path of a function {signature}, not {value!r}")
-    return async_to_sync(found) if iscoroutinefunction(found) else found
+    waits = iscoroutinefunction(found) or iscoroutinefunction(type(found).__call__)
+    return async_to_sync(found) if waits else found
 
 
 def cors_origins() -> list[str]:

@@ -18,7 +18,7 @@ import contextlib
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -561,7 +561,7 @@ def _too_large(most: int) -> Refused:
 def _expiry(upload: Upload) -> dict[str, str]:
     if upload.expires is None or upload.state != UPLOADING:
         return {}
-    return {"Upload-Expires": format_datetime(upload.expires, usegmt=True)}
+    return {"Upload-Expires": format_datetime(upload.expires.astimezone(UTC), usegmt=True)}
 
 
 # ---- headers

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.cache import patch_vary_headers
+from django.utils.encoding import escape_uri_path
 from django.utils.log import log_response
 
 from storage.exceptions import StorageCancelled, StorageError, StorageFull, StorageTimeout, StorageUnavailable
@@ -108,15 +108,16 @@ def failed(request: HttpRequest, error: StorageError) -> HttpResponse:
 def _url(request: HttpRequest, name: str) -> str:
     """The URL of an upload as the client sees it."""
     match = request.resolver_match
-    path = reverse(f"{match.namespace if match else 'storage_tus'}:upload", args=[name])
+    uploads = request.path.removesuffix(match.kwargs.get("name", "") if match else "")
+    path = escape_uri_path(uploads + name)
     meta = request.META
     unheard = ("HTTP_X_FORWARDED_PROTO" in meta and not settings.SECURE_PROXY_SSL_HEADER) or (
         "HTTP_X_FORWARDED_HOST" in meta and not settings.USE_X_FORWARDED_HOST
     )
-    if not unheard and "HTTP_FORWARDED" not in meta:
+    if not unheard and "HTTP_FORWARDED" not in meta and "HTTP_X_FORWARDED_PREFIX" not in meta:
         return request.build_absolute_uri(path)
     # A proxy tells what the client sees, and Django is told not to believe it. What is relative is right all the same.
-    return name if path == request.path + name else path
+    return name if uploads.endswith("/") else path
 
 
 def _tell_origin(request: HttpRequest, response: HttpResponse) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import uuid
 from datetime import datetime
 from typing import Any
@@ -12,6 +11,7 @@ from django.db import models
 from django.utils import timezone
 
 from storage.arguments import check_content_type
+from storage.files import type_of_name
 from storage.types import FinalObject
 
 from . import core
@@ -74,7 +74,7 @@ class Upload(models.Model):
             stated = check_content_type(self.metadata.get("filetype") or self.metadata.get("type") or None)
         except ValueError:
             stated = ""
-        return stated or mimetypes.guess_type(self.filename)[0]
+        return stated or type_of_name(self.filename)
 
     @property
     def expired(self) -> bool:

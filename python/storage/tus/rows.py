@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.db import router, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -27,6 +28,14 @@ LEASE = timedelta(minutes=5)
 """How long telling of an upload may take. After that, whoever did it is taken for killed, and it is told again."""
 
 
+NOT_ALLOWED = "you may not upload this"
+
+
+def stored() -> QuerySet[Upload]:
+    """All uploads, from the database that has the last change: a replica may not have it yet."""
+    return Upload.objects.using(router.db_for_write(Upload))
+
+
 class Rows:
     """The uploads that the user of a request sees: only those of that user, or those of nobody without one."""
 
@@ -34,7 +43,7 @@ class Rows:
         self._request = request
         user = getattr(request, "user", None)
         self._owner = user if user is not None and user.is_authenticated else None
-        self._own = Upload.objects.filter(owner=self._owner)
+        self._own = stored().filter(owner=self._owner)
 
     def find(self, name: str) -> Upload | None:
         upload = self._own.filter(pk=UUID(hex=name)).first()
@@ -65,40 +74,41 @@ class Rows:
         authorize = conf.authorize()
         if authorize is None:
             return
-        try:
-            allowed = authorize(self._request, upload)
-        except PermissionDenied as error:
-            raise Refused(403, str(error) or "you may not upload this") from None
-        except ValidationError as error:
-            raise Refused(400, " ".join(error.messages)) from None
+        allowed = _called(authorize, self._request, upload)
         if allowed is False:
-            raise Refused(403, "you may not upload this")
+            raise Refused(403, NOT_ALLOWED)
+        if allowed is not None and allowed is not True:
+            raise ImproperlyConfigured(
+                f"{conf.AUTHORIZE} returned a {type(allowed).__name__}: it returns None or True if the upload may be"
+                " created, and False or raises PermissionDenied if not"
+            )
 
     def _named(self, upload: Upload) -> str:
-        named = conf.file_id()
+        hook = conf.file_id()
+        named = f"tus/{upload.id}" if hook is None else _called(hook, upload)
         try:
-            return check_file_id(f"tus/{upload.id}" if named is None else named(upload), "assemble")
-        except PermissionDenied as error:
-            raise Refused(403, str(error) or "you may not upload this") from None
+            return check_file_id(named, "assemble")
         except InvalidKey as error:
             raise Refused(400, f"the name of the file cannot be used: {error.message}") from None
+        except TypeError as error:
+            raise ImproperlyConfigured(f"{conf.FILE_ID} returned what is no id: {error}") from None
 
     def set_size(self, upload: Upload, size: int) -> Upload | None:
         changed = copy.copy(upload)
         changed.size = size
         self._authorize(changed)
-        unknown = Upload.objects.filter(pk=upload.pk, turn=upload.turn, state=core.UPLOADING, size=None)
+        unknown = stored().filter(pk=upload.pk, turn=upload.turn, state=core.UPLOADING, size=None)
         return changed if unknown.update(size=size) else None
 
     def look(self, upload: Upload) -> Upload | None:
         """The upload with its next turn, None if it is another request's, or over."""
         mine = copy.copy(upload)
         mine.turn, mine.expires = upload.turn + 1, _expiry()
-        seen = Upload.objects.filter(pk=upload.pk, turn=upload.turn, state=core.UPLOADING)
+        seen = stored().filter(pk=upload.pk, turn=upload.turn, state=core.UPLOADING)
         return mine if seen.update(turn=mine.turn, expires=mine.expires) else None
 
     def begin_finish(self, upload: Upload) -> bool:
-        live = Upload.objects.filter(pk=upload.pk, state__in=[core.UPLOADING, core.FINISHING])
+        live = stored().filter(pk=upload.pk, state__in=[core.UPLOADING, core.FINISHING])
         return bool(live.update(state=core.FINISHING))
 
     def inspect(self) -> tuple[Inspector, ...]:
@@ -110,11 +120,11 @@ class Rows:
         now = timezone.now()
         told = {"bucket": final.bucket, "key": final.key, "sha256": final.sha256 or "", "finished": now, "telling": now}
         with transaction.atomic(using=router.db_for_write(Upload)):
-            row = Upload.objects.filter(pk=upload.pk, state=core.FINISHING)
+            row = stored().filter(pk=upload.pk, state=core.FINISHING)
             first = row.update(state=core.FINISHED, **told)
             if first:
                 _joined_by(upload).update(state=core.FINISHED)
-        finished = Upload.objects.filter(pk=upload.pk).first()
+        finished = stored().filter(pk=upload.pk).first()
         if first and finished is not None:
             _tell(finished, final)
         return finished
@@ -122,28 +132,38 @@ class Rows:
     def reject(self, upload: Upload) -> bool:
         """Remove an upload that is to be finished, and those that it joins. False if it is finished, or removed."""
         with transaction.atomic(using=router.db_for_write(Upload)):
-            deleted, _ = Upload.objects.filter(pk=upload.pk, state=core.FINISHING).delete()
+            deleted, _ = stored().filter(pk=upload.pk, state=core.FINISHING).delete()
             if deleted:
                 _joined_by(upload).delete()
         return bool(deleted)
 
     def remove(self, upload: Upload) -> bool:
-        deleted, _ = Upload.objects.filter(pk=upload.pk, state=upload.state).delete()
+        deleted, _ = stored().filter(pk=upload.pk, state=upload.state).delete()
         return bool(deleted)
 
 
 def _joined_by(upload: Upload) -> QuerySet[Upload]:
-    return Upload.objects.filter(pk__in=[UUID(hex=name) for name in upload.concat])
+    return stored().filter(pk__in=[UUID(hex=name) for name in upload.concat])
+
+
+def _called(hook: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the project returns. What it raises to refuse an upload is the answer."""
+    try:
+        return hook(*arguments)
+    except PermissionDenied as error:
+        raise Refused(403, str(error) or NOT_ALLOWED) from None
+    except ValidationError as error:
+        raise Refused(400, " ".join(error.messages)) from None
 
 
 def _tell(upload: Upload, final: FinalObject) -> None:
     upload_finished.send_robust(sender=Upload, upload=upload, final=final)
-    Upload.objects.filter(pk=upload.pk).update(telling=None)
+    stored().filter(pk=upload.pk).update(telling=None)
 
 
 def tell_again(upload: Upload) -> None:
     """Tell of an upload whose telling was begun long ago, unless somebody else does."""
-    begun = Upload.objects.filter(pk=upload.pk, telling=upload.telling)
+    begun = stored().filter(pk=upload.pk, telling=upload.telling)
     if upload.final is not None and begun.update(telling=timezone.now()):
         _tell(upload, upload.final)
 
@@ -159,24 +179,24 @@ class Sessions:
     def live(self, session: str) -> bool:
         """Whether the session has the parts of an upload that can go on."""
         name = core.as_name(core.name_of(session))
-        upload = None if name is None else Upload.objects.filter(pk=UUID(hex=name)).first()
+        upload = None if name is None else stored().filter(pk=UUID(hex=name)).first()
         return upload is not None and upload.state in (core.UPLOADING, core.FINISHING) and not upload.expired
 
     def over(self, dry_run: bool) -> Iterator[str]:
         """The sessions of uploads that have expired. From here on nobody can resume them."""
         now = timezone.now()
         if not dry_run:
-            for upload in Upload.objects.filter(telling__lt=now - LEASE):
+            for upload in stored().filter(telling__lt=now - LEASE):
                 tell_again(upload)
         # What is to be finished, and is not for as long, cannot be: the store or the name does not let it.
-        late = Upload.objects.filter(state__in=[core.UPLOADING, core.FINISHING], expires__lte=now).order_by("pk")
+        late = stored().filter(state__in=[core.UPLOADING, core.FINISHING], expires__lte=now).order_by("pk")
         for upload in late.iterator():
             if dry_run or self._expire(upload, now):
                 yield upload.name
         if not dry_run:
             long_ago = now - (conf.expires() or conf.DEFAULT_EXPIRES)  # until then clients are told 410, and not 404
-            Upload.objects.filter(state=core.EXPIRED, expires__lte=long_ago).delete()
+            stored().filter(state=core.EXPIRED, expires__lte=long_ago).delete()
 
     def _expire(self, upload: Upload, now: datetime) -> bool:
-        still = Upload.objects.filter(pk=upload.pk, state=upload.state, expires__lte=now)
+        still = stored().filter(pk=upload.pk, state=upload.state, expires__lte=now)
         return bool(still.update(state=core.EXPIRED))

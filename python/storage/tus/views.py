@@ -27,8 +27,8 @@ PASSED = "storage_tus_passed"
 # a client takes, and hide the row from the requests beside it.
 @csrf_exempt
 @transaction.non_atomic_requests
-def uploads(request: HttpRequest, name: str = "") -> HttpResponse:
-    """Answer a request of tus, for the list of uploads or for one."""
+def uploads(request: HttpRequest, name: str = "", **_: Any) -> HttpResponse:
+    """Answer a request of tus, for the list of uploads or for one. Other parts of the URL are for hooks."""
     if hasattr(request, PASSED):
         setattr(request, PASSED, (name, Rows(request)))
         response = HttpResponse(status=204)
