@@ -175,7 +175,9 @@ def begin(url, offset, length, data=b"", **headers):
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=60)
     connection.putrequest("PATCH", parts.path)
-    known = {**TUS, "Content-Type": TYPE, "Upload-Offset": str(offset), "Content-Length": str(length), **headers}
+    known = {**TUS, "Content-Type": TYPE, "Upload-Offset": str(offset), **headers}
+    if length is not None:
+        known["Content-Length"] = str(length)
     for name, value in known.items():
         connection.putheader(name, value)
     connection.endheaders()
@@ -430,6 +432,16 @@ def test_chunked_bodies(site):
     assert offset_of(url) == 7
     assert patch(url, 7, iter([b"789"])).status_code == 204
     assert site.finished(url) == [sha256(b"0123456789")]
+
+
+def test_a_chunked_body_that_is_cut_within_a_chunk(site):
+    url = create(site, len(DATA))
+    connection = begin(url, 0, None, b"186a0\r\n" + DATA[:100_000], **{"Transfer-Encoding": "chunked"})
+    connection.close()  # before the end of the line
+    site.wait(lambda: offset_of(url) >= 64 * 1024)
+    offset = offset_of(url)
+    assert patch(url, offset, DATA[offset:]).status_code == 204
+    assert site.finished(url) == [sha256(DATA)]
 
 
 def test_a_refusal_reaches_a_client_that_is_sending(site):

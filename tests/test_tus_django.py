@@ -201,6 +201,10 @@ def test_authorize_is_asked_before_a_byte_is_read():
         assert (response.status_code, stream.tell()) == (403, 0)
         response.close()
         assert stream.tell() == 5  # what lingers
+        stream.seek(0)
+        with override_settings(STORAGE_TUS_AUTHORIZE=Mock(side_effect=RuntimeError)), pytest.raises(RuntimeError):
+            uploads(RequestFactory().generic("POST", "/files/", headers=known, **body))
+        assert stream.tell() == 5
         deferred = client.post("/files/", headers={**TUS, "Upload-Defer-Length": "1"})["Location"]
         assert patch(deferred, 0, b"01", **{"Upload-Length": "2"}).status_code == 403
         assert head(deferred)["Upload-Offset"] == "0"

@@ -40,6 +40,9 @@ def uploads(request: HttpRequest, name: str = "", **_: Any) -> HttpResponse:
         response = told(request, answer)
     except StorageError as error:
         response = failed(request, error)
+    except Exception:
+        body.linger()  # Django answers it
+        raise
     if response.status_code >= 400:  # when it is sent, something of a body that is still coming is read
         response._resource_closers.append(body.linger)  # type: ignore[attr-defined]
     return response
@@ -69,7 +72,7 @@ class _Body:
             return b""
         try:
             data = self._read(min(size, BLOCK))
-        except OSError:
+        except Exception:  # servers have their own for a chunked body that ends within a chunk
             data = b""
             self.cut = True
         if self._left is not None:
