@@ -203,6 +203,12 @@ def test_creation_with_upload(told):
     assert form.status == 201 and offset_of(form.location) == 0
 
 
+def test_creation_with_upload_of_unknown_length(told):
+    answer = ask("POST", "", Body(b"0123"), upload_length=4)  # as by HTTP/2
+    assert (answer.status, answer.headers["Upload-Offset"]) == (201, "4")
+    assert [content(final) for _, final in told] == [b"0123"]
+
+
 def test_a_length_that_comes_later(told):
     answer = ask("POST", upload_defer_length=1)
     name = answer.location

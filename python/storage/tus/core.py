@@ -242,7 +242,7 @@ def _create(request: Request, most: int) -> Steps[Answer]:
     size = _declared(headers)
     if size is not None and size > most:
         raise _too_large(most)
-    with_body = _has_bytes(headers)
+    with_body = _is_typed(headers) and _length(headers) != 0  # by HTTP/2 a body may come without a length
     checksum = _checksum(headers) if with_body else None
     if with_body:
         _check_length(_length(headers), 0, size, most)
