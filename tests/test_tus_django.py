@@ -1,24 +1,29 @@
 """storage.tus in a Django project: URLs, users, proxies, other origins, hooks, settings, checks, the admin."""
 
+import asyncio
 import base64
 import contextlib
 import io
+import logging
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from unittest.mock import Mock
+from unittest.mock import patch as patched
 from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
+from django.core.handlers.asgi import ASGIHandler
 from django.core.management import call_command
 from django.db import connection
-from django.http import HttpResponse, UnreadablePostError
+from django.http import HttpResponse, StreamingHttpResponse, UnreadablePostError
 from django.test import Client, RequestFactory, override_settings
 from django.urls import include, path, reverse
 
 from storage import ContentRejected, StorageFull, StorageUnavailable, get_storage_adapter
-from storage.tus import conf, core, front
+from storage.tus import asgi, conf, core, front
+from storage.tus.asgi import TusApplication
 from storage.tus.checks import check_settings
 from storage.tus.models import Upload
 from storage.tus.signals import upload_finished
@@ -245,9 +250,9 @@ def test_what_authorize_returns(authorize, status, caplog):
 
 
 def test_what_is_no_file_id():
-    with override_settings(STORAGE_TUS_FILE_ID=lambda upload: None):
-        with pytest.raises(ImproperlyConfigured, match="STORAGE_TUS_FILE_ID returned what is no id: an id is a str"):
-            post()
+    no_id = override_settings(STORAGE_TUS_FILE_ID=lambda upload: None)
+    with no_id, pytest.raises(ImproperlyConfigured, match="STORAGE_TUS_FILE_ID returned what is no id: an id is a str"):
+        post()
     for error, status in [(PermissionDenied("not you"), 403), (ValidationError("no such folder"), 400)]:
         with override_settings(STORAGE_TUS_FILE_ID=Mock(side_effect=error)):
             answer = post()
@@ -394,6 +399,59 @@ def test_a_chunked_body_that_the_server_cannot_read():
     chunked = {"CONTENT_TYPE": TYPE, "CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
     answer = client.generic("PATCH", url, headers={**TUS, "Upload-Offset": "0"}, **chunked)
     assert answer.status_code == 411 and head(url)["Upload-Offset"] == "0"
+
+
+# ---- ASGI
+
+
+def by_asgi(method, path):
+    """What TusApplication sends."""
+    sent = []
+    scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
+
+    async def receive():
+        return {"type": "http.request", "body": b""}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(TusApplication(ASGIHandler())(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+class Loops(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def emit(self, record):
+        self.seen.append((record.status_code, asyncio._get_running_loop()))
+
+
+def test_a_log_that_takes_long_holds_nobody_up():
+    handler, logger = Loops(), logging.getLogger("django.request")
+    logger.addHandler(handler)
+    try:
+        assert by_asgi("HEAD", "/files/x")[0] == 412
+        with patched.object(asgi, "carried_out", side_effect=StorageFull("no space")):
+            assert by_asgi("HEAD", "/files/x")[0] == 507
+        assert handler.seen == [(412, None), (507, None)]
+    finally:
+        logger.removeHandler(handler)
+
+
+def streaming(get_response):
+    def pieces():
+        yield b"come back "
+        yield b"later"
+
+    return lambda request: StreamingHttpResponse(pieces(), status=503)
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
+def test_middleware_may_answer_with_a_stream():
+    with override_settings(MIDDLEWARE=[f"{__name__}.streaming"]):
+        assert by_asgi("HEAD", "/files/x") == (503, b"come back later")
 
 
 # ---- other origins

@@ -7,11 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
+from django.conf.urls.i18n import i18n_patterns
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, JsonResponse
-from django.conf.urls.i18n import i18n_patterns
 from django.urls import include, path
 
 from storage import ContentRejected
