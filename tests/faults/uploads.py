@@ -11,6 +11,7 @@ from django.conf.urls.i18n import i18n_patterns
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied
 from django.core.wsgi import get_wsgi_application
+from django.db import connection
 from django.http import HttpResponse, JsonResponse
 from django.urls import include, path
 
@@ -78,6 +79,8 @@ def authorize(request, upload):
 
 
 def inspect(reader):
+    if connection.connection is not None:
+        raise RuntimeError("a connection to the database rests meanwhile")
     if reader.read(4) == b"X5O!":
         raise ContentRejected("this may be a virus")
 

@@ -111,15 +111,15 @@ class _Part:
 
 
 def _take(step: Step, rows: Rows, adapter: StorageAdapter, body: _Body) -> Any:
-    match step:
-        case Ask(method, arguments):
-            return getattr(rows, method)(*arguments)
-        case Store(method, arguments, options):
-            return getattr(adapter, method)(*arguments, **options)
-        case Receive(session, number, taken):
-            close_old_connections()  # this may take long, and some databases close a connection that rests
-            try:
+    if isinstance(step, Ask):
+        return getattr(rows, step.method)(*step.arguments)
+    close_old_connections()  # this may take long, and some databases close a connection that rests
+    try:
+        match step:
+            case Store(method, arguments, options):
+                return getattr(adapter, method)(*arguments, **options)
+            case Receive(session, number, taken):
                 part = _Part(body, taken)
                 return adapter.put_temp_part(session, number, part, overwrite=False) if part else None
-            finally:
-                close_old_connections()
+    finally:
+        close_old_connections()
