@@ -362,6 +362,24 @@ def test_a_program_by_another_name(tab, tmp_path):
 
 
 @long
+def test_what_is_refused_when_the_page_comes_back(person, site, make):
+    """As a program is if the server was killed before it had said so."""
+    path, _ = make("back.bin", 8 * MIB)
+    tab = open_tab(person, site, SLOWLY)
+    choose(tab, path)
+    goes_on(tab, path, 5)
+    press(tab, path, "Pause")
+    tab.route("**/uploads/*", lambda route: route.fulfill(status=422))
+    tab.reload()
+    expect(tab.get_by_role("alert")).to_have_text(f"back.bin was not uploaded. {REASON}")
+    expect(item(tab, path)).to_have_count(0)
+    tab.unroute_all()
+    tab.reload()
+    press(tab, path, "Cancel")
+    expect(item(tab, path)).to_have_count(0)
+
+
+@long
 def test_nobody_else(browser, site, tab, make):
     """Who is not logged in sees and does nothing."""
     path, digest = make("mine.txt", 10)
