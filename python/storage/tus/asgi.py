@@ -64,6 +64,8 @@ def _is_ours(scope: Scope) -> bool:
 
 
 class _Gate(ASGIHandler):
+    """Django's handler. What it gets from the middleware or the view is the answer, unless the request has passed."""
+
     async def __call__(self, scope: Scope, receive: ASGIReceive, send: ASGISend) -> None:  # type: ignore[override]
         body = _Body(receive)
         async with ThreadSensitiveContext():
@@ -79,13 +81,13 @@ class _Gate(ASGIHandler):
             if response.streaming:
                 await self._send(response, send, body)
             await sync_to_async(response.close)()
-        if request is not None and getattr(response, PASSED, False):
+        if request is not None and hasattr(response, PASSED):
             response = await self._answered(request, cast("HttpResponse", response), body)
         if not response.streaming:
             await self._send(response, send, body)
 
     async def _answered(self, request: HttpRequest, gate: HttpResponse, body: _Body) -> HttpResponse:
-        name, rows = getattr(request, PASSED)
+        name, rows = getattr(gate, PASSED)
         try:
             adapter = get_storage_adapter()
             answer = await carried_out(answered(asked(request, name), lambda step: _take(step, rows, adapter, body)))

@@ -20,7 +20,8 @@ from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, answered, asked, failed,
 from .rows import Rows
 
 PASSED = "storage_tus_passed"
-"""The attribute of a request that the ASGI application takes over once it has passed the middleware."""
+"""The attribute of a request that the ASGI application takes over once it has passed the middleware. What it needs for
+that, the name in the URL and the rows, is the attribute of the response."""
 
 
 # The header Tus-Resumable, which no form can send, protects from forged requests. A transaction would last as long as
@@ -30,9 +31,8 @@ PASSED = "storage_tus_passed"
 def uploads(request: HttpRequest, name: str = "", **_: Any) -> HttpResponse:
     """Answer a request of tus, for the list of uploads or for one. Other parts of the URL are for hooks."""
     if hasattr(request, PASSED):
-        setattr(request, PASSED, (name, Rows(request)))
         response = HttpResponse(status=204)
-        setattr(response, PASSED, True)
+        setattr(response, PASSED, (name, Rows(request)))
         return response
     rows, adapter, body = Rows(request), get_storage_adapter(), _Body(request)
     try:
