@@ -170,8 +170,12 @@ def test_what_is_no_inspector(local):
     async def scan(reader):
         raise AssertionError
 
+    class Scanner:
+        async def __call__(self, reader):
+            raise AssertionError
+
     part = local.put_temp_part("s", 1, b"x")
-    for wrong in (scan, [scan]):
+    for wrong in (scan, [scan], Scanner()):
         with pytest.raises(TypeError, match="inspect is a"):
             asyncio.run(local.aput_final("a", b"x", inspect=wrong))
     for wrong in (5, "scan", [len, None], b"x", scan, [scan], Look):

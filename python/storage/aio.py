@@ -208,7 +208,7 @@ class Awaits:
 
     @staticmethod
     async def ask(keep: Keep, session: str) -> object:
-        if _gives_coroutines(keep):
+        if streams.gives_coroutines(keep):
             return await cast("Any", keep)(session)
         # It may use the database, which Django refuses to the thread of a loop.
         return await _awaited(await sync_to_async(keep)(session))
@@ -239,11 +239,6 @@ class Awaits:
                 call.end()
         if cancelled is not None:
             raise cancelled
-
-
-def _gives_coroutines(function: object) -> bool:
-    """Whether it is a coroutine function, or an object that is called like one."""
-    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
 async def _awaited(value: Any) -> Any:
@@ -430,7 +425,7 @@ async def in_thread(method: Callable[..., Any], *args: Any, **kwargs: Any) -> An
         if is_asynchronous(argument):
             bridges.append(_Bridge(argument, loop))
             return bridges[-1]
-        return _waiting(argument, loop) if _gives_coroutines(argument) else argument
+        return _waiting(argument, loop) if streams.gives_coroutines(argument) else argument
 
     plain_args = [plain(one) for one in args]
     plain_kwargs = {name: one if name == "inspect" else plain(one) for name, one in kwargs.items()}

@@ -6,12 +6,11 @@ import io
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from inspect import iscoroutinefunction
 from itertools import accumulate
 from typing import Any, TypeAlias, cast
 
 from . import _loader
-from .streams import ObjectReader, Window, is_awaitable
+from .streams import ObjectReader, Window, gives_coroutines, is_awaitable
 
 Inspector: TypeAlias = Callable[[ObjectReader], object]
 """Reads what it needs of the bytes. Raises ``ContentRejected`` if they are not wanted; what it returns is not used."""
@@ -30,7 +29,7 @@ def check_inspect(inspect: Inspect | None) -> tuple[Inspector, ...]:
             raise TypeError(f"inspect is a function of a reader, or several, not {type(inspector).__name__}")
         if isinstance(inspector, type):
             raise TypeError(f"inspect is a function of a reader, or several, not the class {inspector.__name__}")
-        if iscoroutinefunction(inspector):
+        if gives_coroutines(inspector):
             raise TypeError("inspect is a synchronous function: asgiref.sync.async_to_sync makes one of a coroutine")
     return inspectors
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from datetime import datetime
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 from django.core.files import File, uploadedfile
@@ -279,6 +280,11 @@ class _Sink:
                     else:
                         self.write(native.address_of(flat), len(flat))
             return whole.nbytes
+
+
+def gives_coroutines(function: object) -> bool:
+    """Whether it is a coroutine function, or an object that is called like one."""
+    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
 def is_awaitable(value: object) -> bool:
