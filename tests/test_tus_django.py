@@ -330,6 +330,8 @@ def test_inspect():
         assert (answer.status_code, answer.content.decode()) == (422, "Letters only.\n")
         assert head(url).status_code == 404
     assert [final.size for final in get_storage_adapter().list_final()] == [2]
+    with override_settings(STORAGE_TUS_INSPECT="nowhere.inspect"), pytest.raises(ImproperlyConfigured, match="nowhere"):
+        post()
 
 
 def test_a_receiver_that_fails_changes_nothing():

@@ -63,6 +63,7 @@ class Rows:
         return self._create(Upload(size=size, metadata=metadata, concat=list(names), state=core.FINISHING))
 
     def _create(self, upload: Upload) -> Upload:
+        conf.inspect()  # a wrong setting is told now, and not when all bytes have come
         upload.id, upload.owner, upload.expires = uuid4(), self._owner, _expiry()
         self._authorize(upload)
         if not upload.partial:
