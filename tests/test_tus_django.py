@@ -5,6 +5,8 @@ import base64
 import contextlib
 import io
 import logging
+import socket
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from unittest.mock import Mock
@@ -22,7 +24,7 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import include, path, reverse
 
 from storage import ContentRejected, StorageFull, StorageUnavailable, get_storage_adapter
-from storage.tus import asgi, conf, core, front
+from storage.tus import asgi, conf, core, front, views
 from storage.tus.asgi import TusApplication
 from storage.tus.checks import check_settings
 from storage.tus.models import Upload
@@ -200,19 +202,27 @@ def test_authorize_is_asked_before_a_byte_is_read():
         body = {"CONTENT_TYPE": TYPE, "CONTENT_LENGTH": "5", "wsgi.input": stream}
         known = {**TUS, "Upload-Length": "5"}
         request = RequestFactory().generic("POST", "/files/", headers=known, **body)
-        from storage.tus.views import uploads
-
-        response = uploads(request)
+        response = views.uploads(request)
         assert (response.status_code, stream.tell()) == (403, 0)
         response.close()
         assert stream.tell() == 5  # what lingers
         stream.seek(0)
         with override_settings(STORAGE_TUS_AUTHORIZE=Mock(side_effect=RuntimeError)), pytest.raises(RuntimeError):
-            uploads(RequestFactory().generic("POST", "/files/", headers=known, **body))
+            views.uploads(RequestFactory().generic("POST", "/files/", headers=known, **body))
         assert stream.tell() == 5
         deferred = client.post("/files/", headers={**TUS, "Upload-Defer-Length": "1"})["Location"]
         assert patch(deferred, 0, b"01", **{"Upload-Length": "2"}).status_code == 403
         assert head(deferred)["Upload-Offset"] == "0"
+
+
+def test_who_is_refused_and_stalls_does_not_hold_a_thread_of_gunicorn(monkeypatch):
+    monkeypatch.setattr(views, "LINGER_SECONDS", 0.1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.makefile("rb") as stream:
+        body = {"CONTENT_TYPE": TYPE, "CONTENT_LENGTH": "5", "wsgi.input": stream, "gunicorn.socket": ours}
+        response = views.uploads(RequestFactory().generic("PATCH", "/files/", headers=TUS, **body))
+        assert response.status_code == 405
+        response.close()  # though nothing comes
 
 
 async def asynchronous(request, upload):
@@ -440,6 +450,25 @@ def test_a_log_that_takes_long_holds_nobody_up():
         assert handler.seen == [(412, None), (507, None)]
     finally:
         logger.removeHandler(handler)
+
+
+def seconds_to_read(size):
+    async def receive():
+        return {"type": "http.request", "body": bytes(size)}
+
+    async def read():
+        body = asgi._Body(receive)
+        while await body.read(front.BLOCK):
+            pass
+
+    begun = time.perf_counter()
+    asyncio.run(read())
+    return time.perf_counter() - begun
+
+
+def test_one_message_may_have_the_whole_body():
+    small, large = (min(seconds_to_read(size << 20) for _ in range(3)) for size in (2, 32))
+    assert large < 64 * small  # 256 times if each read copies the rest
 
 
 def streaming(get_response):

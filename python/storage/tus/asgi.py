@@ -122,7 +122,7 @@ class _Body:
 
     def __init__(self, receive: ASGIReceive) -> None:
         self._receive = receive
-        self._pending, self._ended = b"", False
+        self._pending, self._ended = memoryview(b""), False  # so that nothing is copied twice
         self.cut = False
 
     async def read(self, size: int) -> bytes:
@@ -132,8 +132,9 @@ class _Body:
             if message["type"] == "http.disconnect":
                 self.cut = self._ended = True
             else:
-                self._pending, self._ended = message.get("body", b""), not message.get("more_body")
-        data, self._pending = self._pending[:size], self._pending[size:]
+                self._pending = memoryview(message.get("body", b""))
+                self._ended = not message.get("more_body")
+        data, self._pending = bytes(self._pending[:size]), self._pending[size:]
         return data
 
     async def linger(self) -> None:

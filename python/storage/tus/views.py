@@ -57,8 +57,9 @@ class _Body:
         length = str(request.META.get("CONTENT_LENGTH") or "")
         self._left: int | None = int(length) if length.isascii() and length.isdigit() else 0
         self.unreadable = False
+        environ = getattr(request, "environ", {})
+        self._connection = environ.get("gunicorn.socket")
         if not length and "HTTP_TRANSFER_ENCODING" in request.META:
-            environ = getattr(request, "environ", {})
             self.unreadable = bool(environ) and not environ.get("wsgi.input_terminated")
             self._left = None  # chunked
             if environ and not self.unreadable:
@@ -82,6 +83,8 @@ class _Body:
 
     def linger(self) -> None:
         """Read on a little."""
+        if self._connection is not None:  # a client that sends nothing must not hold the thread for ever
+            self._connection.settimeout(LINGER_SECONDS)
         until, read = time.monotonic() + LINGER_SECONDS, 0
         while not self.unreadable and read < LINGER_BYTES and time.monotonic() < until:
             if not (data := self.read(BLOCK)):
