@@ -102,7 +102,7 @@ class Site:
     def tell(self):
         """Let time pass for those that were killed while they told of an upload."""
         with contextlib.closing(sqlite3.connect(self.root / "db")) as rows, rows:
-            rows.execute("UPDATE storage_tus_upload SET telling = '2000-01-01' WHERE telling IS NOT NULL")
+            rows.execute("UPDATE storage_tus_upload SET telling = '2000-01-01 00:00:00' WHERE telling IS NOT NULL")
 
     def parts(self, url):
         with self.adapter() as adapter:
