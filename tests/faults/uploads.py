@@ -11,7 +11,7 @@ from django.conf.urls.i18n import i18n_patterns
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied
 from django.core.wsgi import get_wsgi_application
-from django.db import connection
+from django.db import connection, connections
 from django.http import HttpResponse, JsonResponse
 from django.urls import include, path
 
@@ -37,7 +37,9 @@ settings.configure(
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": f"{SITE['root']}/db",
             "OPTIONS": {"timeout": 60, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=wal"},
-        }
+            "ATOMIC_REQUESTS": True,
+        },
+        "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "ATOMIC_REQUESTS": True},
     },
     STORAGE_ADAPTERS={"default": {"BACKEND": SITE["backend"], "OPTIONS": SITE["options"]}},
     STORAGE_TUS_AUTHORIZE=f"{__name__}.authorize",
@@ -92,6 +94,7 @@ from storage.tus.signals import upload_finished  # noqa: E402
 
 
 def log(sender, upload, final, **_):
+    assert not any(connection.in_atomic_block for connection in connections.all())
     with open(f"{SITE['root']}/finished", "a") as file:
         file.write(json.dumps({"upload": upload.name, **final.as_dict()}) + "\n")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from django.db import close_old_connections, transaction
+from django.db import close_old_connections, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -24,10 +24,8 @@ PASSED = "storage_tus_passed"
 that, the name in the URL and the rows, is the attribute of the response."""
 
 
-# The header Tus-Resumable, which no form can send, protects from forged requests. A transaction would last as long as
-# a client takes, and hide the row from the requests beside it.
+# The header Tus-Resumable, which no form can send, protects from forged requests.
 @csrf_exempt
-@transaction.non_atomic_requests
 def uploads(request: HttpRequest, name: str = "", **_: Any) -> HttpResponse:
     """Answer a request of tus, for the list of uploads or for one. Other parts of the URL are for hooks."""
     if hasattr(request, PASSED):
@@ -46,6 +44,11 @@ def uploads(request: HttpRequest, name: str = "", **_: Any) -> HttpResponse:
     if response.status_code >= 400:  # when it is sent, something of a body that is still coming is read
         response._resource_closers.append(body.linger)  # type: ignore[attr-defined]
     return response
+
+
+# A transaction would last as long as a client takes, and hide the row from the requests beside it.
+for database in connections:
+    transaction.non_atomic_requests(database)(uploads)
 
 
 class _Body:
