@@ -223,6 +223,7 @@ def test_who_is_refused_and_stalls_does_not_hold_a_thread_of_gunicorn(monkeypatc
         response = views.uploads(RequestFactory().generic("PATCH", "/files/", headers=TUS, **body))
         assert response.status_code == 405
         response.close()  # though nothing comes
+        assert ours.gettimeout() is None
 
 
 async def asynchronous(request, upload):

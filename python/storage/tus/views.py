@@ -86,13 +86,18 @@ class _Body:
 
     def linger(self) -> None:
         """Read on a little."""
-        if self._connection is not None:  # a client that sends nothing must not hold the thread for ever
-            self._connection.settimeout(LINGER_SECONDS)
+        self._wait_at_most(LINGER_SECONDS)
         until, read = time.monotonic() + LINGER_SECONDS, 0
         while not self.unreadable and read < LINGER_BYTES and time.monotonic() < until:
             if not (data := self.read(BLOCK)):
-                return
+                break
             read += len(data)
+        self._wait_at_most(None)
+
+    def _wait_at_most(self, seconds: float | None) -> None:
+        """Let a client that sends nothing hold the thread no longer, if the server lends its connection."""
+        if self._connection is not None:
+            self._connection.settimeout(seconds)
 
 
 class _Part:
