@@ -23,7 +23,7 @@ from django.http import HttpResponse, StreamingHttpResponse, UnreadablePostError
 from django.test import Client, RequestFactory, override_settings
 from django.urls import include, path, reverse
 
-from storage import ContentRejected, StorageFull, StorageUnavailable, get_storage_adapter
+from storage import ContentRejected, FinalObject, StorageFull, StorageUnavailable, get_storage_adapter
 from storage.tus import asgi, conf, core, front, views
 from storage.tus.asgi import TusApplication
 from storage.tus.checks import check_settings
@@ -286,6 +286,8 @@ def test_times_of_any_project(times):
         left = parsedate_to_datetime(known["Upload-Expires"]) - datetime.now(UTC)
         assert timedelta(days=6, hours=23) < left <= timedelta(days=7)
         assert patch(created["Location"], 0, b"xx").status_code == 204
+        final = Upload.objects.get().final
+        assert FinalObject.from_dict(final.as_dict()) == final
 
 
 @contextlib.contextmanager

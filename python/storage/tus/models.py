@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -88,4 +88,5 @@ class Upload(models.Model):
         """The stored object, None before it is there, and of partial uploads."""
         if not self.key:
             return None
-        return FinalObject(self.bucket, self.key, self.size, self.sha256 or None, self.content_type, self.finished)
+        modified = self.finished and self.finished.astimezone(UTC)
+        return FinalObject(self.bucket, self.key, self.size, self.sha256 or None, self.content_type, modified)
