@@ -94,7 +94,7 @@ from storage.tus.signals import upload_finished  # noqa: E402
 
 
 def log(sender, upload, final, **_):
-    assert not any(connection.in_atomic_block for connection in connections.all())
+    assert not any(one.in_atomic_block for one in connections.all())
     with open(f"{SITE['root']}/finished", "a") as file:
         file.write(json.dumps({"upload": upload.name, **final.as_dict()}) + "\n")
 
