@@ -36,6 +36,7 @@ urlpatterns = [
     path("files/", include("storage.tus.urls")),
     path("again/", include("storage.tus.urls")),
     path("teams/<str:team>/files/", include("storage.tus.urls")),
+    path("<path:anything>/files/", include("storage.tus.urls")),
 ]
 
 
@@ -139,6 +140,8 @@ def test_a_location_is_beside_the_url_of_the_request():
         joined = client.post(url, headers={**TUS, "Upload-Concat": f"final;{' '.join(partials)}"})
         assert joined.status_code == 201
         assert head(joined["Location"])["Upload-Concat"] == f"final;{' '.join(partials)}"
+    elsewhere = client.generic("POST", "/", PATH_INFO="//evil.example/files/", headers={**TUS, "Upload-Length": "1"})
+    assert elsewhere["Location"].startswith("http://testserver/%2Fevil.example/files/")
 
 
 def test_names_that_are_none():
@@ -507,6 +510,8 @@ def test_no_other_origin_unless_it_is_named():
         assert preflight.status_code == 204
         assert "PATCH" in preflight["Access-Control-Allow-Methods"]
         assert "Upload-Offset" in preflight["Access-Control-Allow-Headers"]
+        known = client.options("/files/", headers={**asked, "Access-Control-Request-Headers": "x-tenant"})
+        assert known["Access-Control-Allow-Headers"] == preflight["Access-Control-Allow-Headers"] + ", x-tenant"
         assert head("/files/x", Origin=ORIGIN)["Access-Control-Allow-Origin"] == ORIGIN
     with override_settings(STORAGE_TUS_CORS_ORIGINS=["*"]):
         answer = post(Origin=ORIGIN)
@@ -517,7 +522,7 @@ def test_no_other_origin_unless_it_is_named():
 
 WRONG = {
     "STORAGE_TUS_MAX_SIZE": ["20GB", 1.5, -1, True],
-    "STORAGE_TUS_EXPIRES": [3600, timedelta(), "1d"],
+    "STORAGE_TUS_EXPIRES": [3600, timedelta(), "1d", timedelta.max],
     "STORAGE_TUS_AUTHORIZE": ["nowhere.authorize", 5, f"{__name__}.TYPE"],
     "STORAGE_TUS_FILE_ID": ["nowhere.name"],
     "STORAGE_TUS_INSPECT": ["nowhere.inspect", 5, f"{__name__}.TYPE", f"{__name__}.asynchronous", [None], {len}],

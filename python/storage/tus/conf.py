@@ -23,6 +23,7 @@ CORS_ORIGINS = "STORAGE_TUS_CORS_ORIGINS"
 NAMES = (MAX_SIZE, EXPIRES, AUTHORIZE, FILE_ID, INSPECT, CORS_ORIGINS)
 
 DEFAULT_EXPIRES = timedelta(days=7)
+MOST_EXPIRES = timedelta(days=1_000_000)  # below what dates can tell; None means for ever
 
 
 def _value(name: str) -> Any:
@@ -41,7 +42,7 @@ def max_size() -> int | None:
 def expires() -> timedelta | None:
     """How long after its last byte an upload can be resumed; None means for ever."""
     value = getattr(settings, EXPIRES, DEFAULT_EXPIRES)
-    if value is not None and (not isinstance(value, timedelta) or value <= timedelta()):
+    if value is not None and (not isinstance(value, timedelta) or not timedelta() < value < MOST_EXPIRES):
         raise ImproperlyConfigured(f"{EXPIRES} is a timedelta, such as timedelta(days=1), or None, not {value!r}")
     return value
 

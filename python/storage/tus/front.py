@@ -10,6 +10,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.encoding import escape_uri_path
+from django.utils.http import escape_leading_slashes
 from django.utils.log import log_response
 
 from storage.exceptions import StorageCancelled, StorageError, StorageFull, StorageTimeout, StorageUnavailable
@@ -109,7 +110,7 @@ def _url(request: HttpRequest, name: str) -> str:
     """The URL of an upload as the client sees it."""
     match = request.resolver_match
     uploads = request.path.removesuffix(match.kwargs.get("name", "") if match else "")
-    path = escape_uri_path(uploads + name)
+    path = escape_leading_slashes(escape_uri_path(uploads + name))
     meta = request.META
     unheard = ("HTTP_X_FORWARDED_PROTO" in meta and not settings.SECURE_PROXY_SSL_HEADER) or (
         "HTTP_X_FORWARDED_HOST" in meta and not settings.USE_X_FORWARDED_HOST
@@ -135,5 +136,6 @@ def _tell_origin(request: HttpRequest, response: HttpResponse) -> None:
         response.headers["Access-Control-Allow-Credentials"] = "true"
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "POST, HEAD, PATCH, DELETE, OPTIONS"
-        response.headers["Access-Control-Allow-Headers"] = ALLOWED
+        wanted = request.headers.get("Access-Control-Request-Headers", "")  # also those of the project
+        response.headers["Access-Control-Allow-Headers"] = f"{ALLOWED}, {wanted}" if wanted else ALLOWED
         response.headers["Access-Control-Max-Age"] = "86400"
