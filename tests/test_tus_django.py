@@ -588,12 +588,14 @@ def test_storage_sweep_asks_the_rows():
 
 def test_the_admin(run):
     assert run("uploads_admin") == {
-        "owned": 2,
-        "states": ["Finished", "Uploading"],
+        "owned": 3,
+        "states": ["Finished", "Uploading", "Uploading"],
         "escaped": True,
         "parts": True,
-        "search": 200,
+        "searched": [3, 3, 0],
+        "saves": False,
         "add": 403,
+        "one": [404, 0],
         "expired": [410, 200],
         "left": 0,
         "deleted": [404, 404],

@@ -42,23 +42,33 @@ client = Client()
 client.force_login(user)
 TUS = {"Tus-Resumable": "1.0.0"}
 urls = []
-for size in (10, 5):
-    headers = {**TUS, "Upload-Length": str(size), "Upload-Metadata": "filename PGI+LnR4dA=="}
+for size in (10, 5, 7):
+    headers = {**TUS, "Upload-Length": str(size), "Upload-Metadata": "filename PGI+w7wudHh0"}
     urls.append(client.post("/files/", headers=headers)["Location"])
     known = {**TUS, "Upload-Offset": "0"}
     client.patch(urls[-1], b"01234", content_type="application/offset+octet-stream", headers=known)
 
+
+def shown(response):
+    return re.findall(r"field-state\">(\w+)", response.content.decode())
+
+
 changelist = "/admin/storage_tus/upload/"
-page = client.get(changelist).content.decode()
+listed = client.get(changelist)
+page = listed.content.decode()
 detail = client.get(f"{changelist}{Upload.objects.get(size=10).pk}/change/").content.decode()
 found = {
     "owned": Upload.objects.filter(owner=user).count(),
-    "states": sorted(re.findall(r"field-state\">(\w+)", page)),
-    "escaped": "&lt;b&gt;.txt" in page and "<b>.txt" not in page,
+    "states": sorted(shown(listed)),
+    "escaped": "&lt;b&gt;ü.txt" in page and "<b>ü.txt" not in page,
     "parts": "1: 5" in detail,
-    "search": client.get(changelist, {"q": "b>.txt"}).status_code,
+    "searched": [len(shown(client.get(changelist, {"q": text}))) for text in ("b>ü.txt", "ada", "bob")],
+    "saves": 'name="_save"' in detail,
     "add": client.get(f"{changelist}add/").status_code,
 }
+one = Upload.objects.get(size=7)
+client.post(f"{changelist}{one.pk}/delete/", {"post": "yes"})
+found["one"] = [client.head(urls.pop(), headers=TUS).status_code, len(get_storage_adapter().list_temp_parts(one.name))]
 chosen = [str(upload.pk) for upload in Upload.objects.all()]
 client.post(changelist, {"action": "expire", "_selected_action": chosen})
 found["expired"] = [client.head(url, headers=TUS).status_code for url in urls]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
@@ -41,6 +44,20 @@ class UploadAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
+    def has_change_permission(self, request: HttpRequest, obj: Upload | None = None) -> bool:
+        return False
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        return [*super().get_search_fields(request), f"owner__{get_user_model().USERNAME_FIELD}"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Upload], search_term: str
+    ) -> tuple[QuerySet[Upload], bool]:
+        """The uploads that have the words, in their metadata also as JSON in ASCII, which some databases keep."""
+        found, distinct = super().get_search_results(request, queryset, search_term)
+        escaped, _ = super().get_search_results(request, queryset, json.dumps(search_term)[1:-1])
+        return found | escaped, distinct
+
     @admin.display(description="size")
     def human_size(self, upload: Upload) -> str:
         return "" if upload.size is None else filesizeformat(upload.size)
@@ -64,8 +81,9 @@ class UploadAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def delete_model(self, request: HttpRequest, obj: Upload) -> None:
         """Remove an upload with its parts. The final object of a finished one stays."""
+        name = obj.name
         super().delete_model(request, obj)
-        get_storage_adapter().delete_temp_parts(obj.name)
+        get_storage_adapter().delete_temp_parts(name)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Upload]) -> None:
         names = [upload.name for upload in queryset]
