@@ -199,6 +199,15 @@ def test_an_upload_is_stored(tab, make):
     assert started.value.path().read_bytes() == path.read_bytes()
 
 
+def test_an_upload_behind_a_proxy_that_is_not_believed(person, site, make):
+    """The server tells no whole URL of the upload then, and the page knows its endpoint as a path only."""
+    person.set_extra_http_headers({"X-Forwarded-Proto": "https"})
+    path, digest = make("proxied.bin", 1000)
+    tab = open_tab(person, site)
+    choose(tab, path)
+    is_stored(tab, path, digest)
+
+
 @long
 def test_an_empty_file(tab, make):
     path, digest = make("nothing.txt", 0)

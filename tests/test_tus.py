@@ -273,6 +273,16 @@ async def by_aiotus(site):
     assert site.finished(str(url)) == [sha256(DATA)]
 
 
+def test_behind_a_proxy_that_is_not_believed(site):
+    """Neither client is told a whole URL then, and each makes one of what it is told."""
+    proxied = {"X-Forwarded-Proto": "https"}
+    url = asyncio.run(aiotus.upload(site.files, io.BytesIO(b"a"), headers=proxied))
+    assert site.finished(str(url)) == [sha256(b"a")]
+    upload = TusClient(site.files, headers=proxied).uploader(file_stream=io.BytesIO(b"b"))
+    upload.upload()
+    assert site.finished(upload.url) == [sha256(b"b")]
+
+
 NPM = HERE.parent / "build" / "tools" / "npm"
 
 
@@ -423,6 +433,14 @@ def test_urls_of_languages_and_teams(site):
     at(site, url, MIB)
     assert patch(url, MIB, DATA[MIB:3_000_000]).status_code == 204
     assert site.finished(url) == [sha256(DATA[:3_000_000])]
+
+
+def test_what_a_receiver_answers(site):
+    stored = patch(create(site, 1), 0, b"x")
+    assert (stored.status_code, stored.headers["X-Stored"]) == (204, hashlib.sha256(b"x").hexdigest())
+    assert stored.headers["X-Passed"] == "middleware"
+    refused = patch(create(site, 1, **{"Upload-Metadata": "virus"}), 0, b"x")
+    assert (refused.status_code, refused.text, refused.headers["Upload-Offset"]) == (422, "a virus\n", "1")
 
 
 def test_chunked_bodies(site):

@@ -156,6 +156,18 @@ def test_from_the_beginning_to_the_end(told):
     assert content(upload.final) == b"01234567890123456789"  # forgotten, but there
 
 
+def test_an_object_that_was_removed(told):
+    """Clients keep the URL, and ask it when they are to send the same file again."""
+    name = create(1)
+    put(name, 0, b"x")
+    Upload.objects.update(bucket="of-before")
+    assert offset_of(name) == 1
+    Upload.objects.update(bucket="memory")
+    get_storage_adapter().delete_final(told[0][1])
+    assert ask("HEAD", name).status == 410
+    assert ask("DELETE", name).status == 204
+
+
 def test_parts_are_cut_at_their_size(told):
     name = create(100)
     put(name, 0, b"x" * 20)

@@ -6,6 +6,8 @@ import contextlib
 import io
 import logging
 import socket
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -14,13 +16,14 @@ from unittest.mock import patch as patched
 from urllib.parse import quote
 
 import pytest
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.core.handlers.asgi import ASGIHandler
 from django.core.management import call_command
 from django.db import connection
 from django.http import HttpResponse, StreamingHttpResponse, UnreadablePostError
-from django.test import Client, RequestFactory, override_settings
+from django.test import AsyncRequestFactory, Client, RequestFactory, override_settings
 from django.urls import include, path, reverse
 
 from storage import ContentRejected, FinalObject, StorageFull, StorageUnavailable, get_storage_adapter
@@ -36,6 +39,8 @@ urlpatterns = [
     path("files/", include("storage.tus.urls")),
     path("again/", include("storage.tus.urls")),
     path("teams/<str:team>/files/", include("storage.tus.urls")),
+    path("view/", login_required(views.uploads)),
+    path("view/<str:name>", login_required(views.uploads)),
     path("<path:anything>/files/", include("storage.tus.urls")),
 ]
 
@@ -123,12 +128,22 @@ def test_locations_behind_a_proxy():
     believed = {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https"), "USE_X_FORWARDED_HOST": True}
     with override_settings(ALLOWED_HOSTS=["*"], **believed):
         assert post(**PROXIED)["Location"].startswith("https://files.example.com/files/")
-    assert len(post(**PROXIED)["Location"]) == 32  # relative: right, whatever the proxy is called
-    assert len(post(Forwarded="proto=https")["Location"]) == 32
-    assert len(post(**{"X-Forwarded-Prefix": "/app"})["Location"]) == 32
-    headers = {**TUS, "Upload-Length": "1"}
-    below = client.post("/files/", headers=headers, SCRIPT_NAME="/app")["Location"]
-    assert below.startswith("http://testserver/app/files/")
+    browser = {"Origin": "https://files.example.com"}
+    for untrusted in (PROXIED, {"Forwarded": "proto=https"}):  # right, whatever the proxy is called
+        assert post(**untrusted)["Location"] == Upload.objects.first().name
+        assert post(**untrusted, **browser)["Location"] == f"/files/{Upload.objects.first().name}"
+    below = client.post("/files/", headers={**TUS, "Upload-Length": "1"}, SCRIPT_NAME="/app")
+    assert below["Location"].startswith("http://testserver/app/files/")
+    for script, prefix, below in (
+        ("", "/app", "/app/files/"),
+        ("/app", "/app/", "/app/files/"),
+        ("", "//evil.example.com", "/files/"),
+        ("", "", "/files/"),
+    ):
+        prefixed = {**TUS, "Upload-Length": "1", "X-Forwarded-Prefix": prefix}
+        assert len(client.post("/files/", headers=prefixed, SCRIPT_NAME=script)["Location"]) == 32
+        told = client.post("/files/", headers={**prefixed, **browser}, SCRIPT_NAME=script)["Location"]
+        assert told == below + Upload.objects.first().name
 
 
 def test_a_location_is_beside_the_url_of_the_request():
@@ -142,6 +157,15 @@ def test_a_location_is_beside_the_url_of_the_request():
         assert head(joined["Location"])["Upload-Concat"] == f"final;{' '.join(partials)}"
     elsewhere = client.generic("POST", "/", PATH_INFO="//evil.example/files/", headers={**TUS, "Upload-Length": "1"})
     assert elsewhere["Location"].startswith("http://testserver/%2Fevil.example/files/")
+
+
+def test_the_view_may_be_decorated():
+    assert client.post("/view/", headers=TUS)["Location"] == "/accounts/login/?next=/view/"
+    alice = {**TUS, "X-User": "alice", "Upload-Concat": "partial", "Upload-Length": "0"}
+    part = client.post("/view/", headers=alice)["Location"]
+    assert part.startswith("http://testserver/view/")
+    url = client.post("/view/", headers={**TUS, "X-User": "alice", "Upload-Concat": f"final;{part}"})["Location"]
+    assert head(url, **{"X-User": "alice"})["Upload-Concat"] == f"final;{part}"
 
 
 def test_names_that_are_none():
@@ -350,6 +374,48 @@ def test_inspect():
         post()
 
 
+@contextlib.contextmanager
+def answering(**response):
+    """A receiver that answers the client."""
+    upload_finished.connect(lambda **_: HttpResponse(**response), weak=False, dispatch_uid="answer")
+    try:
+        yield
+    finally:
+        upload_finished.disconnect(dispatch_uid="answer")
+
+
+def test_a_receiver_answers():
+    with answering(headers={"X-File": "7"}):
+        answer = patch(post(1)["Location"], 0, b"x")
+        assert (answer.status_code, answer["X-File"], answer["Upload-Offset"]) == (204, "7", "1")
+        assert "Content-Length" not in answer and "Content-Type" not in answer
+        created = post(0)
+        assert (created.status_code, created["X-File"], created["Content-Length"]) == (201, "7", "0")
+    with answering(content="ä", content_type="text/x-own"):
+        answer = patch(post(1)["Location"], 0, b"x")
+        assert (answer.status_code, answer.content.decode(), answer["Content-Length"]) == (200, "ä", "2")
+        assert (answer["Content-Type"], answer["Upload-Offset"]) == ("text/x-own", "1")
+
+
+def test_a_receiver_answers_with_an_error(caplog):
+    url = post(1)["Location"]
+    with answering(content="a virus\n", status=422):
+        answer = patch(url, 0, b"x")
+    assert (answer.status_code, answer.content, answer["Tus-Resumable"]) == (422, b"a virus\n", "1.0.0")
+    assert url.removeprefix("http://testserver") in caplog.text
+    assert head(url).status_code == 200 and Upload.objects.get().state == "finished"
+
+
+def test_a_receiver_answers_a_late_look():
+    url = post(1)["Location"]
+    patch(url, 0, b"x")
+    Upload.objects.update(telling="2000-01-01T00:00Z")
+    with answering(content="seen", headers={"X-File": "7"}):
+        answer = head(url)
+    assert (answer.status_code, answer.content, answer["X-File"], answer["Upload-Offset"]) == (200, b"", "7", "1")
+    assert "X-File" not in head(url)
+
+
 def test_a_receiver_that_fails_changes_nothing():
     def receive(**_):
         raise RuntimeError("mine")
@@ -523,9 +589,17 @@ def test_no_other_origin_unless_it_is_named():
 WRONG = {
     "STORAGE_TUS_MAX_SIZE": ["20GB", 1.5, -1, True],
     "STORAGE_TUS_EXPIRES": [3600, timedelta(), "1d", timedelta.max],
-    "STORAGE_TUS_AUTHORIZE": ["nowhere.authorize", 5, f"{__name__}.TYPE"],
-    "STORAGE_TUS_FILE_ID": ["nowhere.name"],
-    "STORAGE_TUS_INSPECT": ["nowhere.inspect", 5, f"{__name__}.TYPE", f"{__name__}.asynchronous", [None], {len}],
+    "STORAGE_TUS_AUTHORIZE": ["nowhere.authorize", 5, f"{__name__}.TYPE", f"{__name__}.head", lambda request: None],
+    "STORAGE_TUS_FILE_ID": ["nowhere.name", f"{__name__}.test_checks", lambda: "x", lambda *, upload: "x"],
+    "STORAGE_TUS_INSPECT": [
+        "nowhere.inspect",
+        5,
+        f"{__name__}.TYPE",
+        f"{__name__}.asynchronous",
+        [None],
+        {len},
+        lambda: None,
+    ],
     "STORAGE_TUS_CORS_ORIGINS": [ORIGIN, [ORIGIN + "/"], ["app.example.com"], [None]],
 }
 
@@ -541,7 +615,8 @@ def test_wrong_settings(name, value):
 
 def test_checks():
     def found(**settings):
-        with override_settings(**settings):
+        users = {"MIDDLEWARE": ["django.contrib.auth.middleware.AuthenticationMiddleware"]}
+        with override_settings(**users | settings):
             return [message.id.rpartition(".")[2] for message in check_settings()]
 
     safe = {"STORAGE_TUS_AUTHORIZE": f"{__name__}.asynchronous"}
@@ -551,6 +626,49 @@ def test_checks():
     assert found(STORAGE_TUS_MAXSIZE=5, **safe) == ["W002"]
     apps = ["django.contrib.auth", "django.contrib.contenttypes", "storage.tus"]
     assert found(INSTALLED_APPS=apps, **safe) == ["W003"]
+    assert found(STORAGE_ADAPTERS={"other": {"BACKEND": "storage.MemoryStorageAdapter"}}, **safe) == ["E003"]
+    assert found(DATABASE_ROUTERS=[Elsewhere()], **safe) == ["E004"]
+    assert found(MIDDLEWARE=[f"{__name__}.named"], **safe) == ["W005"]
+    assert found(ROOT_URLCONF="storage.urls", **safe) == ["W004"]
+    assert found(ROOT_URLCONF=(path("files", include("storage.tus.urls")),), **safe) == ["W004"]
+
+
+class Elsewhere:
+    """A router that gives uploads another database than their owners."""
+
+    def db_for_write(self, model, **hints):
+        return "other" if model is Upload else None
+
+
+def test_a_setting_in_the_dictionary_is_named():
+    with override_settings(STORAGE_TUS={"max_size": 5, "CHUNK": 3}):
+        (found,) = [message for message in check_settings() if message.id == "storage.tus.E002"]
+    assert found.hint == "Set STORAGE_TUS_MAX_SIZE."
+
+
+def test_an_app_that_is_not_installed():
+    code = """
+import django
+from django.conf import settings
+
+settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "storage"])
+django.setup()
+import storage.tus.urls
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 'ImproperlyConfigured: storage.tus is used, and is not installed: add "storage.tus" to' in done.stderr
+
+
+def test_servers_that_are_wrong_are_told_once(caplog):
+    views._warn.cache_clear()
+    views.uploads(AsyncRequestFactory().options("/files/"))
+    views.uploads(AsyncRequestFactory().options("/files/"))
+    gunicorn = {"SERVER_SOFTWARE": "gunicorn/27.0.1"}
+    client.options("/files/", **gunicorn, **{"wsgi.multithread": True})
+    assert [record.message for record in caplog.records if "gthread" in record.message] == []
+    client.options("/files/", **gunicorn, **{"wsgi.multithread": False})
+    asgi, sync = (record.message for record in caplog.records)
+    assert "TusApplication(get_asgi_application())" in asgi and "-k gthread" in sync
 
 
 def test_a_changed_setting_makes_no_adapter_anew():

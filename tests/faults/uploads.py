@@ -97,6 +97,9 @@ def log(sender, upload, final, **_):
     assert not any(one.in_atomic_block for one in connections.all())
     with open(f"{SITE['root']}/finished", "a") as file:
         file.write(json.dumps({"upload": upload.name, **final.as_dict()}) + "\n")
+    if "virus" in upload.metadata:
+        return HttpResponse("a virus\n", status=422)
+    return HttpResponse(headers={"X-Stored": final.sha256})
 
 
 upload_finished.connect(log)

@@ -1,11 +1,15 @@
-"""Uploads under ASGI, before Django has spooled their bodies: ``TusApplication(get_asgi_application())``."""
+"""Uploads under ASGI, before Django has spooled their bodies: ``TusApplication(get_asgi_application())``.
+
+Nothing here imports models, because asgi.py imports this before ``get_asgi_application()`` has loaded the apps.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from inspect import unwrap
 from io import BytesIO
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
@@ -24,9 +28,10 @@ from storage.base import StorageAdapter
 from storage.exceptions import StorageError
 
 from .core import Ask, Receive, Slice, Step, Store
-from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, answered, asked, failed, told
-from .rows import Rows
-from .views import PASSED, uploads
+from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, PASSED, answered, asked, failed, told
+
+if TYPE_CHECKING:
+    from .rows import Rows
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -54,11 +59,13 @@ class TusApplication:
 
 
 def _is_ours(scope: Scope) -> bool:
+    from .views import uploads
+
     path = scope["path"].removeprefix(get_script_prefix(scope))
     path = path if path.startswith("/") else f"/{path}"
     with translation.override(translation.get_language_from_path(path)):  # of i18n_patterns
         try:
-            return resolve(path).func is uploads
+            return unwrap(resolve(path).func) is unwrap(uploads)
         except Resolver404:
             return False
 
@@ -91,7 +98,7 @@ class _Gate(ASGIHandler):
         try:
             adapter = get_storage_adapter()
             answer = await carried_out(answered(asked(request, name), lambda step: _take(step, rows, adapter, body)))
-            response = await _in_thread(told)(request, answer)
+            response = await _in_thread(told)(request, answer, rows.response)
         except StorageError as error:
             response = await _in_thread(failed)(request, error)
         except Exception as error:

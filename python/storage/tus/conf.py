@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,12 +50,12 @@ def expires() -> timedelta | None:
 
 def authorize() -> Callable[..., Any] | None:
     """The function that says who may create which upload."""
-    return _function(AUTHORIZE, "authorize(request, upload)")
+    return _function(AUTHORIZE, "authorize", "request", "upload")
 
 
 def file_id() -> Callable[..., Any] | None:
     """The function that names the final object of an upload."""
-    return _function(FILE_ID, "file_id(upload)")
+    return _function(FILE_ID, "file_id", "upload")
 
 
 def inspect() -> tuple[Inspector, ...]:
@@ -62,9 +63,12 @@ def inspect() -> tuple[Inspector, ...]:
     value = _value(INSPECT)
     several = value if isinstance(value, list | tuple) else [] if value is None else [value]
     try:
-        return check_inspect([_imported(INSPECT, one) for one in several])
+        found = check_inspect([_imported(INSPECT, one) for one in several])
     except TypeError as error:
         raise ImproperlyConfigured(f"{INSPECT}: {error}") from None
+    for one, function in zip(several, found, strict=True):
+        _check_call(INSPECT, one, function, "inspect", "reader")
+    return found
 
 
 def _imported(name: str, value: Any) -> Any:
@@ -75,15 +79,28 @@ def _imported(name: str, value: Any) -> Any:
         raise ImproperlyConfigured(f"{name} is {value!r}, which cannot be imported: {error}") from None
 
 
-def _function(name: str, signature: str) -> Callable[..., Any] | None:
+def _function(name: str, called: str, *arguments: str) -> Callable[..., Any] | None:
     value = _value(name)
     if value is None:
         return None
     found = _imported(name, value)
     if not callable(found):
-        raise ImproperlyConfigured(f"{name} is the dotted path of a function {signature}, not {value!r}")
+        raise ImproperlyConfigured(
+            f"{name} is the dotted path of a function {called}({', '.join(arguments)}), not {value!r}"
+        )
+    _check_call(name, value, found, called, *arguments)
     waits = iscoroutinefunction(found) or iscoroutinefunction(type(found).__call__)
     return async_to_sync(found) if waits else found
+
+
+def _check_call(name: str, value: Any, found: Callable[..., Any], called: str, *arguments: str) -> None:
+    try:
+        signature(found).bind(*arguments)
+    except TypeError as error:
+        call = f"{called}({', '.join(arguments)})"
+        raise ImproperlyConfigured(f"{name} is called as {call}, which {value!r} does not take: {error}") from None
+    except ValueError:  # something compiled, which tells no signature
+        pass
 
 
 def cors_origins() -> list[str]:

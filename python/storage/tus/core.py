@@ -90,6 +90,9 @@ class Upload(Protocol):
     def file_id(self) -> str: ...
     @property
     def content_type(self) -> str | None: ...
+    @property
+    def final(self) -> FinalObject | None:
+        """What is stored, once it is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +306,10 @@ def _size_of_partial(name: str) -> Steps[int]:
 def _head(request: Request, most: int) -> Steps[Answer]:
     upload = yield from _found(request)
     offset = yield from _offset(upload)
-    upload = yield from _finished_if_complete(upload, offset)
+    if upload.final is None:
+        upload = yield from _finished_if_complete(upload, offset)
+    else:
+        yield from _check_final(upload.final)
     told = {"Upload-Offset": str(offset), **_expiry(upload)}
     if upload.size is None:
         told["Upload-Defer-Length"] = "1"
@@ -520,6 +526,17 @@ def _reject(upload: Upload, reason: str) -> Steps[Upload]:
         return (yield from _as_finished(upload))
     yield from _delete_parts(upload.concat or [upload.name])
     raise Refused(422, reason or "this file is not wanted here")
+
+
+def _check_final(final: FinalObject) -> Steps[None]:
+    """See that an object is still there: a client to whom a file was sent before asks for it, and sends nothing."""
+    try:
+        yield Store("stat_final", (final.bucket, final.key))
+    except ObjectNotFound:
+        raise Refused(410, "the file has been removed: begin it anew") from None
+    except StorageError as error:
+        if error.code != "bucket":  # that of the settings before
+            raise
 
 
 def _as_finished(upload: Upload) -> Steps[Upload]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -26,6 +27,10 @@ LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 10.0
 """How much of a body that is refused is still read after the answer: a client that is sending would else see only that
 the connection is reset."""
+
+PASSED = "storage_tus_passed"
+"""The attribute of a request that the ASGI application takes over once it has passed the middleware. What it needs for
+that, the name in the URL and the rows, is the attribute of the response."""
 
 REASONS = {460: "Checksum Mismatch"}
 
@@ -65,23 +70,44 @@ def answered(request: Request, take: Callable[[Step], Any]) -> Steps[Answer]:
         return answer
 
 
-def told(request: HttpRequest, answer: Answer, error: StorageError | None = None) -> HttpResponse:
-    """The response that gives an answer. It is logged if it is a refusal, with the ``error`` that is the reason."""
+def told(request: HttpRequest, answer: Answer, own: HttpResponse | None) -> HttpResponse:
+    """The response that gives an answer, in which a success takes what the project's ``own`` response has to say."""
+    if own is not None and answer.status < 400:
+        return _joined(request, answer, own)
+    return _response(request, answer)
+
+
+def _response(request: HttpRequest, answer: Answer, error: StorageError | None = None) -> HttpResponse:
+    """A response of our own. It is logged if it is a refusal, with the ``error`` that is the reason."""
     text = f"{answer.text}\n" if answer.text and request.method != "HEAD" else ""
     response = HttpResponse(text, status=answer.status, reason=REASONS.get(answer.status))
+    del response.headers["Content-Type"]
+    if answer.text:
+        response.headers["Content-Type"] = "text/plain; charset=utf-8"
+        response.headers["X-Content-Type-Options"] = "nosniff"
     _tell(request, response, answer)
     if answer.status >= 400:
         log_response("%s: %s", error or answer.text, request.path, response=response, request=request, exception=error)
     return response
 
 
+def _joined(request: HttpRequest, answer: Answer, own: HttpResponse) -> HttpResponse:
+    """The project's own response, with the headers of the protocol."""
+    if own.status_code < 400:
+        own.status_code = 200 if answer.status == 204 and own.content else answer.status
+    if request.method == "HEAD":
+        own.content = b""
+    if not own.content:
+        del own.headers["Content-Type"]
+    _tell(request, own, answer)
+    if own.status_code >= 400:
+        log_response("%s: %s", own.reason_phrase, request.path, response=own, request=request)
+    return own
+
+
 def _tell(request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
     """Set the headers of an answer."""
-    del response.headers["Content-Type"]
-    if answer.text:
-        response.headers["Content-Type"] = "text/plain; charset=utf-8"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-    if answer.status != 204:
+    if response.status_code != 204:
         response.headers["Content-Length"] = str(len(response.content))
     for name, value in answer.headers.items():
         response.headers[name] = value
@@ -103,7 +129,7 @@ def failed(request: HttpRequest, error: StorageError) -> HttpResponse:
         status = HTTPStatus.SERVICE_UNAVAILABLE
     else:
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return told(request, Answer(status, core.HEADERS, status.phrase), error)
+    return _response(request, Answer(status, core.HEADERS, status.phrase), error)
 
 
 def _url(request: HttpRequest, name: str) -> str:
@@ -117,8 +143,19 @@ def _url(request: HttpRequest, name: str) -> str:
     )
     if not unheard and "HTTP_FORWARDED" not in meta and "HTTP_X_FORWARDED_PREFIX" not in meta:
         return request.build_absolute_uri(path)
-    # A proxy tells what the client sees, and Django is told not to believe it. What is relative is right all the same.
-    return name if uploads.endswith("/") else path
+    # A proxy tells what the client sees, and Django is told not to believe it. What is relative is right all the same:
+    # a path for a browser, which sends its Origin, because there tus-js-client resolves nothing if its endpoint is a
+    # path; else a name, because aiotus takes no path.
+    if "HTTP_ORIGIN" in meta or not uploads.endswith("/"):
+        return _prefix(meta, path) + path
+    return name
+
+
+def _prefix(meta: Mapping[str, Any], path: str) -> str:
+    """What a proxy has taken from the beginning of a path, unless Django has put it back."""
+    prefix = str(meta.get("HTTP_X_FORWARDED_PREFIX", "")).rstrip("/")
+    known = path.startswith(f"{prefix}/") or not re.fullmatch(r"(/[\w.~-]+)+", prefix, re.ASCII)
+    return "" if known else prefix
 
 
 def _tell_origin(request: HttpRequest, response: HttpResponse) -> None:

@@ -6,7 +6,9 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils import timezone
 
@@ -15,6 +17,11 @@ from storage.files import type_of_name
 from storage.types import FinalObject
 
 from . import core
+
+if not apps.is_installed("storage.tus"):  # or the model would be taken for one of "storage"
+    raise ImproperlyConfigured(
+        'storage.tus is used, and is not installed: add "storage.tus" to INSTALLED_APPS, and run manage.py migrate'
+    )
 
 
 class Upload(models.Model):

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.db import router, transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from storage.arguments import check_file_id
@@ -37,10 +37,14 @@ def stored() -> QuerySet[Upload]:
 
 
 class Rows:
-    """The uploads that the user of a request sees: only those of that user, or those of nobody without one."""
+    """The uploads that the user of a request sees: only those of that user, or those of nobody without one.
+
+    ``response`` is what a receiver of the signal has returned during the request, for the client.
+    """
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
+        self.response: HttpResponse | None = None
         user = getattr(request, "user", None)
         self._owner = user if user is not None and user.is_authenticated else None
         self._own = stored().filter(owner=self._owner)
@@ -48,7 +52,7 @@ class Rows:
     def find(self, name: str) -> Upload | None:
         upload = self._own.filter(pk=UUID(hex=name)).first()
         if upload is not None and upload.telling is not None and upload.telling < timezone.now() - LEASE:
-            tell_again(upload)
+            self.response = tell_again(upload)
         return upload
 
     def create(self, size: int | None, metadata: dict[str, str], partial: bool) -> Upload:
@@ -127,7 +131,7 @@ class Rows:
                 _joined_by(upload).update(state=core.FINISHED)
         finished = stored().filter(pk=upload.pk).first()
         if first and finished is not None:
-            _tell(finished, final)
+            self.response = _tell(finished, final)
         return finished
 
     def reject(self, upload: Upload) -> bool:
@@ -157,16 +161,18 @@ def _called(hook: Callable[..., Any], *arguments: Any) -> Any:
         raise Refused(400, " ".join(error.messages)) from None
 
 
-def _tell(upload: Upload, final: FinalObject) -> None:
-    upload_finished.send_robust(sender=Upload, upload=upload, final=final)
+def _tell(upload: Upload, final: FinalObject) -> HttpResponse | None:
+    results = upload_finished.send_robust(sender=Upload, upload=upload, final=final)
     stored().filter(pk=upload.pk).update(telling=None)
+    return next((result for _, result in results if isinstance(result, HttpResponse)), None)
 
 
-def tell_again(upload: Upload) -> None:
+def tell_again(upload: Upload) -> HttpResponse | None:
     """Tell of an upload whose telling was begun long ago, unless somebody else does."""
     begun = stored().filter(pk=upload.pk, telling=upload.telling)
     if upload.final is not None and begun.update(telling=timezone.now()):
-        _tell(upload, upload.final)
+        return _tell(upload, upload.final)
+    return None
 
 
 def _expiry() -> datetime | None:

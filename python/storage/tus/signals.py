@@ -8,5 +8,6 @@ upload_finished = Signal()
 If a process is killed while it tells, the next sweep or look at the upload after five minutes tells again.
 
 ``sender`` is the model ``Upload``, ``upload`` the row, ``final`` the ``FinalObject``. An exception of a receiver is
-logged, and changes nothing for the client.
+logged, and changes nothing for the client. An ``HttpResponse`` that a receiver returns answers the client: its headers,
+cookies and body, and its status if that is an error.
 """

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
+from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -16,12 +19,10 @@ from storage.exceptions import StorageError
 from storage.steps import run
 
 from .core import Ask, Receive, Refused, Slice, Step, Store
-from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, answered, asked, failed, told
+from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, PASSED, answered, asked, failed, told
 from .rows import Rows
 
-PASSED = "storage_tus_passed"
-"""The attribute of a request that the ASGI application takes over once it has passed the middleware. What it needs for
-that, the name in the URL and the rows, is the attribute of the response."""
+logger = logging.getLogger("storage.tus")
 
 
 # The header Tus-Resumable, which no form can send, protects from forged requests.
@@ -32,10 +33,11 @@ def uploads(request: HttpRequest, name: str = "", **_: Any) -> HttpResponse:
         response = HttpResponse(status=204)
         setattr(response, PASSED, (name, Rows(request)))
         return response
+    _warn_of_server(request)
     rows, adapter, body = Rows(request), get_storage_adapter(), _Body(request)
     try:
         answer = run(answered(asked(request, name), lambda step: _take(step, rows, adapter, body)))
-        response = told(request, answer)
+        response = told(request, answer, rows.response)
     except StorageError as error:
         response = failed(request, error)
     except Exception:
@@ -49,6 +51,25 @@ def uploads(request: HttpRequest, name: str = "", **_: Any) -> HttpResponse:
 # A transaction would last as long as a client takes, and hide the row from the requests beside it.
 for database in connections:
     transaction.non_atomic_requests(database)(uploads)
+
+
+def _warn_of_server(request: HttpRequest) -> None:
+    meta = request.META
+    if isinstance(request, ASGIRequest):
+        _warn(
+            "Under ASGI, Django keeps the body of a request in a file until it has come whole, and drops it if the"
+            " client goes away. In asgi.py, set application = storage.tus.asgi.TusApplication(get_asgi_application())."
+        )
+    elif str(meta.get("SERVER_SOFTWARE", "")).startswith("gunicorn") and not meta.get("wsgi.multithread"):
+        _warn(
+            "gunicorn kills its sync workers while they receive a large upload: start it with -k gthread --threads 64."
+        )
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Warn once in each process."""
+    logger.warning(text)
 
 
 class _Body:
