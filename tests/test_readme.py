@@ -138,15 +138,31 @@ WITH_SETTINGS = [
 ]
 
 
+STARTED = """
+from portal.settings import *
+
+ROOT_URLCONF = "uploads.urls"
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+"""
+"""What the settings of a new project have, in short."""
+
+
 def test_the_project_of_uploads(tmp_path):
     """The blocks of docs/tus.md are the modules of a project, and then code that uses it."""
     page = ROOT / "docs/tus.md"
-    modules = {"settings": "from portal.settings import *\nROOT_URLCONF = 'uploads.urls'\n", "urls": "", "hooks": ""}
+    modules = {"settings": STARTED, "urls": "", "hooks": "", "asgi": ""}
     (tmp_path / "uploads").mkdir()
     for name, text in modules.items():
         text += "".join(code for kind, code in blocks(page) if kind == name)
         (tmp_path / "uploads" / f"{name}.py").write_text(text, encoding="utf-8")
-    run(tmp_path, "code", page, DJANGO_SETTINGS_MODULE="uploads.settings", PYTHONPATH=str(tmp_path))
+    known = {"DJANGO_SETTINGS_MODULE": "uploads.settings", "PYTHONPATH": str(tmp_path)}
+    run(tmp_path, "code", page, **known)
+    run(tmp_path, "asgi", "uploads.asgi", **known)
 
 
 @pytest.mark.parametrize("name", WITH_SETTINGS)
@@ -284,12 +300,14 @@ def test_every_option_is_in_the_table(kind):
     assert len(conf.FLAT[kind]) == len(options) and all(option.flat and option.meaning for option in options)
 
 
-def test_every_check_is_described():
-    source = Path(inspect.getsourcefile(checks)).read_text(encoding="utf-8")
-    described = re.findall(
-        r"^\| `(storage\.[EW]\d+)` \|", settings_table.PAGE.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert described == sorted(set(re.findall(r'"(storage\.[EW]\d+)"', source)))
+@pytest.mark.parametrize(
+    ("module", "name"), [("checks.py", r"storage\.[EW]\d+"), ("tus/checks.py", r"storage\.tus\.[EW]\d+")]
+)
+def test_every_check_is_described(module, name):
+    source = Path(inspect.getsourcefile(checks)).parent.joinpath(module).read_text(encoding="utf-8")
+    page = settings_table.PAGE.read_text(encoding="utf-8")
+    described = re.findall(rf"^\| `({name})` \|", page, re.MULTILINE)
+    assert described == sorted(set(re.findall(f'"({name})"', source)))
 
 
 def test_every_finding_is_described(minio, tmp_path):
@@ -320,6 +338,8 @@ def code(document):
             exec(compile(text, str(document), "exec"), names)
     if "finalize_session" in names:
         use_services(names)
+    if "authenticated" in names:
+        use_tokens(names)
 
 
 def use_services(names):
@@ -346,6 +366,41 @@ def use_services(names):
     with get_storage_adapter().get_final_stream(file.storage_bucket, file.storage_key) as stream:
         assert stream.read() == data
     assert get_storage_adapter().list_temp_parts(session.pk) == []
+
+
+def use_tokens(names):
+    """The middleware of docs/tus.md knows a user by the credentials of a request."""
+    import base64
+
+    from django.contrib.auth.models import AnonymousUser, User
+
+    User.objects.create_user("ann", password="secret")
+    for credentials, expected in (("ann:secret", "ann"), ("", ""), ("ann:wrong", 401)):
+        request = RequestFactory().get("/")
+        request.user = AnonymousUser()
+        if credentials:
+            request.META["HTTP_AUTHORIZATION"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+        answer = names["authenticated"](lambda request: request.user.username)(request)
+        assert getattr(answer, "status_code", answer) == expected
+
+
+def asgi(module):
+    """The application of a module answers a request for its uploads. The module is the first that needs Django."""
+    import asyncio
+    import importlib
+
+    from asgiref.testing import ApplicationCommunicator
+
+    application = importlib.import_module(str(module)).application
+    headers = [(b"host", b"testserver"), (b"tus-resumable", b"1.0.0"), (b"upload-length", b"1")]
+    scope = {"type": "http", "method": "POST", "path": "/files/", "query_string": b"", "headers": headers}
+
+    async def answer():
+        asked = ApplicationCommunicator(application, scope)
+        await asked.send_input({"type": "http.request"})
+        return await asked.receive_output(30)
+
+    assert asyncio.run(answer())["status"] == 403
 
 
 def settings(document):
@@ -414,4 +469,5 @@ def configurations(backend):
 
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    {"code": code, "settings": settings, "configurations": configurations}[kind](*map(Path, arguments))
+    kinds = {"code": code, "settings": settings, "configurations": configurations, "asgi": asgi}
+    kinds[kind](*map(Path, arguments))
