@@ -13,5 +13,6 @@ loglevel = "warning"
 
 def when_ready(server: Any) -> None:
     """Tells a person where the site is."""
+    server.handle_hup = server.handle_int  # a terminal that is closed ends it, as Ctrl-C does: else it would start anew
     print(f"http://127.0.0.1:{server.LISTENERS[0].sock.getsockname()[1]}/")
     print(f"Log in as {USER} with password {kept('password')}", flush=True)

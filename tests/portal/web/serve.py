@@ -40,21 +40,30 @@ def listening(port: str) -> socket.socket:
             return socket.create_server(("127.0.0.1", int(port)), backlog=128)
         except OSError as error:
             if time.monotonic() > until or error.errno != errno.EADDRINUSE:
-                sys.exit(f"port {port}: {os.strerror(error.errno or 0)}. Take another one: make portal PORT=8001")
+                other = 8001 if int(port) == 8000 else 8000
+                sys.exit(f"port {port}: {os.strerror(error.errno or 0)}. Take another one: make portal PORT={other}")
             time.sleep(0.1)
 
 
 def prepare() -> None:
-    """Makes the tables and the user, once. The password stays the same as long as its file is there."""
+    """Makes the tables and the user, once, and tries the store. The password stays as long as its file is there."""
     import django
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import call_command
+    from django.db import DatabaseError
+
+    from storage import StorageError, get_storage_adapter
 
     try:
         django.setup()
         call_command("migrate", verbosity=0)
+        get_storage_adapter().check_health()
     except ImproperlyConfigured as error:
         sys.exit(str(error))
+    except StorageError as error:
+        sys.exit(f"files cannot be stored: {error}")
+    except (OSError, DatabaseError) as error:
+        sys.exit(f"PORTAL_VAR is a folder that can be written to: {error}")
 
     from django.contrib.auth import get_user_model
 
