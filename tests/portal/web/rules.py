@@ -8,8 +8,9 @@ from django.http import HttpRequest
 from storage import ContentRejected, ObjectReader
 
 REFUSED = {
-    *("apk", "app", "appimage", "bat", "cmd", "com", "cpl", "dll", "elf", "exe", "hta", "jar", "jse", "lnk", "msi"),
-    *("msix", "msp", "pif", "ps1", "psm1", "reg", "run", "scr", "sh", "vb", "vbe", "vbs", "wsf", "wsh"),
+    *("apk", "app", "appimage", "appx", "bash", "bat", "cmd", "com", "command", "cpl", "csh", "deb", "desktop", "dll"),
+    *("dmg", "drv", "dylib", "elf", "exe", "hta", "jar", "jse", "ksh", "lnk", "msc", "msi", "msix", "msp", "ocx", "pif"),
+    *("pkg", "ps1", "psm1", "reg", "rpm", "run", "scr", "sh", "so", "sys", "vb", "vbe", "vbs", "wsf", "wsh", "zsh"),
 }
 """The endings of programs, and of what starts one when it is opened."""
 
@@ -20,8 +21,11 @@ TYPES = {
     *("application/x-msi", "application/x-sh", "application/x-sharedlib", "application/x-shellscript"),
 }
 
-STARTS = (b"\x7fELF", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe")
-"""How programs of Linux and macOS begin, whatever their name is."""
+STARTS = (
+    *(b"\x7fELF", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe"),
+    *(b"\xca\xfe\xba\xbe", b"#!/", b"#! /"),
+)
+"""How programs of Linux, macOS and Java begin, and scripts, whatever their name is."""
 
 HEAD = 1024
 
@@ -32,16 +36,13 @@ MAX_NAME = 255
 
 def ending(name: str) -> str:
     """The ending of a name as Windows sees it, which ignores dots and blanks behind it."""
-    stem, dot, last = name.rstrip(". ").lower().rpartition(".")
-    return last if stem and dot else ""
+    _, dot, last = name.rstrip(". ").lower().rpartition(".")
+    return last if dot else ""
 
 
 def is_program(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is a program, of Windows too."""
-    if head[:2] == b"MZ":
-        at = int.from_bytes(head[60:64], "little")
-        return head[at : at + 4] == b"PE\0\0"
-    return head.startswith(STARTS)
+    """Whether a file that begins with these bytes is a program: of Windows too, if it is no text that begins with MZ."""
+    return head.startswith(STARTS) or (head.startswith(b"MZ") and any(byte < 9 for byte in head))
 
 
 def authorize(request: HttpRequest, upload: Any) -> None:

@@ -72,7 +72,7 @@ def home(request: HttpRequest) -> HttpResponse:
         {
             "page": page,
             "unfinished": unfinished(request),
-            "max_size": MAX_SIZE if limit is None else limit,
+            "max_size": MAX_SIZE if limit is None else min(limit, MAX_SIZE),
             "limited": limit is not None,
             "refused": " ".join(sorted(rules.REFUSED)),
             "reason": rules.REASON,

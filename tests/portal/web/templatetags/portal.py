@@ -15,3 +15,11 @@ def human(size: int) -> str:
     while amount >= 999.95 and len(units) > 1:
         amount, _ = amount / 1000, units.pop()
     return f"{amount:.1f}".removesuffix(".0") + f" {units[-1]}"
+
+
+@register.filter
+def limit(size: int) -> str:
+    """The same, but never more than it is, so that what is larger than a limit is larger than what is told of it."""
+    unit = max(power for power in (1, 1000, 1000**2, 1000**3, 1000**4) if power <= max(size, 1))
+    step = max(unit // 10, 1)
+    return human(size // step * step)

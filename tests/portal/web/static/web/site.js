@@ -53,23 +53,29 @@ function tell(text) {
 // ---- what may be uploaded
 
 function reasonAgainst(file) {
-  if (file.size > MAX_SIZE) return `This file is larger than ${human(MAX_SIZE)}.`;
+  if (file.size > MAX_SIZE) return TOO_LARGE;
   const name = file.name.replace(/[. ]+$/, "").toLowerCase();
   const dot = name.lastIndexOf(".");
-  return dot > 0 && REFUSED.has(name.slice(dot + 1)) ? page.reason : "";
+  return dot >= 0 && REFUSED.has(name.slice(dot + 1)) ? page.reason : "";
 }
 
+// How programs of Linux, macOS and Java begin, and scripts.
+const STARTS = [
+  ...["\x7fELF", "\xfe\xed\xfa\xce", "\xfe\xed\xfa\xcf", "\xce\xfa\xed\xfe", "\xcf\xfa\xed\xfe"],
+  ...["\xca\xfe\xba\xbe", "#!/", "#! /"],
+];
+
 async function isProgram(file) {
-  const head = new DataView(await file.slice(0, 1024).arrayBuffer());
-  const is = (at, ...words) => at + 4 <= head.byteLength && words.includes(head.getUint32(at));
-  if (is(0, 0x7f454c46, 0xfeedface, 0xfeedfacf, 0xcefaedfe, 0xcffaedfe)) return true; // of Linux and macOS
-  return head.byteLength >= 64 && head.getUint16(0) === 0x4d5a && is(head.getUint32(60, true), 0x50450000); // of Windows
+  const head = new Uint8Array(await file.slice(0, 1024).arrayBuffer());
+  const start = String.fromCharCode(...head.slice(0, 4));
+  if (STARTS.some((one) => start.startsWith(one))) return true;
+  return start.startsWith("MZ") && head.some((byte) => byte < 9); // of Windows, and no text that begins so
 }
 
 // Tells the same file from another one of its name and size. It needs a safe context, so it may be missing.
 async function fingerprintOf(file) {
   const pieces = [file];
-  if (file.size > 32 * SAMPLE) {
+  if (file.size > 64 * SAMPLE) {
     const middle = Math.floor(file.size / 2);
     const spans = [[0, SAMPLE], [middle, middle + SAMPLE], [file.size - SAMPLE, file.size]];
     pieces.splice(0, 1, ...spans.map(([from, to]) => file.slice(from, to)), String(file.lastModified));
@@ -89,8 +95,10 @@ const BUTTONS = {
   paused: ["resume", "cancel"],
   lost: ["retry", "cancel"],
   failed: ["retry", "cancel"],
+  loggedout: ["login", "retry", "cancel"],
   unfinished: ["resume", "cancel"], // its file is not known here
   elsewhere: [],
+  stored: [],
 };
 const RUNNING = new Set(["uploading", "storing", "lost"]);
 
@@ -146,7 +154,8 @@ class Item {
       await tus.Upload.terminate(url, { retryDelays: [0, 1000, 3000, 10000] });
     } catch (error) {
       const status = error.originalResponse && error.originalResponse.getStatus();
-      if (status !== 404 && status !== 410) alertOf(`${this.name} could not be removed from the server. It is listed again when you come back.`);
+      const isGone = status === 410 || (status === 404 && !(await loggedOut()));
+      if (!isGone) alertOf(`${this.name} could not be removed from the server. It is listed again when you come back.`);
     }
   }
 
@@ -219,19 +228,35 @@ class Item {
   shouldRetry(error) {
     const status = error.originalResponse ? error.originalResponse.getStatus() : 0;
     const again = [0, 409, 423, 500, 502, 503, 504].includes(status);
+    if (status === 0) this.lookAtFile();
     if (again) this.become("lost", navigator.onLine ? "The connection to the server is lost. Trying again…" : OFFLINE);
     return again && navigator.onLine;
+  }
+
+  // A file that was changed after it was chosen cannot be read, which looks like a connection that is lost.
+  async lookAtFile() {
+    try {
+      await this.file.slice(0, 1).arrayBuffer();
+    } catch {
+      if (this.state === "lost") this.unreadable();
+    }
+  }
+
+  unreadable() {
+    this.stop();
+    this.file = this.upload = null;
+    this.become("failed", "The file was changed, moved or deleted after you had chosen it. Choose it again.");
   }
 
   async failed(error) {
     const status = error.originalResponse ? error.originalResponse.getStatus() : 0;
     if (!navigator.onLine) return this.become("lost", OFFLINE); // goes on by itself
+    if (!error.originalRequest) return this.unreadable();
     this.stop();
-    if (!error.originalRequest) {
-      return this.become("failed", "The file could not be read. It may have been changed, moved or deleted.");
+    if (status && status < 500 && (await loggedOut())) {
+      return this.become("loggedout", "You are logged out. Log in again, and the upload goes on.");
     }
     if (status === 404 || status === 410) {
-      if (await loggedOut()) return this.become("failed", LOGGED_OUT);
       this.url = this.upload = null;
       this.sent = 0;
       const why = status === 410 ? "was kept for some days, and has expired" : "is not on the server any more";
@@ -239,8 +264,7 @@ class Item {
     }
     const answer = error.originalResponse ? error.originalResponse.getBody().trim() : "";
     if ([400, 403, 413, 422].includes(status)) {
-      const why = status === 413 ? `This file is larger than ${human(MAX_SIZE)}.` : answer || page.reason;
-      if (status === 403 && (await loggedOut())) return this.become("failed", LOGGED_OUT);
+      const why = status === 413 ? TOO_LARGE : answer || page.reason;
       alertOf(`${this.name} was not uploaded. ${why}`);
       return this.remove();
     }
@@ -254,6 +278,10 @@ class Item {
     this.say("done");
     const row = await refresh(this.url.split("/").pop());
     tell(`${this.name} is uploaded.`);
+    if (row === undefined) {
+      this.sent = this.size;
+      return this.become("stored", "It is uploaded. The list cannot be shown now: open this page again.");
+    }
     if (row && !row.isConnected) {
       this.element.after(row); // the list shows another page
       this.becomeRow(row);
@@ -284,8 +312,8 @@ class Item {
     this.state = state;
     this.note = note;
     this.show();
-    if (["paused", "failed"].includes(state)) this.say("paused");
-    if (["lost", "failed"].includes(state)) tell(`${this.name}: ${note}`);
+    if (["paused", "failed", "loggedout"].includes(state)) this.say("paused");
+    if (["lost", "failed", "loggedout"].includes(state)) tell(`${this.name}: ${note}`);
     if (!RUNNING.has(state)) startNext();
   }
 
@@ -297,12 +325,12 @@ class Item {
     this.element.querySelector(".state").textContent = this.words(`${Math.floor(share * 100)} %`);
     const foreign = this.state === "unfinished" && !this.fingerprint;
     const shown = foreign ? ["cancel"] : BUTTONS[this.state];
-    for (const button of this.element.querySelectorAll("button")) {
+    for (const button of this.element.querySelectorAll("[data-do]")) {
       button.hidden = !shown.includes(button.dataset.do);
     }
     const now = document.activeElement; // some browsers take the focus from what is hidden at once
     if (focused && (now.hidden || !this.element.contains(now))) {
-      (this.element.querySelector("button:not([hidden])") || this.element).focus();
+      (this.element.querySelector("[data-do]:not([hidden])") || this.element).focus();
     }
     showSections();
   }
@@ -355,7 +383,8 @@ class Item {
 }
 
 const OFFLINE = "You are offline. The upload goes on when you are back.";
-const LOGGED_OUT = "You are logged out. Open this page again, log in, and choose the same file to go on.";
+const LOGGED_OUT = "You are logged out. Log in again in another tab, and then try again here.";
+const TOO_LARGE = `This file is larger than ${page.limit}.`;
 
 function showSections() {
   const list = document.querySelector("#uploads ul");
@@ -389,11 +418,14 @@ async function add(file, expected) {
   }
   const key = JSON.stringify([file.name, file.size, fingerprint]);
   if (expected && expected.key !== key) {
-    return alertOf(`${file.name} is not the file that was begun as ${expected.name}: it differs. Choose the same file as before.`);
+    return alertOf(`${file.name} is not the file that was begun as ${expected.name}: it differs. Choose the same file as before, or cancel this upload.`);
   }
   const same = items.filter((item) => item.key === key);
   if (same.some((item) => RUNNING.has(item.state) || ["waiting", "elsewhere"].includes(item.state))) {
     return alertOf(`${file.name} is being uploaded already.`);
+  }
+  if (!same.length && items.some((item) => item.name === file.name && item.state === "unfinished" && item.fingerprint)) {
+    alertOf(`${file.name} is not the same as when its upload was begun, so it is uploaded anew. Cancel the old upload if nobody needs it.`);
   }
   const item = expected || same[0] || new Item({ name: file.name, size: file.size, fingerprint, type: file.type });
   item.file = file;
@@ -467,16 +499,25 @@ function showFiles(loaded) {
   }
 }
 
-// Shows what has become new on the first page. Gives the row of a file, which is in the page if its list is shown.
+let asked = 0;
+let shown = 0; // which list was asked for last, of those that are shown: an answer may come late
+
+// Shows what has become new on the first page. Gives the row of a file, which is in the page if its list is shown, null
+// if the first page has it not, and undefined if nobody can tell.
 async function refresh(id) {
+  const turn = ++asked;
   try {
     const loaded = await load(location.pathname);
-    const row = loaded.getElementById(`file-${id}`);
-    if (document.getElementById("files").dataset.page === "1") showFiles(loaded);
-    else if (row) localise(document.adoptNode(row));
+    if (turn > shown && document.getElementById("files").dataset.page === "1") {
+      shown = turn;
+      showFiles(loaded);
+    }
+    const there = document.getElementById(`file-${id}`);
+    const row = there || loaded.getElementById(`file-${id}`);
+    if (row && !there) localise(document.adoptNode(row));
     return row;
   } catch {
-    return null;
+    return undefined;
   }
 }
 
@@ -506,10 +547,30 @@ document.querySelector("main").addEventListener("click", async (event) => {
     return;
   }
   const row = event.target.closest("li.file");
-  const button = event.target.closest("button");
-  if (row && button && button.dataset.do === "preview") preview(row, button.dataset.kind);
-  if (row && button && button.dataset.do === "delete") askToDelete(row);
+  const button = row && event.target.closest("[data-do]");
+  if (!button) return;
+  if (button.dataset.do === "delete") return askToDelete(row);
+  if (!event.isTrusted) return; // our own click, below
+  event.preventDefault();
+  if (!(await isThere(row))) return;
+  if (button.dataset.do === "preview") preview(row, button.dataset.kind);
+  else button.click();
 });
+
+// Asked first, since a browser would save the page to log in as if it were the file.
+async function isThere({ dataset: { url, name } }) {
+  try {
+    const response = await fetch(url, { method: "HEAD", redirect: "manual" });
+    if (response.ok) return true;
+    if (response.type === "opaqueredirect") alertOf(`${name} cannot be shown. ${LOGGED_OUT}`);
+    else if (response.status === 404) alertOf(`${name} is not there any more.`);
+    else alertOf(`${name} cannot be shown. The server does not answer as it should. Try again.`);
+    if (response.status === 404) refresh("");
+  } catch {
+    alertOf(`${name} cannot be shown. The server cannot be reached. Try again.`);
+  }
+  return false;
+}
 
 function preview(row, kind) {
   const dialog = document.getElementById("preview");
@@ -547,7 +608,7 @@ function askToDelete(row) {
 async function deleteFile(row) {
   const { url, name } = row.dataset;
   try {
-    const token = document.querySelector("#delete [name=csrfmiddlewaretoken]").value;
+    const [, token] = document.cookie.match(/\bcsrftoken=([^;]*)/); // another one after each log-in, also in another tab
     const response = await fetch(`${url}delete/`, { method: "POST", headers: { "X-CSRFToken": token }, redirect: "manual" });
     if (response.type === "opaqueredirect") throw new Error(LOGGED_OUT);
     if (!response.ok && response.status !== 404) throw new Error("The server does not answer as it should. Try again.");
@@ -556,6 +617,7 @@ async function deleteFile(row) {
     return alertOf(`${name} was not deleted. ${lost ? "The server cannot be reached. Try again." : error.message}`);
   }
   if (channel) channel.postMessage({ what: "deleted" });
+  shown = ++asked; // what was asked before has the file still
   row.remove();
   showSections();
   document.getElementById("files-heading").focus();
@@ -594,7 +656,7 @@ setInterval(() => {
 }, 500);
 
 function goOn() {
-  for (const item of items) if (item.state === "lost" && item.file) item.queue();
+  for (const item of items) if (["lost", "loggedout"].includes(item.state) && item.file) item.queue();
 }
 window.addEventListener("online", goOn);
 window.addEventListener("offline", () => {
