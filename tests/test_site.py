@@ -6,8 +6,10 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import axe_playwright_python
@@ -34,19 +36,22 @@ long = pytest.mark.skipif(not FULL, reason="takes long: make test-full")
 expect.set_options(timeout=web.PATIENCE * 1000)
 
 
+SERVE = [sys.executable, HERE / "portal" / "web" / "serve.py"]
+
+
 class Site:
     """What `make portal` runs. It can be killed and started again, at the same address and with the same files."""
 
-    def __init__(self, var, **environment):
-        self.log = var / "log"
-        self.environment = {"PORT": str(free_port()), "PORTAL_VAR": str(var / "var"), "PORTAL_MAX_SIZE": str(LIMIT)}
-        self.environment |= environment
+    def __init__(self, var, on_s3=False):
+        self.log, self.var = var / "log", var / "var"
+        self.environment = {"PORT": str(free_port()), "PORTAL_VAR": str(self.var), "PORTAL_MAX_SIZE": str(LIMIT)}
+        self.command = [sys.executable, HERE / "tools" / "with-s3", "--kept", var / "s3", *SERVE] if on_s3 else SERVE
         self.process = None
 
     def start(self):
         with open(self.log, "w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, HERE / "portal" / "web" / "serve.py"],
+                self.command,
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"} | self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -57,6 +62,14 @@ class Site:
 
     def text(self):
         return self.log.read_text()
+
+    def expire(self, name):
+        """Makes the upload of a file as old as one that is left for a week, once nothing of it arrives any more."""
+        (rows,) = self.var.glob("site*.sqlite3")
+        that = "WHERE json_extract(metadata, '$.filename') = ? AND expires > '2020-01-02'"
+        with contextlib.closing(sqlite3.connect(rows, timeout=web.PATIENCE, isolation_level=None)) as database:
+            while database.execute(f"UPDATE storage_tus_upload SET expires = '2020-01-01' {that}", [name]).rowcount:
+                time.sleep(0.3)
 
     def end(self, number=signal.SIGINT):
         os.killpg(self.process.pid, number)
@@ -72,9 +85,9 @@ def running(site):
         assert site.end() == 0, site.text()
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    with running(Site(tmp_path_factory.mktemp("site"))) as site:
+@pytest.fixture(scope="module", params=["local", "s3"] if FULL else ["local"])
+def site(request, tmp_path_factory):
+    with running(Site(tmp_path_factory.mktemp("site"), on_s3=request.param == "s3")) as site:
         yield site
         assert "Traceback" not in site.text()
 
@@ -84,11 +97,15 @@ def cookies(site, browser):
     """Those of somebody who has logged in."""
     with browser.new_page() as tab:
         tab.goto(site.url)
-        tab.get_by_label("Username").fill(site.user)
-        tab.get_by_label("Password").fill(site.password)
-        tab.get_by_role("button", name="Log in").click()
-        expect(tab.get_by_label("Choose files")).to_be_attached()
+        log_in(tab, site)
         return tab.context.storage_state()
+
+
+def log_in(tab, site):
+    tab.get_by_label("Username").fill(site.user)
+    tab.get_by_label("Password").fill(site.password)
+    tab.get_by_role("button", name="Log in").click()
+    expect(tab.get_by_label("Choose files")).to_be_attached()
 
 
 @pytest.fixture
@@ -141,6 +158,7 @@ def make(tmp_path):
                 data = source.randbytes(min(left, MIB))
                 file.write(data)
                 digest.update(data)
+        os.utime(tmp_path / name, (1_700_000_000, 1_700_000_000))  # what is changed from now on is newer
         return tmp_path / name, digest.hexdigest()
 
     return make
@@ -301,6 +319,99 @@ def test_two_tabs(person, site, make):
     three = open_tab(person, site)
     is_stored(two, path, digest)
     is_stored(three, path, digest)
+
+
+def test_an_upload_expires(person, site, make):
+    """Its person is told, and what Retry begins again is stored."""
+    path, digest = make("late.bin", 8 * MIB)
+    tab = open_tab(person, site, SLOWLY)
+    choose(tab, path)
+    goes_on(tab, path, 5)
+    press(tab, path, "Pause")
+    site.expire(path.name)
+    slow_down(tab, -1)
+    with tab.expect_response(lambda answer: answer.request.method == "HEAD") as asked:
+        press(tab, path, "Resume")
+    assert asked.value.status == 410
+    expect(item(tab, path)).to_contain_text("has expired. Retry begins again.")
+    press(tab, path, "Retry")
+    is_stored(tab, path, digest)
+
+
+def test_a_person_is_logged_out(person, site, make):
+    """The page says so, and once the person has logged in again beside it, the upload goes on from where it was."""
+    path, digest = make("session.bin", 8 * MIB)
+    small, small_digest = make("small.bin", 10)
+    tab = open_tab(person, site, SLOWLY)
+    begun = []
+    tab.on("request", lambda request: begun.append(request) if request.method == "POST" else None)
+    choose(tab, path)
+    goes_on(tab, path, 5)
+    press(tab, path, "Pause")
+    person.clear_cookies()
+    slow_down(tab, -1)
+    press(tab, path, "Resume")
+    choose(tab, small)
+    for one in (path, small):
+        expect(item(tab, one)).to_contain_text("You are logged out. Log in again, and the upload goes on.")
+    with person.expect_page() as opened:
+        item(tab, path).get_by_role("link", name="Log in").click()
+    log_in(opened.value, site)
+    opened.value.close()
+    with tab.expect_response(lambda answer: answer.request.method == "HEAD" and answer.ok) as asked:
+        press(tab, path, "Retry")
+    assert int(asked.value.headers["upload-offset"]) > 0
+    press(tab, small, "Retry")
+    is_stored(tab, path, digest)
+    is_stored(tab, small, small_digest)
+    assert len(begun) == 3  # the second of small.bin
+
+    person.clear_cookies()
+    for button in ("Download", "Delete"):
+        item(tab, small).locator(f"text={button}").click()
+    tab.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    said = "You are logged out. Log in again in another tab, and then try again here."
+    expect(tab.get_by_role("alert")).to_have_text(
+        [f"small.bin cannot be shown. {said}", f"small.bin was not deleted. {said}"]
+    )
+
+
+def test_files_are_dropped(tab, make, tmp_path):
+    path, digest = make("dropped.bin", 100)
+    other, other_digest = make("dropped too.bin", 200)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    devtools = tab.context.new_cdp_session(tab)
+    data = {"items": [], "files": [str(path), str(folder), str(other)], "dragOperationsMask": 1}
+    zone = tab.get_by_role("region", name="Upload files")
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 150, "data": data})
+        if kind == "dragOver":
+            expect(zone).to_have_class("over")
+    expect(zone).to_have_class("")
+    is_stored(tab, path, digest)
+    is_stored(tab, other, other_digest)
+    expect(tab.get_by_role("alert")).to_have_text("folder is a folder. Choose the files in it.")
+
+
+def test_a_file_changes(person, site, make):
+    """It is never joined with what it was before."""
+    path, _ = make("draft.bin", 8 * MIB)
+    tab = open_tab(person, site, SLOWLY)
+    choose(tab, path)
+    goes_on(tab, path, 5)
+    press(tab, path, "Pause")
+    path.write_bytes(b"other bytes" + path.read_bytes()[11:])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    slow_down(tab, -1)
+    press(tab, path, "Resume")
+    expect(item(tab, path)).to_contain_text("The file was changed, moved or deleted after you had chosen it.")
+    choose(tab, path)
+    expect(tab.get_by_role("alert")).to_contain_text("draft.bin is not the same as when its upload was begun")
+    expect(item(tab, path).filter(has_text="SHA-256")).to_contain_text(digest)
+    tab.reload()
+    item(tab, path).filter(has_text="Choose the same file again").get_by_role("button", name="Cancel").click()
+    is_stored(tab, path, digest)
 
 
 def test_offline(person, site, make):

@@ -424,7 +424,8 @@ async function add(file, expected) {
   if (same.some((item) => RUNNING.has(item.state) || ["waiting", "elsewhere"].includes(item.state))) {
     return alertOf(`${file.name} is being uploaded already.`);
   }
-  if (!same.length && items.some((item) => item.name === file.name && item.state === "unfinished" && item.fingerprint)) {
+  const isOlder = (item) => item.name === file.name && item.fingerprint && !item.file && item.state !== "elsewhere";
+  if (!same.length && items.some(isOlder)) {
     alertOf(`${file.name} is not the same as when its upload was begun, so it is uploaded anew. Cancel the old upload if nobody needs it.`);
   }
   const item = expected || same[0] || new Item({ name: file.name, size: file.size, fingerprint, type: file.type });
@@ -608,9 +609,10 @@ function askToDelete(row) {
 async function deleteFile(row) {
   const { url, name } = row.dataset;
   try {
-    const [, token] = document.cookie.match(/\bcsrftoken=([^;]*)/); // another one after each log-in, also in another tab
+    const [, token] = document.cookie.match(/\bcsrftoken=([^;]*)/) || [, ""]; // a new one after each log-in in any tab
     const response = await fetch(`${url}delete/`, { method: "POST", headers: { "X-CSRFToken": token }, redirect: "manual" });
-    if (response.type === "opaqueredirect") throw new Error(LOGGED_OUT);
+    const isRefused = response.type === "opaqueredirect" || response.status === 403;
+    if (isRefused && (await loggedOut())) throw new Error(LOGGED_OUT);
     if (!response.ok && response.status !== 404) throw new Error("The server does not answer as it should. Try again.");
   } catch (error) {
     const lost = error instanceof TypeError;
