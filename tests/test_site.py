@@ -6,10 +6,12 @@ import os
 import random
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import axe_playwright_python
@@ -18,6 +20,7 @@ import test_browser
 from conftest import FULL, HERE
 from PIL import Image
 from playwright.sync_api import expect
+from portal.web.templatetags.portal import limit
 from servers import web
 from servers.process import free_port
 
@@ -252,6 +255,23 @@ def test_the_server_is_killed(person, site, make):
     is_stored(tab, path, digest)
 
 
+def test_on_a_bucket(browser, make, tmp_path):
+    """`make portal S3=1`: an upload goes on, and a file is there, after the site and its store were killed."""
+    path, digest = make("bucket.bin", BIG)
+    with running(Site(tmp_path, on_s3=True)) as site, browser.new_context() as context:
+        tab = open_tab(context, site, RATE)
+        log_in(tab, site)
+        choose(tab, path)
+        goes_on(tab, path, 40)
+        site.end(signal.SIGKILL)
+        slow_down(tab, -1)
+        site.start()
+        is_stored(tab, path, digest)
+        with tab.expect_download() as started:
+            item(tab, path).get_by_role("link", name="Download").click()
+        assert started.value.path().read_bytes() == path.read_bytes()
+
+
 def test_pause_and_cancel(person, site, make):
     tab = open_tab(person, site, SLOWLY)
     path, digest = make("pause.bin", 8 * MIB)
@@ -300,6 +320,33 @@ def test_the_tab_is_closed(person, site, make):
     assert int(asked.value.headers["upload-offset"]) >= 8 * MIB
     is_stored(tab, path, digest)
     assert begun == []
+
+
+ROWS = "[...document.querySelectorAll('#files li')].map(row => [row.dataset.name, row.querySelector('code').innerText])"
+
+
+@long
+def test_many_files_of_any_name(tab, make, tmp_path):
+    """Fifty at once, one of them empty, and then another one with a name that was there."""
+    named = ["مخطط البناء.txt", "שלום.txt", "😀👩‍👩‍👧.txt", "a" * 251 + ".txt", "報" * 83 + ".txt", "  blanks  .txt"]
+    named += ["<b>&amp;\"'.txt", "100%20.txt", "no-ending", "..two", "new\nline.txt", "-dash", "empty"]
+    files = [make(name, 0 if name == "empty" else 1000 + len(name)) for name in named]
+    files += [make(f"many-{number}.bin", 200_000) for number in range(50 - len(files))]
+    choose(tab, *(path for path, _ in files))
+    expect(tab.locator("#uploads li")).to_have_count(0)
+    (tmp_path / "beside").mkdir()
+    twin = tmp_path / "beside" / "empty"
+    twin.write_text("not at all")
+    choose(tab, twin)
+    expect(item(tab, twin).filter(has_text=hashlib.sha256(b"not at all").hexdigest())).to_have_count(1)
+    expect(tab.get_by_role("alert")).to_have_count(0)
+    there = tab.evaluate(ROWS)
+    while (older := tab.get_by_role("link", name="Older files")).count():
+        page = tab.locator("#files").get_attribute("data-page")
+        older.click()
+        expect(tab.locator("#files")).not_to_have_attribute("data-page", page)
+        there += tab.evaluate(ROWS)
+    assert {tuple(row) for row in there} >= {(path.name, digest) for path, digest in files}
 
 
 @long
@@ -513,6 +560,42 @@ def test_nobody_else(browser, site, tab, make):
         assert stranger.evaluate(ASK, ["a.txt", "5", ""]) == 403
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (20_000_000_000, "20 GB"),
+        (20 * 1024**3, "21.4 GB"),
+        (MIB, "1 MB"),
+        (999_999_999, "999.9 MB"),
+        (1_500, "1.5 kB"),
+        (999, "999 bytes"),
+        (1, "1 byte"),
+        (0, "0 bytes"),
+    ],
+)
+def test_a_limit_in_words(size, said):
+    """What is larger than the limit is larger than what is said of it."""
+    assert limit(size) == said
+
+
+def test_pages_of_errors(browser, person, site):
+    tab = person.new_page()
+    tab.goto(f"{site.url}files/{uuid.uuid4()}/")
+    expect(tab.get_by_role("heading", name="There is nothing here")).to_be_visible()
+    has_no_flaws(tab)
+    tab.get_by_role("link", name="To your files").click()
+    expect(tab.get_by_label("Choose files")).to_be_attached()
+    with browser.new_page() as stranger:
+        stranger.goto(site.url)
+        stranger.context.clear_cookies()
+        stranger.get_by_label("Username").fill(site.user)
+        stranger.get_by_label("Password").fill(site.password)
+        stranger.get_by_role("button", name="Log in").click()
+        expect(stranger.get_by_role("heading", name="Please try again")).to_be_visible()
+        stranger.get_by_role("link", name="To your files").click()
+        log_in(stranger, site)
+
+
 # ---- stored files
 
 
@@ -690,9 +773,57 @@ def test_what_is_set_wrongly(tmp_path, site):
         return done.returncode, done.stderr
 
     taken = site.url.rstrip("/").rpartition(":")[2]
-    assert start(PORT=taken) == (1, f"port {taken}: Address already in use. Take another one: make portal PORT=8001\n")
+    assert start(PORT=taken) == (1, f"port {taken}: Address already in use. Take another one: make portal PORT=8000\n")
     assert start(PORT="http")[1] == "PORT is a number up to 65535, not 'http'\n"
     assert start(PORTAL_MAX_SIZE="20 GB")[1].startswith("PORTAL_MAX_SIZE is a number of bytes, such as 20000000000")
+    assert start(PORTAL_VAR=str(site.log))[1].startswith("PORTAL_VAR is a folder that can be written to: ")
+    assert start(STORAGE_BACKEND="s3")[1] == "set AWS_STORAGE_BUCKET_NAME (or STORAGE_ADAPTERS)\n"
+    nothing = {"AWS_S3_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}", "AWS_STORAGE_BUCKET_NAME": "files"}
+    assert start(STORAGE_BACKEND="s3", AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", **nothing)[1].startswith(
+        "files cannot be stored: "
+    )
+
+
+@long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "terminal"])
+@pytest.mark.parametrize("s3", ["", "1"], ids=["local", "s3"])
+def test_make_portal_ends(tmp_path, number, s3):
+    """It leaves nothing behind when its terminal says that it ends."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    var, log = tmp_path / "a folder", tmp_path / "log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            ["make", "portal", f"S3={s3}", "PORT=0", f"PORTAL_VAR={var}"],
+            cwd=HERE.parent,
+            env=inherited,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        said = r"^http://127\.0\.0\.1:(\d+)/\nLog in as portal with password \S+\n\Z"
+        port = int(web.wait(lambda: re.search(said, log.read_text(), re.MULTILINE), log)[1])
+        web.wait(lambda: len(processes_of(var)) >= 4, log)  # make, gunicorn, and two workers
+        os.killpg(process.pid, number)
+        process.wait(web.PATIENCE)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+    web.wait(lambda: not processes_of(var), log)
+    assert "Traceback" not in log.read_text()
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
+
+
+def processes_of(folder):
+    """The processes that were told of a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (process / "environ").read_bytes() + (process / "cmdline").read_bytes():
+                found.append(process.name)
+    return found
 
 
 def test_the_library_is_what_npm_has():
