@@ -119,15 +119,15 @@ FILE ?=
 S3 ?=
 .PHONY: demo
 demo: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/demo ## upload a file in parts, join, read back, compare, in a minute: make demo [FILE=path] [S3=1]
-	@$(if $(S3),tests/tools/build-servers "$(GO)" $(TOOLS) versitygw)
+	@$(if $(filter-out 0,$(S3)),tests/tools/build-servers "$(GO)" $(TOOLS) versitygw)
 	@$(PYTHON) tests/portal/manage.py migrate --verbosity 0
-	@$(if $(S3),$(PYTHON) tests/tools/with-s3 build/demo) $(PYTHON) tests/portal/manage.py demo $(if $(FILE),"$(FILE)")
+	@$(if $(filter-out 0,$(S3)),$(PYTHON) tests/tools/with-s3 build/demo) $(PYTHON) tests/portal/manage.py demo $(if $(FILE),"$(FILE)")
 
 # PORT, PORTAL_VAR and PORTAL_MAX_SIZE are read from the environment, and so are those that name a bucket.
 .PHONY: portal
 portal: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/portal ## a web page for resumable uploads, until Ctrl-C: make portal [S3=1] [PORT=8000] [PORTAL_MAX_SIZE=bytes]
-	@$(if $(S3),tests/tools/build-servers "$(GO)" $(TOOLS) versitygw)
-	@exec setpriv --pdeathsig TERM $(if $(S3),$(PYTHON) tests/tools/with-s3 --kept "$(or $(PORTAL_VAR),tests/portal/var)/s3") $(PYTHON) tests/portal/web/serve.py
+	@$(if $(filter-out 0,$(S3)),tests/tools/build-servers "$(GO)" $(TOOLS) versitygw)
+	@exec setpriv --pdeathsig TERM $(if $(filter-out 0,$(S3)),$(PYTHON) tests/tools/with-s3 --kept "$(or $(PORTAL_VAR),tests/portal/var)/s3") $(PYTHON) tests/portal/web/serve.py
 
 .PHONY: vendor
 vendor: ## takes tus-js-client for the page from npm: only for another version of it

@@ -103,6 +103,7 @@ const BUTTONS = {
 const RUNNING = new Set(["uploading", "storing", "lost"]);
 
 const items = [];
+let made = 0;
 const channel = "BroadcastChannel" in window ? new BroadcastChannel("portal") : null;
 
 class Item {
@@ -114,11 +115,14 @@ class Item {
     this.note = "";
     this.samples = [];
     this.element = document.getElementById("upload").content.cloneNode(true).firstElementChild;
-    this.element.querySelector(".name").textContent = this.name;
+    const title = this.element.querySelector(".name");
+    title.id = `upload-${++made}`;
+    title.textContent = this.name;
     this.element.querySelector(".size").textContent = size === null ? "" : human(size);
     this.bar = this.element.querySelector("progress");
     this.bar.setAttribute("aria-label", `Progress of ${this.name}`);
     for (const button of this.element.querySelectorAll("button")) {
+      button.setAttribute("aria-describedby", title.id);
       button.addEventListener("click", () => this[button.dataset.do]());
     }
     items.push(this);
@@ -551,24 +555,25 @@ document.querySelector("main").addEventListener("click", async (event) => {
   const button = row && event.target.closest("[data-do]");
   if (!button) return;
   if (button.dataset.do === "delete") return askToDelete(row);
-  if (!event.isTrusted) return; // our own click, below
-  event.preventDefault();
-  if (!(await isThere(row))) return;
-  if (button.dataset.do === "preview") preview(row, button.dataset.kind);
-  else button.click();
+  if (button.dataset.do === "preview") {
+    preview(row, button.dataset.kind);
+    if (!(await isThere(row))) document.getElementById("preview").close();
+  } else if (event.isTrusted) {
+    event.preventDefault(); // a browser would save the page to log in as if it were the file
+    if (await isThere(row)) button.click();
+  }
 });
 
-// Asked first, since a browser would save the page to log in as if it were the file.
 async function isThere({ dataset: { url, name } }) {
   try {
     const response = await fetch(url, { method: "HEAD", redirect: "manual" });
     if (response.ok) return true;
-    if (response.type === "opaqueredirect") alertOf(`${name} cannot be shown. ${LOGGED_OUT}`);
+    if (response.type === "opaqueredirect") alertOf(`${name} cannot be opened. ${LOGGED_OUT}`);
     else if (response.status === 404) alertOf(`${name} is not there any more.`);
-    else alertOf(`${name} cannot be shown. The server does not answer as it should. Try again.`);
+    else alertOf(`${name} cannot be opened. The server does not answer as it should. Try again.`);
     if (response.status === 404) refresh("");
   } catch {
-    alertOf(`${name} cannot be shown. The server cannot be reached. Try again.`);
+    alertOf(`${name} cannot be opened. The server cannot be reached. Try again.`);
   }
   return false;
 }
