@@ -90,6 +90,7 @@ def running(site):
 
 @pytest.fixture(scope="module", params=["local", "s3"] if FULL else ["local"])
 def site(request, tmp_path_factory):
+    """The site on a disk and, in make test-full, as with `make portal S3=1`."""
     with running(Site(tmp_path_factory.mktemp("site"), on_s3=request.param == "s3")) as site:
         yield site
         assert "Traceback" not in site.text()
@@ -253,24 +254,6 @@ def test_the_server_is_killed(person, site, make):
         pass
     assert int(asked.value.headers["upload-offset"]) >= 8 * MIB
     is_stored(tab, path, digest)
-
-
-@pytest.mark.skipif(FULL, reason="all tests are run on a bucket, too")
-def test_on_a_bucket(browser, make, tmp_path):
-    """`make portal S3=1`: the tab is closed, the upload goes on in another one, and the file is there."""
-    path, digest = make("bucket.bin", 12 * MIB)
-    with running(Site(tmp_path, on_s3=True)) as site, browser.new_context() as context:
-        tab = open_tab(context, site, RATE)
-        log_in(tab, site)
-        choose(tab, path)
-        goes_on(tab, path, 20)
-        tab.close()
-        tab = open_tab(context, site)
-        choose(tab, path)
-        is_stored(tab, path, digest)
-        with tab.expect_download() as started:
-            item(tab, path).get_by_role("link", name="Download").click()
-        assert started.value.path().read_bytes() == path.read_bytes()
 
 
 def test_pause_and_cancel(person, site, make):
