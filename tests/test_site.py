@@ -20,6 +20,7 @@ import test_browser
 from conftest import FULL, HERE
 from PIL import Image
 from playwright.sync_api import expect
+from portal.web import rules
 from portal.web.templatetags.portal import limit
 from servers import web
 from servers.process import free_port
@@ -496,6 +497,26 @@ def test_what_is_refused(tab, make, tmp_path):
     tab.reload()
     press(tab, Path("a.txt"), "Cancel")
     expect(tab.get_by_role("status")).to_have_text("The upload of a.txt is cancelled.")
+
+
+NAMES = {
+    **dict.fromkeys(["a.exe", "A.ExE", "a.tar.sh", ".exe", "a.exe. .", "b.ps1", "a.jar", "报告.bat"], True),
+    **dict.fromkeys(["exe", "a.exe.txt", "a.bin", "", ".", "a.", "sh.pdf", "a.shx"], False),
+}
+HEADS = {
+    **dict.fromkeys([b"\x7fELF\2\1", b"MZ\x90\0\3", b"MZ" + bytes(1000), b"#!/bin/sh\n", b"#! /usr/bin/perl"], True),
+    **dict.fromkeys([b"\xca\xfe\xba\xbe\0\0", b"\xcf\xfa\xed\xfe"], True),
+    **dict.fromkeys([b"", b"M", b"MZ", b"MZ of the unit is away.\n", b"\x7fEL", b"#!", b"%PDF-1.7", bytes(2000)], False),
+}
+
+
+def test_page_and_server_have_the_same_rules(tab):
+    assert {name: rules.ending(name) in rules.REFUSED for name in NAMES} == NAMES
+    assert {head: rules.is_program(head) for head in HEADS} == HEADS
+    names = "names => names.map(name => reasonAgainst(new File([], name)) === page.reason)"
+    assert tab.evaluate(names, list(NAMES)) == list(NAMES.values())
+    heads = "heads => Promise.all(heads.map(head => isProgram(new File([Uint8Array.from(head)], 'a'))))"
+    assert tab.evaluate(heads, [list(head) for head in HEADS]) == list(HEADS.values())
 
 
 def test_a_program_by_another_name(tab, tmp_path):
