@@ -506,7 +506,7 @@ NAMES = {
 HEADS = {
     **dict.fromkeys([b"\x7fELF\2\1", b"MZ\x90\0\3", b"MZ" + bytes(1000), b"#!/bin/sh\n", b"#! /usr/bin/perl"], True),
     **dict.fromkeys([b"\xca\xfe\xba\xbe\0\0", b"\xcf\xfa\xed\xfe"], True),
-    **dict.fromkeys([b"", b"M", b"MZ", b"MZ of the unit is away.\n", b"\x7fEL", b"#!", b"%PDF-1.7", bytes(2000)], False),
+    **dict.fromkeys([b"", b"M", b"MZ", b"MZ of the unit is away.\n", b"\x7fEL", b"#!", b"%PDF-1.7", bytes(9)], False),
 }
 
 

@@ -8,9 +8,10 @@ from django.http import HttpRequest
 from storage import ContentRejected, ObjectReader
 
 REFUSED = {
-    *("apk", "app", "appimage", "appx", "bash", "bat", "cmd", "com", "command", "cpl", "csh", "deb", "desktop", "dll"),
-    *("dmg", "drv", "dylib", "elf", "exe", "hta", "jar", "jse", "ksh", "lnk", "msc", "msi", "msix", "msp", "ocx", "pif"),
-    *("pkg", "ps1", "psm1", "reg", "rpm", "run", "scr", "sh", "so", "sys", "vb", "vbe", "vbs", "wsf", "wsh", "zsh"),
+    *("apk", "app", "appimage", "appx", "bash", "bat", "cmd", "com", "command", "cpl", "csh", "deb", "desktop"),
+    *("dll", "dmg", "drv", "dylib", "elf", "exe", "hta", "jar", "jse", "ksh", "lnk", "msc", "msi", "msix"),
+    *("msp", "ocx", "pif", "pkg", "ps1", "psm1", "reg", "rpm", "run", "scr", "sh", "so", "sys", "vb", "vbe"),
+    *("vbs", "wsf", "wsh", "zsh"),
 }
 """The endings of programs, and of what starts one when it is opened."""
 
@@ -41,8 +42,9 @@ def ending(name: str) -> str:
 
 
 def is_program(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is a program: of Windows too, if it is no text that begins with MZ."""
-    return head.startswith(STARTS) or (head.startswith(b"MZ") and any(byte < 9 for byte in head))
+    """Whether a file that begins with these bytes is a program."""
+    windows = head.startswith(b"MZ") and any(byte < 9 for byte in head)  # and no text that begins so
+    return windows or head.startswith(STARTS)
 
 
 def authorize(request: HttpRequest, upload: Any) -> None:
