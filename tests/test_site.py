@@ -818,13 +818,12 @@ def test_what_is_set_wrongly(tmp_path, site):
 @pytest.mark.parametrize("s3", ["", "1"], ids=["local", "s3"])
 def test_make_portal_ends(tmp_path, number, s3):
     """It leaves nothing behind when its terminal says that it ends."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     var, log = tmp_path / "a folder", tmp_path / "log"
     with open(log, "w") as output:
         process = subprocess.Popen(
             ["make", "portal", f"S3={s3}", "PORT=0", f"PORTAL_VAR={var}"],
             cwd=HERE.parent,
-            env=inherited,
+            env={name: value for name, value in os.environ.items() if name != "MAKELEVEL"},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
