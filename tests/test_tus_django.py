@@ -5,6 +5,7 @@ import base64
 import contextlib
 import io
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -611,6 +612,10 @@ def test_wrong_settings(name, value):
         assert name in found.msg
         with pytest.raises(ImproperlyConfigured, match=name):
             getattr(conf, name.removeprefix("STORAGE_TUS_").lower())()
+    key = name.removeprefix("STORAGE_TUS_")
+    with override_settings(STORAGE_TUS={key: value}), pytest.raises(ImproperlyConfigured) as caught:
+        getattr(conf, key.lower())()
+    assert f'STORAGE_TUS["{key}"]' in str(caught.value)
 
 
 def test_checks():
@@ -622,7 +627,8 @@ def test_checks():
     safe = {"STORAGE_TUS_AUTHORIZE": f"{__name__}.asynchronous"}
     assert found(**safe) == found(DEBUG=True) == []
     assert found() == ["W001"]
-    assert found(STORAGE_TUS={}, **safe) == ["E002"]
+    assert found(STORAGE_TUS={"AUTHORIZE": f"{__name__}.asynchronous", "MAX_SIZE": 5}) == []
+    assert found(STORAGE_TUS={"MAX_SIZE": 5}) == ["W001"]
     assert found(STORAGE_TUS_MAXSIZE=5, **safe) == ["W002"]
     apps = ["django.contrib.auth", "django.contrib.contenttypes", "storage.tus"]
     assert found(INSTALLED_APPS=apps, **safe) == ["W003"]
@@ -640,10 +646,26 @@ class Elsewhere:
         return "other" if model is Upload else None
 
 
-def test_a_setting_in_the_dictionary_is_named():
-    with override_settings(STORAGE_TUS={"max_size": 5, "CHUNK": 3}):
-        (found,) = [message for message in check_settings() if message.id == "storage.tus.E002"]
-    assert found.hint == "Set STORAGE_TUS_MAX_SIZE."
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"max_size": 5}, "'max_size', which is no option: there are MAX_SIZE, "),
+        ({5: 5}, "5, which is no option"),
+        ([("MAX_SIZE", 5)], "STORAGE_TUS is a dict"),
+        ({"FILE_ID": None}, 'STORAGE_TUS_FILE_ID and STORAGE_TUS["FILE_ID"] are the same option'),
+    ],
+)
+def test_a_wrong_dictionary_allows_nothing(given, told):
+    with override_settings(STORAGE_TUS=given, STORAGE_TUS_FILE_ID=None):
+        (found,) = check_settings()
+        assert found.id == "storage.tus.E002" and told in found.msg
+        with pytest.raises(ImproperlyConfigured, match=re.escape(told)):
+            post(5)
+
+
+def test_options_in_a_dictionary():
+    with override_settings(STORAGE_TUS={"MAX_SIZE": 5, "AUTHORIZE": lambda request, upload: False}):
+        assert (post(6).status_code, post(5).status_code) == (413, 403)
 
 
 def test_an_app_that_is_not_installed():

@@ -23,9 +23,13 @@ from . import conf
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """E001: a setting is wrong. E002: ``STORAGE_TUS`` is no setting. E003: there is no adapter. E004: the owners are in
+    """E001: a setting is wrong. E002: ``STORAGE_TUS`` is. E003: there is no adapter. E004: the owners are in
     another database. W001: anybody may upload. W002: a setting that nothing reads. W003: "storage" is not installed.
     W004: there are no URLs, or they are not below a path of their own. W005: there may be no users."""
+    try:
+        conf.group()
+    except ImproperlyConfigured as error:
+        return [Error(f"{error}.", id="storage.tus.E002")]
     found: list[CheckMessage] = []
     for read in (conf.max_size, conf.expires, conf.authorize, conf.file_id, conf.inspect, conf.cors_origins):
         try:
@@ -33,7 +37,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         except ImproperlyConfigured as error:
             found.append(Error(f"{error}.", id="storage.tus.E001"))
     found += [*_check_names(), *_check_adapter(), *_check_database(), *_check_urls(), *_check_users()]
-    if not settings.DEBUG and getattr(settings, conf.AUTHORIZE, None) in (None, ""):
+    if not settings.DEBUG and conf.option(conf.AUTHORIZE)[1] is None:
         found.append(
             Warning(
                 "Anybody may upload.",
@@ -53,14 +57,6 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 
 def _check_names() -> Iterator[CheckMessage]:
-    if hasattr(settings, "STORAGE_TUS"):
-        value = settings.STORAGE_TUS
-        given = [f"STORAGE_TUS_{str(key).upper()}" for key in value] if isinstance(value, Mapping) else []
-        yield Error(
-            "STORAGE_TUS is not read: each option is a setting of its own.",
-            id="storage.tus.E002",
-            hint=f"Set {', '.join([name for name in given if name in conf.NAMES] or conf.NAMES)}.",
-        )
     for name in dir(settings):
         if name.startswith("STORAGE_TUS_") and name not in conf.NAMES:
             near = difflib.get_close_matches(name, conf.NAMES, n=1)

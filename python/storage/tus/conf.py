@@ -1,8 +1,11 @@
-"""The settings ``STORAGE_TUS_…``. No other module reads them. All functions raise ``ImproperlyConfigured``."""
+"""The settings ``STORAGE_TUS_…``, or ``STORAGE_TUS = {…}``. No other module reads them.
+
+All functions raise ``ImproperlyConfigured``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from inspect import signature
 from typing import Any
@@ -15,6 +18,7 @@ from django.utils.module_loading import import_string
 
 from storage.inspection import Inspector, check_inspect
 
+GROUP = "STORAGE_TUS"
 MAX_SIZE = "STORAGE_TUS_MAX_SIZE"
 EXPIRES = "STORAGE_TUS_EXPIRES"
 AUTHORIZE = "STORAGE_TUS_AUTHORIZE"
@@ -27,24 +31,46 @@ DEFAULT_EXPIRES = timedelta(days=7)
 MOST_EXPIRES = timedelta(days=1_000_000)  # below what dates can tell; None means for ever
 
 
-def _value(name: str) -> Any:
-    value = getattr(settings, name, None)
-    return None if value == "" else value
+def group() -> Mapping[str, Any]:
+    """The options in ``STORAGE_TUS``, by the names that they have as settings of their own."""
+    given = getattr(settings, GROUP, {})
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured(f'{GROUP} is a dict, such as {{"MAX_SIZE": 20 * 1024**3}}, not {given!r}')
+    options = {f"{GROUP}_{key}": value for key, value in given.items()}
+    for name, key in zip(options, given, strict=True):
+        if name not in NAMES:
+            known = ", ".join(name.removeprefix(f"{GROUP}_") for name in NAMES)
+            raise ImproperlyConfigured(f"{GROUP} has {key!r}, which is no option: there are {known}")
+        if hasattr(settings, name):
+            raise ImproperlyConfigured(f"{name} and {_told(name, options)} are the same option: set one of them")
+    return options
+
+
+def _told(name: str, options: Mapping[str, Any]) -> str:
+    """What the project calls an option."""
+    return f'{GROUP}["{name.removeprefix(f"{GROUP}_")}"]' if name in options else name
+
+
+def option(name: str, default: Any = None) -> tuple[str, Any]:
+    """What the project calls an option, and its value. One that is "", from the environment, is not set."""
+    options = group()
+    value = options[name] if name in options else getattr(settings, name, default)
+    return _told(name, options), default if value == "" else value
 
 
 def max_size() -> int | None:
     """The most bytes of an upload; None means what the store can have, 5 TiB."""
-    value = _value(MAX_SIZE)
+    name, value = option(MAX_SIZE)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ImproperlyConfigured(f"{MAX_SIZE} is a number of bytes, such as 20 * 1024**3, not {value!r}")
+        raise ImproperlyConfigured(f"{name} is a number of bytes, such as 20 * 1024**3, not {value!r}")
     return value
 
 
 def expires() -> timedelta | None:
     """How long after its last byte an upload can be resumed; None means for ever."""
-    value = getattr(settings, EXPIRES, DEFAULT_EXPIRES)
+    name, value = option(EXPIRES, DEFAULT_EXPIRES)
     if value is not None and (not isinstance(value, timedelta) or not timedelta() < value < MOST_EXPIRES):
-        raise ImproperlyConfigured(f"{EXPIRES} is a timedelta, such as timedelta(days=1), or None, not {value!r}")
+        raise ImproperlyConfigured(f"{name} is a timedelta, such as timedelta(days=1), or None, not {value!r}")
     return value
 
 
@@ -60,14 +86,14 @@ def file_id() -> Callable[..., Any] | None:
 
 def inspect() -> tuple[Inspector, ...]:
     """The functions of a reader that see the bytes of an upload before they are stored."""
-    value = _value(INSPECT)
+    name, value = option(INSPECT)
     several = value if isinstance(value, list | tuple) else [] if value is None else [value]
     try:
-        found = check_inspect([_imported(INSPECT, one) for one in several])
+        found = check_inspect([_imported(name, one) for one in several])
     except TypeError as error:
-        raise ImproperlyConfigured(f"{INSPECT}: {error}") from None
+        raise ImproperlyConfigured(f"{name}: {error}") from None
     for one, function in zip(several, found, strict=True):
-        _check_call(INSPECT, one, function, "inspect", "reader")
+        _check_call(name, one, function, "inspect", "reader")
     return found
 
 
@@ -79,8 +105,8 @@ def _imported(name: str, value: Any) -> Any:
         raise ImproperlyConfigured(f"{name} is {value!r}, which cannot be imported: {error}") from None
 
 
-def _function(name: str, called: str, *arguments: str) -> Callable[..., Any] | None:
-    value = _value(name)
+def _function(setting: str, called: str, *arguments: str) -> Callable[..., Any] | None:
+    name, value = option(setting)
     if value is None:
         return None
     found = _imported(name, value)
@@ -105,15 +131,15 @@ def _check_call(name: str, value: Any, found: Callable[..., Any], called: str, *
 
 def cors_origins() -> list[str]:
     """The origins, such as ``https://app.example.com``, whose pages may upload; ``*`` for all, without cookies."""
-    value = _value(CORS_ORIGINS)
+    name, value = option(CORS_ORIGINS)
     if value is None:
         return []
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
-        raise ImproperlyConfigured(f"{CORS_ORIGINS} is a list of origins, such as ['https://app.example.com']")
+        raise ImproperlyConfigured(f"{name} is a list of origins, such as ['https://app.example.com']")
     for origin in value:
         parts = urlsplit(origin) if isinstance(origin, str) else None
         if origin != "*" and not (parts and parts.netloc and origin == f"{parts.scheme}://{parts.netloc}"):
             raise ImproperlyConfigured(
-                f"{CORS_ORIGINS} has {origin!r}: an origin is a scheme and a host, such as 'https://app.example.com'"
+                f"{name} has {origin!r}: an origin is a scheme and a host, such as 'https://app.example.com'"
             )
     return list(value)
