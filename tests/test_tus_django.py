@@ -145,6 +145,10 @@ def test_locations_behind_a_proxy():
         assert len(client.post("/files/", headers=prefixed, SCRIPT_NAME=script)["Location"]) == 32
         told = client.post("/files/", headers={**prefixed, **browser}, SCRIPT_NAME=script)["Location"]
         assert told == below + Upload.objects.first().name
+    with override_settings(FORCE_SCRIPT_NAME="/app"):  # whether or not a server has the prefix in its path
+        for sent in ("/files/", "/app/files/"):
+            request = AsyncRequestFactory().post(sent)
+            assert front._url(request, "x") == "http://testserver/app/files/x"
 
 
 def test_a_location_is_beside_the_url_of_the_request():

@@ -135,7 +135,8 @@ def failed(request: HttpRequest, error: StorageError) -> HttpResponse:
 def _url(request: HttpRequest, name: str) -> str:
     """The URL of an upload as the client sees it."""
     match = request.resolver_match
-    uploads = request.path.removesuffix(match.kwargs.get("name", "") if match else "")
+    own = match.kwargs.get("name", "") if match else ""
+    uploads = request.META["SCRIPT_NAME"].rstrip("/") + request.path_info.removesuffix(own)
     path = escape_leading_slashes(escape_uri_path(uploads + name))
     meta = request.META
     unheard = ("HTTP_X_FORWARDED_PROTO" in meta and not settings.SECURE_PROXY_SSL_HEADER) or (
