@@ -104,6 +104,10 @@ class Site:
         with contextlib.closing(sqlite3.connect(self.root / "db")) as rows, rows:
             rows.execute("UPDATE storage_tus_upload SET telling = '2000-01-01 00:00:00' WHERE telling IS NOT NULL")
 
+    def turn(self, url):
+        with contextlib.closing(sqlite3.connect(self.root / "db")) as rows:
+            return rows.execute("SELECT turn FROM storage_tus_upload WHERE id = ?", [name_of(url)]).fetchone()[0]
+
     def parts(self, url):
         with self.adapter() as adapter:
             return adapter.list_temp_parts(name_of(url))
@@ -190,9 +194,11 @@ def cut(url, offset, data, **headers):
     begin(url, offset, len(data) + 1000, data, **headers).close()
 
 
-def at(site, url, offset):
-    """Wait until the server has counted what a broken connection brought."""
+def at(site, url, offset, patches=1):
+    """Wait until the server has counted what a broken connection brought, and does not look at the upload any more: it
+    looks before each PATCH and after each part."""
     site.wait(lambda: offset_of(url) == offset)
+    site.wait(lambda: site.turn(url) == patches + len(site.parts(url)))
 
 
 def checksum(data):
@@ -221,7 +227,7 @@ def test_clients(anywhere):
         resumed = tuspy(site, DATA, chunk_size=9 * MIB)
         resumed.upload_chunk()
         cut(resumed.url, 9 * MIB, DATA[9 * MIB : 12 * MIB])
-        at(site, resumed.url, 12 * MIB)
+        at(site, resumed.url, 12 * MIB, patches=2)
         again = TusClient(site.files).uploader(file_stream=io.BytesIO(DATA), url=resumed.url)
         assert again.offset == 12 * MIB
         again.upload()
@@ -332,7 +338,7 @@ def test_cuts_and_checksums(site):
         site.wait(lambda before=before: site.log.read_text().count("counts only whole") > before)
         if not offset:
             cut(url, 0, DATA[: 9 * MIB + 5])
-            at(site, url, 9 * MIB + 5)
+            at(site, url, 9 * MIB + 5, patches=2)
     rest = DATA[9 * MIB + 5 :]
     assert patch(url, 9 * MIB + 5, rest, **{"Upload-Checksum": checksum(rest)}).status_code == 204
     assert site.finished(url) == [sha256(DATA)]
@@ -456,8 +462,9 @@ def test_a_chunked_body_that_is_cut_within_a_chunk(site):
     url = create(site, len(DATA))
     connection = begin(url, 0, None, b"186a0\r\n" + DATA[:100_000], **{"Transfer-Encoding": "chunked"})
     connection.close()  # before the end of the line
-    site.wait(lambda: offset_of(url) >= 64 * 1024)
-    offset = offset_of(url)
+    offset = site.wait(lambda: offset_of(url))
+    assert offset >= 64 * 1024
+    at(site, url, offset)
     assert patch(url, offset, DATA[offset:]).status_code == 204
     assert site.finished(url) == [sha256(DATA)]
 
