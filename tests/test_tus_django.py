@@ -463,6 +463,20 @@ def test_a_store_that_fails(error, status, monkeypatch):
     assert patch(url, 0, b"0123456789").status_code == 204
 
 
+def test_a_client_that_asks_while_the_store_fails_keeps_its_upload(monkeypatch, caplog):
+    url = post()["Location"]
+
+    def fails(*_, **__):
+        raise StorageUnavailable("the store is away")
+
+    monkeypatch.setattr(get_storage_adapter(), "list_temp_parts", fails)
+    assert head(url).status_code == 423
+    assert client.get(url, headers={**TUS, "X-HTTP-Method-Override": "HEAD"}).status_code == 423
+    assert [record.levelname for record in caplog.records if "the store is away" in record.message] == ["ERROR"] * 2
+    monkeypatch.undo()
+    assert head(url)["Upload-Offset"] == "0"
+
+
 class Broken(io.BytesIO):
     def read(self, size=-1):
         if not (data := super().read(size)):
@@ -522,8 +536,8 @@ def test_a_log_that_takes_long_holds_nobody_up():
     try:
         assert by_asgi("HEAD", "/files/x")[0] == 412
         with patched.object(asgi, "carried_out", side_effect=StorageFull("no space")):
-            assert by_asgi("HEAD", "/files/x")[0] == 507
-        assert handler.seen == [(412, None), (507, None)]
+            assert by_asgi("HEAD", "/files/x")[0] == 423
+        assert handler.seen == [(412, None), (423, None)]
     finally:
         logger.removeHandler(handler)
 

@@ -25,10 +25,9 @@ from django.utils.cache import patch_vary_headers
 from storage import get_storage_adapter
 from storage.aio import carried_out
 from storage.base import StorageAdapter
-from storage.exceptions import StorageError
 
 from .core import Ask, Receive, Slice, Step, Store
-from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, PASSED, answered, asked, failed, told
+from .front import BLOCK, FAILURES, LINGER_BYTES, LINGER_SECONDS, PASSED, answered, asked, failed, told
 
 if TYPE_CHECKING:
     from .rows import Rows
@@ -99,7 +98,7 @@ class _Gate(ASGIHandler):
             adapter = get_storage_adapter()
             answer = await carried_out(answered(asked(request, name), lambda step: _take(step, rows, adapter, body)))
             response = await _in_thread(told)(request, answer, rows.response)
-        except StorageError as error:
+        except FAILURES as error:
             response = await _in_thread(failed)(request, error)
         except Exception as error:
             response = await sync_to_async(response_for_exception)(request, error)

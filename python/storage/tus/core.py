@@ -209,9 +209,13 @@ def respond(request: Request, max_size: int | None = None) -> Steps[Answer]:
     return Answer(answer.status, {**HEADERS, **answer.headers}, answer.text, answer.location, answer.concat)
 
 
+def method_of(request: Request) -> str:
+    """The method that a client means: some can send only GET and POST."""
+    return request.headers.get("x-http-method-override", "").strip().upper() or request.method
+
+
 def _respond(request: Request, most: int) -> Steps[Answer]:
-    # Some clients can send only GET and POST.
-    method = request.headers.get("x-http-method-override", "").strip().upper() or request.method
+    method = method_of(request)
     handlers = _OF_AN_UPLOAD if request.name else _OF_THE_LIST
     if method == "OPTIONS":
         return _options(most)
@@ -488,7 +492,8 @@ def _finish(upload: Upload) -> Steps[Upload]:
     except (ObjectNotFound, ContentMismatch):
         return (yield from _as_finished(upload))
     except ObjectExists:
-        raise Refused(409, "there is a different file of this name") from None
+        # Not 409: after that, common clients send all the bytes again.
+        raise Refused(403, "there is a different file of this name") from None
     except ContentRejected as rejected:
         return (yield from _reject(upload, rejected.message))
     finished: Upload | None = yield Ask("finish", (upload, final))

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.encoding import escape_uri_path
@@ -77,7 +78,7 @@ def told(request: HttpRequest, answer: Answer, own: HttpResponse | None) -> Http
     return _response(request, answer)
 
 
-def _response(request: HttpRequest, answer: Answer, error: StorageError | None = None) -> HttpResponse:
+def _response(request: HttpRequest, answer: Answer, error: Exception | None = None) -> HttpResponse:
     """A response of our own. It is logged if it is a refusal, with the ``error`` that is the reason."""
     text = f"{answer.text}\n" if answer.text and request.method != "HEAD" else ""
     response = HttpResponse(text, status=answer.status, reason=REASONS.get(answer.status))
@@ -87,7 +88,8 @@ def _response(request: HttpRequest, answer: Answer, error: StorageError | None =
         response.headers["X-Content-Type-Options"] = "nosniff"
     _tell(request, response, answer)
     if answer.status >= 400:
-        log_response("%s: %s", error or answer.text, request.path, response=response, request=request, exception=error)
+        why, level = (answer.text, None) if error is None else (error, "error")
+        log_response("%s: %s", why, request.path, response=response, request=request, level=level, exception=error)
     return response
 
 
@@ -119,17 +121,30 @@ def _tell(request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
     _tell_origin(request, response)
 
 
-def failed(request: HttpRequest, error: StorageError) -> HttpResponse:
-    """The response if the store fails. The client is not told why: it can only try again."""
-    if isinstance(error, StorageFull):
-        status = HTTPStatus.INSUFFICIENT_STORAGE
-    elif isinstance(error, StorageTimeout):
-        status = HTTPStatus.GATEWAY_TIMEOUT
-    elif isinstance(error, StorageUnavailable | StorageCancelled) or error.retryable:
-        status = HTTPStatus.SERVICE_UNAVAILABLE
-    else:
-        status = HTTPStatus.INTERNAL_SERVER_ERROR
+FAILURES = (StorageError, OperationalError, InterfaceError)
+"""What a store or a database raises that does not answer as it should."""
+
+
+def failed(request: HttpRequest, error: Exception) -> HttpResponse:
+    """The response to one of the ``FAILURES``. The client is not told why: it can only try again.
+
+    A HEAD gets 423, Locked: after another status common clients begin the upload anew (docs/decisions.md).
+    """
+    head = core.method_of(asked(request, "")) == "HEAD"
+    status = HTTPStatus.LOCKED if head else _status_of(error)
     return _response(request, Answer(status, core.HEADERS, status.phrase), error)
+
+
+def _status_of(error: Exception) -> HTTPStatus:
+    if isinstance(error, StorageFull):
+        return HTTPStatus.INSUFFICIENT_STORAGE
+    if isinstance(error, StorageTimeout):
+        return HTTPStatus.GATEWAY_TIMEOUT
+    if not isinstance(error, StorageError) or error.retryable:
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    if isinstance(error, StorageUnavailable | StorageCancelled):
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _url(request: HttpRequest, name: str) -> str:

@@ -15,11 +15,10 @@ from django.views.decorators.csrf import csrf_exempt
 
 from storage import get_storage_adapter
 from storage.base import StorageAdapter
-from storage.exceptions import StorageError
 from storage.steps import run
 
 from .core import Ask, Receive, Refused, Slice, Step, Store
-from .front import BLOCK, LINGER_BYTES, LINGER_SECONDS, PASSED, answered, asked, failed, told
+from .front import BLOCK, FAILURES, LINGER_BYTES, LINGER_SECONDS, PASSED, answered, asked, failed, told
 from .rows import Rows
 
 logger = logging.getLogger("storage.tus")
@@ -29,16 +28,18 @@ logger = logging.getLogger("storage.tus")
 @csrf_exempt
 def uploads(request: HttpRequest, name: str = "", **_: Any) -> HttpResponse:
     """Answer a request of tus, for the list of uploads or for one. Other parts of the URL are for hooks."""
-    if hasattr(request, PASSED):
-        response = HttpResponse(status=204)
-        setattr(response, PASSED, (name, Rows(request)))
-        return response
-    _warn_of_server(request)
-    rows, adapter, body = Rows(request), get_storage_adapter(), _Body(request)
+    body = _Body(request)
     try:
+        rows = Rows(request)
+        if hasattr(request, PASSED):
+            response = HttpResponse(status=204)
+            setattr(response, PASSED, (name, rows))
+            return response
+        _warn_of_server(request)
+        adapter = get_storage_adapter()
         answer = run(answered(asked(request, name), lambda step: _take(step, rows, adapter, body)))
         response = told(request, answer, rows.response)
-    except StorageError as error:
+    except FAILURES as error:
         response = failed(request, error)
     except Exception:
         body.linger()  # Django answers it
