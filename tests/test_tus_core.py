@@ -3,18 +3,26 @@
 import base64
 import contextlib
 import hashlib
+from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
 from unittest.mock import patch
+from uuid import uuid4
 
 import pytest
-from conftest import FULL
+from conftest import FULL, s3_options
 from django.core.management import call_command
 from django.test import override_settings
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from storage import ContentRejected, FinalObject, StorageUnavailable, get_storage_adapter
 from storage.steps import run
@@ -47,7 +55,7 @@ class Exchange:
 
     def __init__(self, method, name="", body=None, *, user=None, max_size=None, **headers):
         headers = {"tus-resumable": "1.0.0"} | {key.replace("_", "-"): str(value) for key, value in headers.items()}
-        self.body = body or Body()
+        self.method, self.body = method, body or Body()
         if body is not None:
             headers.setdefault("content-type", TYPE)
         self.rows = Rows(SimpleNamespace(user=user))
@@ -101,7 +109,7 @@ def rows(django_db_blocker):
 
 
 @contextlib.contextmanager
-def empty():
+def empty(adapters=MEMORY):
     """No uploads, an empty store, and the finished uploads that are told of."""
     told = []
 
@@ -110,7 +118,7 @@ def empty():
 
     Upload.objects.all().delete()
     upload_finished.connect(receive)
-    with override_settings(STORAGE_ADAPTERS=MEMORY), patch.object(core, "PART", 8):
+    with override_settings(STORAGE_ADAPTERS=adapters), patch.object(core, "PART", 8):
         try:
             yield told
         finally:
@@ -610,11 +618,11 @@ def test_the_store_fails_while_it_is_finished(told):
 
 def test_a_name_that_is_taken(told):
     with override_settings(STORAGE_TUS_FILE_ID=lambda upload: upload.metadata["name"]):
-        for data, status in [(b"0123", 204), (b"0123", 204), (b"4567", 409)]:
+        for data, status in [(b"0123", 204), (b"0123", 204), (b"4567", 403)]:
             name = create(4, upload_metadata="name YQ==")
             answer = put(name, 0, data)
             assert answer.status == status
-        assert ask("HEAD", name).status == 409 and content(told[0][1]) == b"0123"
+        assert ask("HEAD", name).status == 403 and content(told[0][1]) == b"0123"
         assert ask("DELETE", name).status == 204
         assert ask("POST", upload_length=4, upload_metadata="name Li4veA==").status == 400  # ../x
 
@@ -813,61 +821,128 @@ def test_a_sweep_beside_a_patch(told):
 class Clients(RuleBasedStateMachine):
     """What was acknowledged is there, and each upload is finished once, with its bytes."""
 
+    place = came = None
+    """A function that gives the settings of an empty store, and a counter of the answers that came."""
+
     @initialize()
     def begin(self):
         self.world = contextlib.ExitStack()
-        self.told = self.world.enter_context(empty())
+        self.told = self.world.enter_context(empty(self.place()))
         self.world.enter_context(override_settings(STORAGE_TUS_INSPECT=unwanted))
         self.uploads = {}  # name: its acknowledged pieces, by offset
-        self.partial, self.gone, self.running = [], set(), []
+        self.sizes = {}  # None while deferred
+        self.partial, self.joined, self.gone, self.running = [], set(), set(), []
+        self.unwanted = set()  # may go at any time
         self.seen = {}  # the highest offset that was told
+        self.killed = False
 
     def teardown(self):
         if not hasattr(self, "world"):
             return
         try:
             for exchange, done in self.running:
-                done(exchange.run())
+                exchange.run()
+                self.ended(exchange, done)
             for name in self.uploads:
                 self.check(name)
+            waiting = {upload.name for upload in Upload.objects.exclude(state="finished")}
+            if not self.killed:
+                self.check_rid(self.uploads.keys() - waiting)
             sweep(older_than="0s")
-            live = {upload.name for upload in Upload.objects.filter(state="uploading")}
-            for name in self.uploads.keys() - live:
-                assert get_storage_adapter().list_temp_parts(name) == []
+            self.check_rid(self.uploads.keys() - {upload.name for upload in Upload.objects.filter(state="uploading")})
             names = [name for name, _ in self.told]
             assert len(set(names)) == len(names)
             assert not any(content(final).startswith(b"!") for _, final in self.told)
         finally:
             self.world.close()
 
-    def begun(self, exchange, done):
-        self.running.append((exchange, done))
+    def check_rid(self, names):
+        for name in names:
+            assert get_storage_adapter().list_temp_parts(name) == []
+
+    def begun(self, data, exchange, done):
+        """Some requests go through at once; the others go on step by step, or never."""
+        if data.draw(st.booleans()):
+            exchange.run()
+            self.ended(exchange, done)
+        else:
+            self.running.append((exchange, done))
+
+    def ended(self, exchange, done):
+        self.came[f"{exchange.method} {exchange.answer.status}"] += 1
+        done(exchange.answer)
 
     def of(self, data):
-        return data.draw(st.sampled_from(list(self.uploads)))
+        """Mostly one of the last two, so that requests meet."""
+        names = list(self.uploads)
+        return data.draw(st.sampled_from(names[-2:] * 3 + names))
 
-    @rule(size=st.integers(0, 30), partial=st.booleans(), deferred=st.booleans())
+    @rule(size=st.integers(0, 30), partial=st.booleans(), deferred=st.sampled_from([True, False, False]))
     def create(self, size, partial, deferred):
         headers = {"upload_concat": "partial"} if partial else {}
         answer = ask("POST", **({"upload_defer_length": 1} if deferred else {"upload_length": size}), **headers)
         assert answer.status == 201
-        self.uploads[answer.location] = []
+        self.created(answer.location, partial, None if deferred else size)
+
+    @rule(body=st.binary(max_size=25) | st.just(b"!"), more=st.sampled_from([0, 0, 1, 9]), partial=st.booleans())
+    def create_with_upload(self, body, more, partial):
+        headers = {"upload_concat": "partial"} if partial else {}
+        size, refused = len(body) + more, body.startswith(b"!") and not more and not partial
+        answer = ask("POST", "", Body(body), upload_length=size, content_length=len(body), **headers)
+        assert answer.status == (422 if refused else 201)
+        if not refused:
+            assert answer.headers.get("Upload-Offset", "0") == str(len(body))
+            self.created(answer.location, partial, size)
+            self.sent(answer.location, 0, body)
+            self.acknowledged(answer.location, 0, body)
+
+    def created(self, name, partial, size):
+        self.uploads[name], self.sizes[name] = [], size
         if partial:
-            self.partial.append(answer.location)
+            self.partial.append(name)
+
+    def sent(self, name, offset, body):
+        if offset == 0 and body.startswith(b"!"):
+            self.spoiled(name)
+
+    def spoiled(self, *names):
+        self.unwanted.update(names)
+        self.gone.update(names)
+
+    def acknowledged(self, name, offset, piece):
+        self.uploads[name].append((offset, piece))
+        self.seen[name] = max(self.seen.get(name, 0), offset + len(piece))
 
     @precondition(lambda self: self.uploads)
     @rule(
         data=st.data(),
-        body=st.binary(max_size=25) | st.binary(max_size=24).map(b"!".__add__),
-        cut=st.booleans(),
-        summed=st.sampled_from([None, None, True, False]),
-        length=st.none() | st.integers(0, 30),
+        cut=st.sampled_from([True, False, False]),
+        summed=st.sampled_from([None, None, None, True, False]),
         right=st.sampled_from([True, True, True, False]),
+        rest=st.booleans(),
     )
-    def patch(self, data, body, cut, summed, length, right):
+    def patch(self, data, **how):
+        self.patch_at(data, self.of(data), **how)
+
+    @precondition(lambda self: self.uploads)
+    @rule(data=st.data(), rest=st.booleans())
+    def patch_twice(self, data, rest):
+        """Two requests meet, with different bytes."""
         name = self.of(data)
-        offset = self.seen.get(name, 0) if right else data.draw(st.integers(0, 30))
-        headers = {} if length is None else {"upload_length": length}
+        for _ in range(2):
+            self.patch_at(data, name, cut=False, summed=None, right=True, rest=rest)
+        self.go_on(data, 20)
+
+    def patch_at(self, data, name, cut, summed, right, rest):
+        size, offset = self.sizes[name], self.seen.get(name, 0) if right else data.draw(st.integers(0, 30))
+        left = size - offset if size is not None and rest and offset <= size else None
+        body = data.draw(st.binary(max_size=25) if left is None else st.binary(min_size=left, max_size=left))
+        if data.draw(st.sampled_from([False] * 7 + [True])):
+            body = b"!"[: len(body)] + body[1:]
+        self.sent(name, offset, body)
+        headers = {}
+        if data.draw(st.sampled_from([size is None, False])):
+            headers["upload_length"] = length = data.draw(st.integers(0, 30))
         if summed is not None:
             headers["upload_checksum"] = checksum("sha256", body if summed else body + b"x")
         exchange = Exchange("PATCH", name, Body(body, cut), upload_offset=offset, **headers)
@@ -878,32 +953,42 @@ class Clients(RuleBasedStateMachine):
                 reached = int(answer.headers["Upload-Offset"])
                 if summed is not None:
                     assert (summed and not cut) or reached == offset + len(body) == offset
-                self.uploads[name].append((offset, body[: reached - offset]))
                 assert reached == offset + len(body)
-                self.seen[name] = max(self.seen.get(name, 0), reached)
+                self.acknowledged(name, offset, body)
+                if headers.get("upload_length") is not None:
+                    self.sizes[name] = length
 
-        self.begun(exchange, done)
+        self.begun(data, exchange, done)
 
     @precondition(lambda self: self.uploads)
     @rule(data=st.data())
     def head(self, data):
         name = self.of(data)
-        self.begun(Exchange("HEAD", name), lambda answer: self.headed(name, answer))
+        acknowledged = self.seen.get(name, 0)
+        self.begun(data, Exchange("HEAD", name), lambda answer: self.headed(name, acknowledged, answer))
 
-    def headed(self, name, answer):
-        assert answer.status in (200, 404, 409, 410, 422)
+    def headed(self, name, acknowledged, answer):
+        assert answer.status == 200 or name in self.gone or (name in self.joined and answer.status == 409)
         if answer.status == 200:
-            self.seen[name] = max(self.seen.get(name, 0), int(answer.headers["Upload-Offset"]))
+            offset = answer.headers["Upload-Offset"]
+            assert int(offset) >= acknowledged or name in self.gone
+            assert offset != answer.headers.get("Upload-Length") or name in self.partial or name in dict(self.told)
+            self.seen[name] = max(self.seen.get(name, 0), int(offset))
 
     @precondition(lambda self: self.partial)
     @rule(data=st.data())
     def concat(self, data):
-        names = data.draw(st.lists(st.sampled_from(self.partial), min_size=1, max_size=3))
+        whole = [name for name in self.partial if self.seen.get(name) == self.sizes[name] and name not in self.gone]
+        names = data.draw(st.lists(st.sampled_from(whole * 3 + self.partial), min_size=1, max_size=3))
+        if self.unwanted.intersection(names):
+            self.spoiled(*names)
 
         def done(answer):
             assert answer.status in (201, 400, 404, 409, 410, 422)
             if answer.status == 201:
                 self.uploads.setdefault(answer.location, [])
+                self.sizes[answer.location] = None
+                self.joined.add(answer.location)
                 finals = dict(self.told)
                 offset = 0
                 for name in names:
@@ -912,42 +997,47 @@ class Clients(RuleBasedStateMachine):
                         assert whole[offset + start : offset + start + len(piece)] == piece
                     offset += max((start + len(piece) for start, piece in self.uploads[name]), default=0)
 
-        self.begun(Exchange("POST", upload_concat="final;" + " ".join(names)), done)
+        self.begun(data, Exchange("POST", upload_concat="final;" + " ".join(names)), done)
 
-    @precondition(lambda self: self.uploads)
+    @precondition(lambda self: len(self.uploads) > 2)
     @rule(data=st.data())
     def terminate(self, data):
         name = self.of(data)
 
         def done(answer):
             assert answer.status in (204, 404)
-            self.gone.add(name)
 
         self.gone.add(name)
-        self.begun(Exchange("DELETE", name), done)
+        self.begun(data, Exchange("DELETE", name), done)
 
-    @precondition(lambda self: self.uploads)
+    @precondition(lambda self: len(self.uploads) > 2)
     @rule(data=st.data())
     def expire(self, data):
         name = self.of(data)
-        self.gone.add(name)
-        Upload.objects.filter(pk=name, state="uploading").update(expires=timezone.now() - timedelta(days=1))
+        if Upload.objects.filter(pk=name, state="uploading").update(expires=timezone.now() - timedelta(days=1)):
+            self.gone.add(name)
 
     @rule(age=st.sampled_from(["0s", "9d"]))
     def sweep(self, age):
         sweep(older_than=age)
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), steps=st.integers(1, 12))
-    def go_on(self, data, steps):
-        exchange, done = one = data.draw(st.sampled_from(self.running))
-        for _ in range(steps):
+    @rule(data=st.data(), turns=st.integers(1, 9))
+    def continue_(self, data, turns):
+        self.go_on(data, turns)
+
+    def go_on(self, data, turns):
+        """Requests go on in turn, each some steps."""
+        for _ in range(turns):
+            if not self.running:
+                return
+            exchange, done = one = data.draw(st.sampled_from(self.running))
+            for _ in range(data.draw(st.integers(1, 4))):
+                if exchange.answer is None:
+                    exchange.step()
             if exchange.answer is not None:
-                break
-            exchange.step()
-        if exchange.answer is not None:
-            self.running.remove(one)
-            done(exchange.answer)
+                self.running.remove(one)
+                self.ended(exchange, done)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -955,6 +1045,7 @@ class Clients(RuleBasedStateMachine):
         one = data.draw(st.sampled_from(self.running))
         self.running.remove(one)
         one[0].steps.close()
+        self.killed = True
 
     @precondition(lambda self: self.uploads)
     @rule(data=st.data())
@@ -963,9 +1054,9 @@ class Clients(RuleBasedStateMachine):
 
     def check(self, name):
         """The bytes that are there are those that were acknowledged."""
-        upload = Upload.objects.filter(pk=name).first()
-        if upload is None or upload.expired or name in self.gone:
+        if name in self.gone:
             return
+        upload = Upload.objects.get(pk=name)
         if upload.final is not None:
             bytes_ = content(upload.final)
             assert len(bytes_) == upload.size
@@ -986,10 +1077,34 @@ class Clients(RuleBasedStateMachine):
             return stream.read()
 
 
-class TestClients(Clients.TestCase):
-    settings = settings(
-        max_examples=600 if FULL else 60,
-        stateful_step_count=40,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+# The long tests take more places, more runs and more steps.
+RUNS = {"memory": (600, 80), "local": (200, 60), "versitygw": (100, 60)} if FULL else {"memory": (60, 40)}
+
+
+def places(name, request, tmp_path):
+    """A function that gives the settings of an empty store, of another one each time."""
+    if name == "memory":
+        return lambda: MEMORY
+    if name == "local":
+
+        def options():
+            folder = tmp_path / uuid4().hex
+            return {"temp_dir": folder / "temp", "final_dir": folder / "final"}
+
+        return lambda: {"default": {"BACKEND": "storage.LocalStorageAdapter", "OPTIONS": options()}}
+    endpoint = request.getfixturevalue(name)
+    return lambda: {"default": {"BACKEND": "storage.S3StorageAdapter", "OPTIONS": s3_options(endpoint)}}
+
+
+@pytest.mark.timeout(580)
+@pytest.mark.parametrize("place", RUNS)
+def test_clients_in_any_order(place, request, tmp_path):
+    came = Counter()
+    machine = type("OnOne", (Clients,), {"place": staticmethod(places(place, request, tmp_path)), "came": came})
+    runs, steps = RUNS[place]
+    checks = list(HealthCheck)
+    given = settings(max_examples=runs, stateful_step_count=steps, deadline=None, suppress_health_check=checks)
+    run_state_machine_as_test(machine, settings=given)
+    print(came)
+    for answer in ("PATCH 204", "PATCH 409", "POST 201", "HEAD 200", "DELETE 204"):
+        assert came[answer], f"it never came to that: {answer}"
