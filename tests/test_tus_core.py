@@ -383,6 +383,7 @@ def checksum(algorithm, data):
 
 
 @given(st.lists(st.binary(max_size=9)))
+@settings(deadline=None)
 def test_crc32c_of_any_pieces(pieces):
     state = 0xFFFFFFFF
     for bit in (byte >> n & 1 for byte in b"".join(pieces) for n in range(8)):
@@ -425,6 +426,7 @@ def test_bad_checksums(told, header):
 
 
 @given(st.text(max_size=40))
+@settings(deadline=None)
 def test_any_checksum_is_one_or_none(header):
     with contextlib.suppress(ValueError):
         Checksum.parse(header)
@@ -434,11 +436,13 @@ def test_any_checksum_is_one_or_none(header):
 
 
 @given(st.dictionaries(st.from_regex("[!-+\\--~]+", fullmatch=True), st.text().filter(lambda text: "\0" not in text)))
+@settings(deadline=None)
 def test_metadata_is_told_as_it_came(metadata):
     assert core.parse_metadata(core.tell_metadata(metadata)) == metadata or len(core.tell_metadata(metadata)) > 8190
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=300), max_size=60))
+@settings(deadline=None)
 def test_any_metadata_is_read_or_refused(header):
     with contextlib.suppress(core.Refused):
         core.parse_metadata(header)

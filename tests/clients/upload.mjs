@@ -52,8 +52,7 @@ async function outage(seen) {
 
 const urls = {
   whole: await upload({}),
-  pieces: await upload({ chunkSize: 5_000_000 }),
-  overridden: await upload({ chunkSize: 5_000_000, overridePatchMethod: true }),
+  pieces: await upload({ chunkSize: 5_000_000, overridePatchMethod: true }),
   created: await upload({ uploadDataDuringCreation: true }),
   deferred: await upload({ uploadLengthDeferred: true, chunkSize: 5_000_000 }, createReadStream(file).pipe(new PassThrough())),
   parallel: await upload({ parallelUploads: 3 }),
