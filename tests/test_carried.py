@@ -412,4 +412,4 @@ def test_on_a_disk(machine, tmp_path, pytestconfig):
 
 @pytest.mark.timeout(600)
 def test_in_a_bucket(machine, versitygw):
-    run(machine(Bucket(versitygw)), 200 if FULL else 80, 15, IN_A_BUCKET)
+    run(machine(Bucket(versitygw)), 200 if FULL else 50, 15, IN_A_BUCKET)

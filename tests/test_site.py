@@ -287,9 +287,9 @@ def test_pause_and_cancel(person, site, make):
 def test_the_tab_is_closed(person, site, make):
     """Who comes back sees the upload, is told of a wrong file, chooses the same one, and only the rest is sent."""
     path, digest = make("closed.bin", BIG)
-    tab = open_tab(person, site, RATE)
+    tab = open_tab(person, site, RATE // 2)
     choose(tab, path)
-    goes_on(tab, path, 40)
+    goes_on(tab, path, 20)
     tab.close()
     tab = open_tab(person, site)
     expect(item(tab, path)).to_contain_text("Choose the same file again to go on.")

@@ -622,11 +622,11 @@ def test_the_store_fails_while_it_is_finished(told):
 
 def test_a_name_that_is_taken(told):
     with override_settings(STORAGE_TUS_FILE_ID=lambda upload: upload.metadata["name"]):
-        for data, status in [(b"0123", 204), (b"0123", 204), (b"4567", 403)]:
+        for data, status in [(b"0123", 204), (b"0123", 204), (b"4567", 409)]:
             name = create(4, upload_metadata="name YQ==")
             answer = put(name, 0, data)
             assert answer.status == status
-        assert ask("HEAD", name).status == 403 and content(told[0][1]) == b"0123"
+        assert ask("HEAD", name).status == 423 and content(told[0][1]) == b"0123"
         assert ask("DELETE", name).status == 204
         assert ask("POST", upload_length=4, upload_metadata="name Li4veA==").status == 400  # ../x
 

@@ -123,6 +123,10 @@ class Refused(Exception):
         self.status, self.text, self.headers = status, text, headers
 
 
+class Taken(Refused):
+    """An upload cannot be finished while another object has its name."""
+
+
 # ---- steps
 
 
@@ -310,10 +314,14 @@ def _size_of_partial(name: str) -> Steps[int]:
 def _head(request: Request, most: int) -> Steps[Answer]:
     upload = yield from _found(request)
     offset = yield from _offset(upload)
-    if upload.final is None:
-        upload = yield from _finished_if_complete(upload, offset)
-    else:
+    if upload.final is not None:
         yield from _check_final(upload.final)
+    else:
+        try:
+            upload = yield from _finished_if_complete(upload, offset)
+        except Taken as taken:
+            # Locked: after 409 to a HEAD, common clients would send all the bytes again.
+            raise Refused(423, taken.text) from None
     told = {"Upload-Offset": str(offset), **_expiry(upload)}
     if upload.size is None:
         told["Upload-Defer-Length"] = "1"
@@ -492,8 +500,7 @@ def _finish(upload: Upload) -> Steps[Upload]:
     except (ObjectNotFound, ContentMismatch):
         return (yield from _as_finished(upload))
     except ObjectExists:
-        # Not 409: after that, common clients send all the bytes again.
-        raise Refused(403, "there is a different file of this name") from None
+        raise Taken(409, "there is a different file of this name") from None
     except ContentRejected as rejected:
         return (yield from _reject(upload, rejected.message))
     finished: Upload | None = yield Ask("finish", (upload, final))
