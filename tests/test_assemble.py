@@ -8,14 +8,15 @@ from conftest import FULL
 from test_crash import agent  # noqa: F401 - a fixture
 
 MiB = 1024 * 1024
+PART = (64 if FULL else 8) * MiB
 MOVING = "read,readv,pread64,preadv,preadv2,write,writev,pwrite64,pwritev,sendfile,splice,copy_file_range"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "size"),
-    [(range(1, 17), 64 * MiB), ([2, 1, *range(3, 17)], (64 if FULL else 8) * MiB)],
-    ids=["a gibibyte in order", "first two swapped"],
+    [(range(1, 17), PART), ([2, 1, *range(3, 17)], PART)],
+    ids=["in order", "first two swapped"],
 )
 def test_what_an_assembly_moves_on_a_disk(agent, tmp_path, order, size):  # noqa: F811
     worker = agent(tmp_path)

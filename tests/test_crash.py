@@ -16,7 +16,7 @@ from errno import EDQUOT, EIO, ENOSPC
 from hashlib import sha256
 
 import pytest
-from conftest import STAGING, command, litter, make_local
+from conftest import FULL, STAGING, command, litter, make_local
 from faults.agent import content
 
 from storage import ObjectNotFound, StorageError, StoragePermissionError
@@ -131,6 +131,9 @@ def kill_at_each(syscall, agent, tmp_path, operation, check):
 
 
 OLD, NEW = content(1, SIZE), content(2, SIZE)
+ABSENT_ONLY = pytest.param(
+    "only if absent", marks=pytest.mark.skipif(not FULL, reason="the same calls: make test-full")
+)
 KILLS = {
     "a new object": (False, lambda worker: worker.ask("put", key="d/e/a", seed=2)),
     "only if absent": (
@@ -142,7 +145,7 @@ KILLS = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", KILLS)
+@pytest.mark.parametrize("name", ["a new object", ABSENT_ONLY, "over an old one"])
 def test_kill_at_every_syscall(name, agent, tmp_path):
     previous, operation = KILLS[name]
     unacknowledged = {"ABSENT", "NEW"} if not previous else {"OLD", "NEW"}
