@@ -146,7 +146,7 @@ test: programs tools ## all tests: linters, Go, pytest on each supported Python 
 	@echo "==> make test: everything passed on Python $(VERSIONS)"
 
 .PHONY: test-quick
-test-quick: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools $(VENV)$(MAIN)/django ## one Python, memory and disk, no servers: one minute
+test-quick: $(VENV)$(MAIN)/wheel $(VENV)$(MAIN)/tools $(VENV)$(MAIN)/django ## one Python, memory and disk, no servers: a minute and a half
 	cd tests; $(CURDIR)/$(PYTHON) $(PYTEST) $(PARALLEL) --quick
 
 .PHONY: test-full

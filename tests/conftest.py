@@ -60,13 +60,17 @@ def pytest_sessionstart(session):
         session.config.pluginmanager.register(FirstFailure(reporter))
 
 
-@pytest.fixture(autouse=True)
-def no_connection_of_another_test():
-    """A response that is closed here must not look at a connection that a test has left: the client of Django does."""
-    from django.core.signals import request_finished
-    from django.db import close_old_connections
+@pytest.fixture(scope="module")
+def database(django_db_blocker):
+    """The tables of all apps, in memory. Afterwards there is no connection: responses that tests close would use it."""
+    from django.core.management import call_command
+    from django.db import connection
 
-    request_finished.disconnect(close_old_connections)
+    with django_db_blocker.unblock():
+        call_command("migrate", verbosity=0)
+        yield
+        connection.connection.close()  # connection.close() leaves what is in memory open
+        connection.connection = None
 
 
 class FirstFailure:
@@ -82,16 +86,21 @@ class FirstFailure:
             self.reporter.write_line(f"\n\n{report.nodeid}: {report.when}\n{report.longreprtext}\n", red=True)
 
 
+WITH_SERVERS = ("test_s3_", "test_servers", "test_portal", "test_django_own", "test_tus.py", "test_site")
+
+
 def pytest_collection_modifyitems(config, items):
     """With --quick no test that is slow or needs a server."""
     if not config.getoption("--quick"):
         return
 
     def quick(item):
-        if item.get_closest_marker("slow") or item.path.name.startswith(("test_s3_", "test_servers")):
+        if item.get_closest_marker("slow") or item.path.name.startswith(WITH_SERVERS):
             return False
         named = item.name.partition("[")[2]
-        return not (SERVERS & set(item.fixturenames) or any(name in named for name in ("s3", *SERVERS)))
+        started = ("s3", "gunicorn", "uvicorn", *SERVERS)
+        again = item.originalname.endswith("_by_twins")  # the contract's tests once more
+        return not (again or SERVERS & set(item.fixturenames) or any(name in named for name in started))
 
     verdicts = {item: quick(item) for item in items}
     config.hook.pytest_deselected(items=[item for item, chosen in verdicts.items() if not chosen])

@@ -405,7 +405,7 @@ def run(machine, runs, steps, expected=()):
 @pytest.mark.timeout(600)
 def test_on_a_disk(machine, tmp_path, pytestconfig):
     if pytestconfig.getoption("--quick"):
-        run(machine(Local(tmp_path / "disk")), 200, 15)
+        run(machine(Local(tmp_path / "disk")), 60, 15)
     else:
         run(machine(Local(tmp_path / "disk")), 2000 if FULL else 250, 15, ON_DISK)
 

@@ -152,6 +152,7 @@ MIDDLEWARE = [
 """What the settings of a new project have, in short."""
 
 
+@pytest.mark.slow
 def test_the_project_of_uploads(tmp_path):
     """The blocks of docs/tus.md are the modules of a project, and then code that uses it."""
     page = ROOT / "docs/tus.md"

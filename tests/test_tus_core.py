@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 from conftest import FULL, s3_options
-from django.core.management import call_command
 from django.test import override_settings
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
@@ -101,11 +100,7 @@ def create(size, **headers):
     return answer.location
 
 
-@pytest.fixture(scope="module", autouse=True)
-def rows(django_db_blocker):
-    with django_db_blocker.unblock():
-        call_command("migrate", verbosity=0)
-        yield
+pytestmark = pytest.mark.usefixtures("database")
 
 
 @contextlib.contextmanager

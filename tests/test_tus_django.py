@@ -46,15 +46,13 @@ urlpatterns = [
 
 
 @pytest.fixture(autouse=True)
-def project(django_db_blocker):
+def project(database):
     memory = {"default": {"BACKEND": "storage.MemoryStorageAdapter"}}
     named = [f"{__name__}.named"]
-    with django_db_blocker.unblock():
-        call_command("migrate", verbosity=0)
-        Upload.objects.all().delete()
-        with override_settings(ROOT_URLCONF=__name__, STORAGE_ADAPTERS=memory, MIDDLEWARE=named):
-            yield
-            get_storage_adapter().close()
+    Upload.objects.all().delete()
+    with override_settings(ROOT_URLCONF=__name__, STORAGE_ADAPTERS=memory, MIDDLEWARE=named):
+        yield
+        get_storage_adapter().close()
 
 
 def named(get_response):
@@ -282,7 +280,6 @@ class Asynchronous:
         (lambda request, upload: None, 201),
     ],
 )
-@pytest.mark.filterwarnings("ignore:coroutine")
 def test_what_authorize_returns(authorize, status, caplog):
     """Only None and True let anybody create an upload."""
     with override_settings(STORAGE_TUS_AUTHORIZE=authorize):

@@ -17,6 +17,7 @@ from django.utils import timezone
 from storage.arguments import check_file_id
 from storage.exceptions import InvalidKey
 from storage.inspection import Inspector
+from storage.streams import is_awaitable
 from storage.types import FinalObject
 
 from . import conf, core
@@ -154,11 +155,14 @@ def _joined_by(upload: Upload) -> QuerySet[Upload]:
 def _called(hook: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of the project returns. What it raises to refuse an upload is the answer."""
     try:
-        return hook(*arguments)
+        result = hook(*arguments)
     except PermissionDenied as error:
         raise Refused(403, str(error) or NOT_ALLOWED) from None
     except ValidationError as error:
         raise Refused(400, " ".join(error.messages)) from None
+    if is_awaitable(result):
+        raise ImproperlyConfigured(f"{hook!r} returned a {type(result).__name__}, which nothing awaits")
+    return result
 
 
 def _tell(upload: Upload, final: FinalObject) -> HttpResponse | None:
