@@ -714,8 +714,8 @@ TEN_THOUSAND = 10_000
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["local", "s3-versitygw"], indirect=True)
 def test_ten_thousand_parts(adapter):
-    """In a bucket three pages of a listing, else: each part is a request of its own."""
-    number = TEN_THOUSAND if FULL or adapter.backend == "local" else 2_500
+    """In a bucket two pages of a listing, else: each part is a request of its own."""
+    number = TEN_THOUSAND if FULL or adapter.backend == "local" else 1_100
     whole = BYTES[: 7 * number]
 
     def put(n):
