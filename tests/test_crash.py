@@ -107,8 +107,10 @@ def used(agent, tmp_path, operation, check):
 
 
 def kill_at_each(syscall, agent, tmp_path, operation, check):
-    """Runs operation, killed at the 1st, 2nd, ... call of syscall, until none is left to kill. After the second call only
-    `make test-full` tries each."""
+    """Runs operation, killed at the 1st, 2nd, ... call of syscall, until none is left to kill.
+
+    After the second call, every other one is left to `make test-full`.
+    """
     fired = 0
     for when in range(1, 40) if FULL else [1, *range(2, 40, 2)]:
         root = tmp_path / f"{syscall}{when}"
