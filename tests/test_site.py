@@ -318,6 +318,7 @@ def test_many_files_of_any_name(tab, make, tmp_path):
     files = [make(name, 0 if name == "empty" else 1000 + len(name)) for name in named]
     files += [make(f"many-{number}.bin", 200_000) for number in range(50 - len(files))]
     choose(tab, *(path for path, _ in files))
+    expect(tab.locator("#uploads li")).not_to_have_count(0)
     expect(tab.locator("#uploads li")).to_have_count(0)
     (tmp_path / "beside").mkdir()
     twin = tmp_path / "beside" / "empty"
