@@ -642,7 +642,8 @@ def test_a_list_comes_late(tab, make, site):
         if held:
             route.continue_()
         else:
-            held.extend([route, route.fetch()])
+            held.append(route)  # at once: the next request may come while this one is fetched
+            held.append(route.fetch())
 
     tab.route(site.url, hold)
     choose(tab, early)
