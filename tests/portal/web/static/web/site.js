@@ -102,6 +102,11 @@ const BUTTONS = {
 };
 const RUNNING = new Set(["uploading", "storing", "lost"]);
 
+// The status that a request failed with, 0 if there was no answer.
+function statusOf(error) {
+  return error.originalResponse ? error.originalResponse.getStatus() : 0;
+}
+
 const items = [];
 let made = 0;
 const channel = "BroadcastChannel" in window ? new BroadcastChannel("portal") : null;
@@ -143,8 +148,7 @@ class Item {
   }
 
   retry() {
-    if (this.file) this.queue();
-    else chooseFor(this);
+    this.resume();
   }
 
   async cancel() {
@@ -157,7 +161,7 @@ class Item {
     try {
       await tus.Upload.terminate(url, { retryDelays: [0, 1000, 3000, 10000] });
     } catch (error) {
-      const status = error.originalResponse && error.originalResponse.getStatus();
+      const status = statusOf(error);
       const isGone = status === 410 || (status === 404 && !(await loggedOut()));
       if (!isGone) alertOf(`${this.name} could not be removed from the server. It is listed again when you come back.`);
     }
@@ -230,7 +234,7 @@ class Item {
   }
 
   shouldRetry(error) {
-    const status = error.originalResponse ? error.originalResponse.getStatus() : 0;
+    const status = statusOf(error);
     const again = [0, 409, 423, 500, 502, 503, 504].includes(status);
     if (status === 0) this.lookAtFile();
     if (again) this.become("lost", navigator.onLine ? "The connection to the server is lost. Trying again…" : OFFLINE);
@@ -253,7 +257,7 @@ class Item {
   }
 
   async failed(error) {
-    const status = error.originalResponse ? error.originalResponse.getStatus() : 0;
+    const status = statusOf(error);
     if (!navigator.onLine) return this.become("lost", OFFLINE); // goes on by itself
     if (!error.originalRequest) return this.unreadable();
     this.stop();
