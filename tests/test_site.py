@@ -192,6 +192,13 @@ def goes_on(tab, path, to):
     test_browser.until(tab, bar)
 
 
+def pause_early(tab, path):
+    """Chooses a file, and pauses its upload when something is sent."""
+    choose(tab, path)
+    goes_on(tab, path, 5)
+    press(tab, path, "Pause")
+
+
 def is_stored(tab, path, digest):
     """The one item of the file shows the digest of the store, and offers what can be done with it."""
     expect(item(tab, path)).to_contain_text(digest)
@@ -358,9 +365,7 @@ def test_an_upload_expires(person, site, make):
     """Its person is told, and what Retry begins again is stored."""
     path, digest = make("late.bin", 8 * MIB)
     tab = open_tab(person, site, SLOWLY)
-    choose(tab, path)
-    goes_on(tab, path, 5)
-    press(tab, path, "Pause")
+    pause_early(tab, path)
     site.expire(path.name)
     slow_down(tab, -1)
     with tab.expect_response(lambda answer: answer.request.method == "HEAD") as asked:
@@ -378,9 +383,7 @@ def test_a_person_is_logged_out(person, site, make):
     tab = open_tab(person, site, SLOWLY)
     begun = []
     tab.on("request", lambda request: begun.append(request) if request.method == "POST" else None)
-    choose(tab, path)
-    goes_on(tab, path, 5)
-    press(tab, path, "Pause")
+    pause_early(tab, path)
     person.clear_cookies()
     slow_down(tab, -1)
     press(tab, path, "Resume")
@@ -432,9 +435,7 @@ def test_a_file_changes(person, site, make):
     """It is never joined with what it was before."""
     path, _ = make("draft.bin", 8 * MIB)
     tab = open_tab(person, site, SLOWLY)
-    choose(tab, path)
-    goes_on(tab, path, 5)
-    press(tab, path, "Pause")
+    pause_early(tab, path)
     path.write_bytes(b"other bytes" + path.read_bytes()[11:])
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     slow_down(tab, -1)
@@ -541,9 +542,7 @@ def test_what_is_refused_when_the_page_comes_back(person, site, make):
     """As a program is if the server was killed before it had said so."""
     path, _ = make("back.bin", 8 * MIB)
     tab = open_tab(person, site, SLOWLY)
-    choose(tab, path)
-    goes_on(tab, path, 5)
-    press(tab, path, "Pause")
+    pause_early(tab, path)
     tab.route("**/uploads/*", lambda route: route.fulfill(status=422))
     tab.reload()
     expect(tab.get_by_role("alert")).to_have_text(f"back.bin was not uploaded. {REASON}")

@@ -518,6 +518,14 @@ def patching(name, offset, data, **headers):
     return Exchange("PATCH", name, Body(data), upload_offset=offset, content_length=len(data), **headers)
 
 
+def after_a_part(name, offset, data):
+    """A PATCH that has stored its first part, and goes on when its steps do."""
+    exchange = patching(name, offset, data)
+    until(exchange, "receive")
+    exchange.step()
+    return exchange
+
+
 @pytest.mark.parametrize("size", [10, 20])  # complete with that, or not
 @pytest.mark.parametrize("point", ["list_temp_parts", "look", "receive"])
 def test_of_two_patches_at_once_one_wins(told, point, size):
@@ -543,9 +551,7 @@ def test_a_patch_that_began_before_another_finished(told):
 
 def test_a_retry_takes_over_from_a_request_that_hangs(told):
     name = create(30)
-    hangs = patching(name, 0, b"0123456789" * 2)
-    until(hangs, "receive")
-    hangs.step()
+    hangs = after_a_part(name, 0, b"0123456789" * 2)
     assert offset_of(name) == 8
     assert put(name, 8, b"x" * 22).status == 204
     assert hangs.run().status == 409
@@ -565,9 +571,7 @@ def test_a_request_that_hangs_replaces_nothing(told):
 @pytest.mark.parametrize("stops", ["look", "begin_finish", "assemble", "finish", "delete_temp_parts"])
 def test_head_finishes_what_was_killed(told, stops):
     name = create(4)
-    killed = patching(name, 0, b"0123")
-    until(killed, "receive")
-    killed.step()
+    killed = after_a_part(name, 0, b"0123")
     until(killed, stops)
     killed.steps.close()
     assert offset_of(name) == 4
@@ -578,9 +582,7 @@ def test_head_finishes_what_was_killed(told, stops):
 @pytest.mark.parametrize("at", ["begin_finish", "list_temp_parts", "assemble", "finish", "delete_temp_parts"])
 def test_two_finish_at_once(told, at):
     name = create(4)
-    first = patching(name, 0, b"0123")
-    until(first, "receive")
-    first.step()
+    first = after_a_part(name, 0, b"0123")
     until(first, at)
     assert offset_of(name) == 4
     assert first.run().status == 204
@@ -589,9 +591,7 @@ def test_two_finish_at_once(told, at):
 
 def test_a_delete_beside_a_patch(told):
     name = create(20)
-    patch_ = patching(name, 0, b"0123456789")
-    until(patch_, "receive")
-    patch_.step()
+    patch_ = after_a_part(name, 0, b"0123456789")
     assert ask("DELETE", name).status == 204
     assert patch_.run().status == 404
     assert get_storage_adapter().list_temp_parts(name) == []
@@ -687,9 +687,7 @@ def test_a_concatenation_that_is_not_wanted(inspected):
 def test_who_is_killed_while_rejecting(inspected, stops, pieces):
     if pieces == 1:
         names = [create(4)]
-        killed = patching(names[0], 0, b"!123")
-        until(killed, "receive")
-        killed.step()
+        killed = after_a_part(names[0], 0, b"!123")
     else:
         names = [create(4, upload_concat="partial") for _ in range(pieces)]
         for name in names:
@@ -709,9 +707,7 @@ def test_who_is_killed_while_rejecting(inspected, stops, pieces):
 @pytest.mark.parametrize("at", ["begin_finish", "list_temp_parts", "inspect", "assemble", "reject"])
 def test_two_reject_at_once(inspected, at):
     name = create(4)
-    first = patching(name, 0, b"!123")
-    until(first, "receive")
-    first.step()
+    first = after_a_part(name, 0, b"!123")
     until(first, at)
     assert ask("HEAD", name).status == 422
     assert first.run().status == 404
@@ -730,9 +726,7 @@ def test_one_rejects_what_another_has_finished(inspected):
 
 def test_a_delete_of_what_is_not_wanted(inspected):
     name = create(4)
-    killed = patching(name, 0, b"!123")
-    until(killed, "receive")
-    killed.step()
+    killed = after_a_part(name, 0, b"!123")
     until(killed, "assemble")
     assert ask("DELETE", name).status == 204
     nothing_is_left(name)
@@ -805,9 +799,7 @@ def test_what_has_expired_can_be_deleted(told):
 
 def test_a_sweep_beside_a_patch(told):
     name = create(20)
-    slow = patching(name, 0, b"0123456789")
-    until(slow, "receive")
-    slow.step()
+    slow = after_a_part(name, 0, b"0123456789")
     expire(name)
     sweep(older_than="999d")
     assert slow.run().status == 410

@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 
+import request_log
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
@@ -29,13 +30,7 @@ settings.configure(
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["*"],
     STORAGE_ADAPTERS={"default": ENTRY},
-    LOGGING={
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "LOG %(name)s %(status_code)s %(message)r"}},
-        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "loggers": {"django.request": {"handlers": ["console"], "propagate": False}},
-    },
+    LOGGING=request_log.LOGGING,
 )
 
 from storage import FinalObject, get_storage_adapter, native  # noqa: E402

@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+import request_log
 from django.conf import settings
 from django.conf.urls.i18n import i18n_patterns
 from django.core.asgi import get_asgi_application
@@ -50,13 +51,7 @@ settings.configure(
     STORAGE_TUS_INSPECT=SITE.get("inspect"),
     STORAGE_TUS_MAX_SIZE=2**40,
     STORAGE_TUS_EXPIRES=timedelta(seconds=SITE.get("expires", 3600)),
-    LOGGING={
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "LOG %(name)s %(status_code)s %(message)r"}},
-        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "loggers": {"django.request": {"handlers": ["console"], "propagate": False}},
-    },
+    LOGGING=request_log.LOGGING,
 )
 
 
