@@ -355,7 +355,7 @@ def expected(fault, operation, request, mode):
             return None  # each attempt gets further
         case "flip down" if reads:
             return ContentMismatch
-        case "409" if mode == "once" and ((request == "PutObject" and commits) or operation == "seek"):
+        case "409" if mode == "once" and (request == "PutObject" or operation == "seek"):
             return None
         case "412" if operation == "seek" or copies or (reads and operation in ASSEMBLES):
             return ContentMismatch  # the object was replaced meanwhile
@@ -607,6 +607,14 @@ def test_a_server_that_does_not_copy(world, adapter):
     """It is asked once; the bytes are streamed, then and later."""
     with world.proxy.rule("no_copy"):
         assert [assembled(world, adapter, session) for session in ("copies", "copies", "one")] == [1, 0, 0]
+
+
+def test_a_folder_that_is_removed_while_conditions_are_tried(world, adapter):
+    """A gateway to files says so if another client deletes the last other object of the folder."""
+    conflict = {"status": 409, "code": "ExistingObjectIsDirectory", "key_contains": ".gostorage-probe-"}
+    with world.proxy.rule("status", "PutObject", times=1, **conflict):
+        adapter.put_final(world.new(), SMALL, overwrite=False)
+    assert [entry for entry in world.proxy.log() if entry.fault], "the fault took no effect"
 
 
 def test_a_server_that_wants_parts_of_one_size(world, adapter):

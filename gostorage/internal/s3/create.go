@@ -69,16 +69,14 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 		defer cancel()
 		_ = s.Delete(ctx, probe)
 	}()
-	put := s3api.Put{Key: probe, Probe: true}
-	if _, _, err := s.bucket.PutObject(ctx, put); err != nil {
+	err := s.putProbe(ctx, probe)
+	if err != nil {
 		return false, err
 	}
-	var err error
 	if way == byUpload {
 		err = s.completeOver(ctx, probe)
 	} else {
-		put.CreateOnly = true
-		_, _, err = s.bucket.PutObject(ctx, put)
+		_, _, err = s.bucket.PutObject(ctx, s3api.Put{Key: probe, CreateOnly: true, Probe: true})
 	}
 	switch code := object.CodeOf(err); {
 	case err == nil:
@@ -94,6 +92,20 @@ func (s *Store) refusesToReplace(ctx context.Context, way int) (bool, error) {
 		return true, nil
 	default:
 		return false, err
+	}
+}
+
+// putProbe stores an object that only tests something. A conflict is tried again: gateways to files answer so while
+// another client deletes the last other object of a folder.
+func (s *Store) putProbe(ctx context.Context, key string) error {
+	for attempt := 0; ; attempt++ {
+		_, _, err := s.bucket.PutObject(ctx, s3api.Put{Key: key, Probe: true})
+		if object.CodeOf(err) != object.Conflict || attempt == 3 {
+			return err
+		}
+		if err := s3api.Pause(ctx, attempt); err != nil {
+			return err
+		}
 	}
 }
 

@@ -445,7 +445,7 @@ func (s *Store) Check(ctx context.Context) error {
 	s.bucket.Ref()
 	defer s.bucket.Unref()
 	key := ".gostorage-probe-" + rand.Text()
-	if _, _, err := s.bucket.PutObject(ctx, s3api.Put{Key: key, Probe: true}); err != nil {
+	if err := s.putProbe(ctx, key); err != nil {
 		return err
 	}
 	return s.bucket.DeleteObject(ctx, key)
