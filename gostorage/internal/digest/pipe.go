@@ -45,7 +45,7 @@ type Pipe struct {
 	moved   atomic.Int64
 	need    atomic.Int64 // blocks that this transfer may have in any case
 	most    atomic.Int64 // blocks that it may have while the budget lasts
-	refused atomic.Int64 // how many blocks it had when the budget did not last, or 0
+	refused atomic.Int64 // how many blocks it may have, if the budget did not last; else 0
 
 	checksum atomic.Pointer[object.Checksum]
 
@@ -286,7 +286,7 @@ func (p *Pipe) place(
 				p.blocks = append(p.blocks, owned)
 				return owned, nil
 			}
-			p.refused.Store(count)
+			p.refused.Store(p.need.Load() + p.share.Even())
 		}
 		select {
 		case <-p.free.wake:

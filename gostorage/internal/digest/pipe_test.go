@@ -268,6 +268,33 @@ func TestHoldMakesRoom(t *testing.T) {
 	pipe.Close()
 }
 
+// A transfer that comes while another one has everything plans with its share, which it gets as soon as that gives back.
+func TestARefusalTellsTheShare(t *testing.T) {
+	pool := buffers.NewPool(buffers.DefaultBudget)
+	first := pool.Share()
+	taken := []*buffers.Block{}
+	for block := first.TryGet(); block != nil; block = first.TryGet() {
+		taken = append(taken, block)
+	}
+	pipe := NewPipe(pool, Expect{Size: -1})
+	pipe.Reserve(buffers.Size, 1000*buffers.Size, nil)
+	for data := make([]byte, buffers.Size); ; {
+		if n, err := pipe.Write(data, 50*time.Millisecond); err != nil {
+			t.Fatal(err)
+		} else if n == 0 {
+			break
+		}
+	}
+	if refused, share := pipe.Refused()/buffers.Size, int64(len(taken)/2); refused < share-10 || refused > share {
+		t.Errorf("of %d blocks there will be %d", len(taken), refused)
+	}
+	for _, block := range taken {
+		pool.Put(block)
+	}
+	first.End()
+	pipe.Close()
+}
+
 // What a Store no longer uses, and what others are to have, goes back to the budget.
 func TestBlocksGoBackToTheBudget(t *testing.T) {
 	for _, others := range []bool{false, true} {

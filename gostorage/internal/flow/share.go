@@ -42,6 +42,8 @@ func (t *Total) Units() int64 {
 // shared is how much all shares have together.
 func (t *Total) shared() int64 { return max(t.units/2, t.units-t.each*t.shares) }
 
+func (t *Total) even() int64 { return t.shared() / max(t.shares, 1) }
+
 // Share begins a share. It counts from its first Take until End, and not while an earlier one has given all back.
 func (t *Total) Share() *Share { return &Share{total: t} }
 
@@ -54,8 +56,7 @@ func (s *Share) Take(n int64) bool {
 		s.wants = true
 		t.shares++
 	}
-	shared := t.shared()
-	if t.taken+n > shared || s.mine+n > shared/t.shares {
+	if t.taken+n > t.shared() || s.mine+n > t.even() {
 		return false
 	}
 	t.taken += n
@@ -68,7 +69,15 @@ func (s *Share) Exceeds() bool {
 	t := s.total
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return s.mine > 0 && s.mine > t.shared()/max(t.shares, 1)
+	return s.mine > 0 && s.mine > t.even()
+}
+
+// Even is how much the transfer has once all have given back what they have beyond their shares.
+func (s *Share) Even() int64 {
+	t := s.total
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.even()
 }
 
 // Give gives n units back.

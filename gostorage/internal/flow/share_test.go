@@ -19,7 +19,7 @@ func TestSharesAreEven(t *testing.T) {
 	if second.Take(5) {
 		t.Error("there was nothing left")
 	}
-	if !first.Exceeds() || second.Exceeds() {
+	if !first.Exceeds() || second.Exceeds() || first.Even() != 28 || second.Even() != 28 {
 		t.Error("the first has to give back")
 	}
 	for first.mine > 0 { // as its requests end, it goes on with fewer

@@ -88,7 +88,7 @@ type Source interface {
 	// and which checksum of each block it will ask for, or nil. It may be called again when that changes.
 	Reserve(need, most int64, checksum Checksum)
 
-	// Refused gives how many bytes of memory there were when the Store could use more and there was no more, or 0 if that
+	// Refused gives how many bytes of memory the Store may have if it could use more and there was no more, or 0 if that
 	// has not happened since this was asked last.
 	Refused() int64
 }
