@@ -277,14 +277,13 @@ func (p *Pipe) place(
 			}
 			p.drop(free)
 		}
-		count := int64(len(p.blocks))
-		if ahead := count >= p.need.Load(); !ahead || count < p.most.Load() {
+		if ahead := p.owned() >= p.need.Load(); !ahead || int64(len(p.blocks)) < p.most.Load() {
 			if block, err := made(ahead); err != nil {
 				return nil, err
 			} else if block != nil {
-				owned := &piece{pipe: p, block: block}
-				p.blocks = append(p.blocks, owned)
-				return owned, nil
+				added := &piece{pipe: p, block: block}
+				p.blocks = append(p.blocks, added)
+				return added, nil
 			}
 			p.refused.Store(p.need.Load() + p.share.Even())
 		}
@@ -296,6 +295,16 @@ func (p *Pipe) place(
 			return nil, nil
 		}
 	}
+}
+
+// owned is how many blocks there are that are not of the budget.
+func (p *Pipe) owned() (count int64) {
+	for _, piece := range p.blocks {
+		if !piece.block.Shared() {
+			count++
+		}
+	}
+	return count
 }
 
 // mostWorth is the most free blocks that the pump waits for before it is woken.

@@ -268,6 +268,32 @@ func TestHoldMakesRoom(t *testing.T) {
 	pipe.Close()
 }
 
+// What a transfer needs is its own: blocks that it took of the budget before it said so do not count.
+func TestWhatIsNeededComesBesideTheShare(t *testing.T) {
+	pool := buffers.NewPool(buffers.DefaultBudget)
+	pipe := NewPipe(pool, Expect{Size: -1})
+	defer pipe.Close()
+	fill(t, pipe)
+	const need = 21
+	pipe.Reserve(need*buffers.Size, 1000*buffers.Size, nil)
+	fill(t, pipe)
+	if count := int64(len(pipe.blocks)); count != need+pipe.share.Even() {
+		t.Errorf("%d blocks, and not %d beside a share of %d", count, need, pipe.share.Even())
+	}
+}
+
+// fill writes blocks until there is no room.
+func fill(t *testing.T, pipe *Pipe) {
+	t.Helper()
+	for data := make([]byte, buffers.Size); ; {
+		if n, err := pipe.Write(data, 50*time.Millisecond); err != nil {
+			t.Fatal(err)
+		} else if n == 0 {
+			return
+		}
+	}
+}
+
 // A transfer that comes while another one has everything plans with its share, which it gets as soon as that gives back.
 func TestARefusalTellsTheShare(t *testing.T) {
 	pool := buffers.NewPool(buffers.DefaultBudget)
@@ -278,13 +304,7 @@ func TestARefusalTellsTheShare(t *testing.T) {
 	}
 	pipe := NewPipe(pool, Expect{Size: -1})
 	pipe.Reserve(buffers.Size, 1000*buffers.Size, nil)
-	for data := make([]byte, buffers.Size); ; {
-		if n, err := pipe.Write(data, 50*time.Millisecond); err != nil {
-			t.Fatal(err)
-		} else if n == 0 {
-			break
-		}
-	}
+	fill(t, pipe)
 	if refused, share := pipe.Refused()/buffers.Size, int64(len(taken)/2); refused < share-10 || refused > share {
 		t.Errorf("of %d blocks there will be %d", len(taken), refused)
 	}
