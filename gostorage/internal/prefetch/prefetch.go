@@ -10,6 +10,7 @@ package prefetch
 import (
 	"context"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -361,14 +362,14 @@ func (p *Prefetcher) ahead(from, until int64) *fetcher {
 	return made
 }
 
-// hurry asks again for the range that the reader waits for, once, if nothing comes of it while those behind it have
-// come: over another connection.
+// hurry asks again for the range that the reader waits for, once, if nothing comes of it while others have come: over
+// another connection.
 func (p *Prefetcher) hurry() error {
-	if len(p.ranges) < 2 {
+	if len(p.ranges) == 0 {
 		return nil
 	}
-	first, second := p.ranges[0], p.ranges[1]
-	if first.again || second.ended.Load() == 0 || since(first.moved.Load()) < max(stuckAfter, patience*p.took) {
+	first := p.ranges[0]
+	if first.again || !p.overtaken() || since(first.moved.Load()) < max(stuckAfter, patience*p.took) {
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(p.ctx)
@@ -382,6 +383,15 @@ func (p *Prefetcher) hurry() error {
 	go again.run(nil)
 	p.ranges[0] = again
 	return nil
+}
+
+// overtaken tells whether a range behind the first has come, or all before it, if it is the last of those side by side.
+func (p *Prefetcher) overtaken() bool {
+	first, behind := p.ranges[0], p.ranges[1:]
+	if len(behind) == 0 {
+		return first.after != nil && p.next == p.until
+	}
+	return slices.ContainsFunc(behind, func(one *fetcher) bool { return one.ended.Load() > 0 })
 }
 
 // Direct tells whether the reader takes bytes from the connection itself.

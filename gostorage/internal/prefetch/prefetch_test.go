@@ -22,6 +22,7 @@ type away struct {
 	delay  time.Duration
 	speed  int                                   // bytes a millisecond; 0: no limit
 	fault  func(n int, from int64) (error, bool) // of the n-th request: an error instead of a body, or whether it is cut
+	stalls func(from, until int64) bool          // whether nothing comes of a request
 	asked  atomic.Int64
 	open   atomic.Int64
 	most   atomic.Int64 // that were open at once
@@ -42,7 +43,7 @@ func (a *away) get(ctx context.Context, from, until int64) (io.ReadCloser, error
 	if err := pause(ctx, a.delay); err != nil {
 		return nil, err
 	}
-	b := &body{ctx: ctx, away: a, data: a.data[from:until]}
+	b := &body{ctx: ctx, away: a, data: a.data[from:until], stalls: a.stalls != nil && a.stalls(from, until)}
 	if a.fault != nil {
 		err, cut := a.fault(n, from)
 		if err != nil {
@@ -58,14 +59,19 @@ func (a *away) get(ctx context.Context, from, until int64) (io.ReadCloser, error
 
 // body gives its bytes in pieces, as they come.
 type body struct {
-	ctx  context.Context
-	away *away
-	data []byte
-	cut  bool
-	done atomic.Bool
+	ctx    context.Context
+	away   *away
+	data   []byte
+	cut    bool
+	stalls bool
+	done   atomic.Bool
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if b.stalls {
+		<-b.ctx.Done()
+		return 0, context.Cause(b.ctx)
+	}
 	if b.cut && len(b.data) < 100_000 {
 		return 0, io.ErrUnexpectedEOF
 	}
@@ -108,7 +114,8 @@ func random(size int) []byte {
 // begin starts to fetch a part, by a body that has come already if it is the first.
 func (a *away) begin(t *testing.T, part Part, jump bool) *Prefetcher {
 	t.Helper()
-	ctx := t.Context()
+	ctx, end := context.WithTimeout(t.Context(), time.Minute) // a test that fails does not hang
+	t.Cleanup(end)
 	fetch, cancel := context.WithCancelCause(ctx)
 	var first io.ReadCloser
 	if !jump {
@@ -216,6 +223,44 @@ func TestAnErrorComesInItsPlace(t *testing.T) {
 	}
 	if _, again := p.Read(make([]byte, 1), int64(len(got))); !errors.Is(again, broken) {
 		t.Errorf("then %v", again)
+	}
+}
+
+// Ranges of which nothing comes are asked for again if others have come: neighbours one after the other, and the last.
+func TestRangesThatStall(t *testing.T) {
+	data := random(24 << 20)
+	for name, stuck := range map[string]func(from, until int64) bool{
+		"neighbours": func(from, _ int64) bool { return from >= 10<<20 && from < 18<<20 },
+		"the last":   func(_, until int64) bool { return until == int64(len(data)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := &away{data: data, delay: time.Millisecond, speed: 20_000}
+			var stalled, again atomic.Int64
+			known := sync.Map{}
+			a.stalls = func(from, until int64) bool {
+				if until-from > rangeSize { // the first request
+					return false
+				}
+				if _, other := known.LoadOrStore(until, true); other {
+					again.Add(1)
+					return false
+				}
+				if !stuck(from, until) {
+					return false
+				}
+				stalled.Add(1)
+				return true
+			}
+			p := a.begin(t, Part{Until: int64(len(data))}, false)
+			defer p.Close()
+			if got, err := read(p, 0, len(data)); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			if stalled.Load() == 0 || again.Load() != stalled.Load() {
+				t.Errorf("%d requests have stalled, %d were made again", stalled.Load(), again.Load())
+			}
+		})
 	}
 }
 
