@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .base import StorageAdapter
-from .options import FLAT, FLAT_NAME, HINTS, PROCESS, REFUSED, STRANGERS, WrongOptions, parameters_of
+from .options import FLAT, FLAT_NAME, HINTS, PROCESS, REFUSED, STRANGERS, WrongOptions, instead_of, parameters_of
 
 SETTING = "STORAGE_ADAPTERS"
 
@@ -150,7 +150,8 @@ def memory_budget() -> int:
         return DEFAULT_MEMORY_BUDGET
     if isinstance(value, bool) or not isinstance(value, int) or not LEAST_MEMORY_BUDGET <= value <= MOST_MEMORY_BUDGET:
         raise ImproperlyConfigured(
-            f"{MEMORY_BUDGET} is a number of bytes, at least {LEAST_MEMORY_BUDGET} (16 MiB), not {value!r}"
+            f"{MEMORY_BUDGET} is a number of bytes from {LEAST_MEMORY_BUDGET} (16 MiB) to {MOST_MEMORY_BUDGET} (1 TiB),"
+            f" {instead_of(value, 'values.IntegerValue')}"
         )
     return value
 

@@ -237,7 +237,7 @@ PROCESS = (
     Option(
         "",
         "STORAGE_MEMORY_BUDGET",
-        "memory that all transfers of a process share for work ahead, at least 16 MiB",
+        "memory that all transfers of a process share for work ahead, 16 MiB to 1 TiB",
         "bytes",
         default="64 MiB",
     ),
