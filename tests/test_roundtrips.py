@@ -68,6 +68,30 @@ def test_pages_and_batches(far):
     assert asked == {"DeleteObjects": 1}
 
 
+def test_final_objects(far):
+    adapter, objects = far.adapter, far.server.objects
+    for number in range(2500):
+        objects[f"f/final/{number:05d}"] = Object(DATA, etag_of(DATA), DIGEST, None, LONG_AGO)
+    listed, asked = far.asked(lambda: list(adapter.list_final()))
+    assert len(listed) == 2500 and asked == {"ListObjectsV2": 4}  # the second page is asked for twice
+    _, asked = far.asked(adapter.check_health)
+    assert asked == {"PutObject": 2, "DeleteObject": 2}
+    adapter.copy_final(listed[0], "first")  # the server shows that it copies
+    _, asked = far.asked(lambda: adapter.copy_final(listed[0], "copied"))
+    assert asked == {"HeadObject": 1, "CopyObject": 1}
+    objects["f/final/bare"] = Object(DATA, etag_of(DATA), {}, None, LONG_AGO)
+    _, asked = far.asked(lambda: adapter.adopt_final(f"{adapter.prefix}bare"))
+    assert asked == {"HeadObject": 1, "GetObject": 1, "CopyObject": 1}
+    data = bytes(11 * 2**20)
+    adapter.put_final("large", data)  # the server is asked for the checksum of an object in parts
+    _, asked = far.asked(lambda: adapter.put_final("large", data))
+    assert asked.pop("UploadPart") in (2, 3) and asked == {"CreateMultipartUpload": 1, "CompleteMultipartUpload": 1}
+    data = bytes(17 * 2**20)
+    large = adapter.put_final("large", data, sha256=sha256(data).hexdigest())
+    _, asked = far.asked(lambda: adapter.copy_final(large, "larger"))
+    assert asked == {"HeadObject": 1, "CreateMultipartUpload": 1, "UploadPartCopy": 1, "CompleteMultipartUpload": 1}
+
+
 def test_a_sweep_takes_more_at_a_time(far):
     far.parts(400, 10)
     for n in range(50):

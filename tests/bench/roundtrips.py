@@ -73,6 +73,11 @@ def parts(server, sessions, each, data=b"x"):
         stored(server, f"temp/{session:05d}/{number:05d}", data)
 
 
+def finals(server, number, data=b"x"):
+    for one in range(number):
+        stored(server, f"final/{one:05d}", data)
+
+
 def uploads(server, number):
     for one in range(number):
         key = f"temp/{one:05d}/00001"
@@ -93,6 +98,17 @@ def joined(adapter):
 AGE = timedelta(days=1)
 OPERATIONS = {
     "put_final, 64 KiB": (None, lambda adapter: adapter.put_final("a", DATA)),
+    "put_final, 30 MiB": (None, lambda adapter: adapter.put_final("a", COPIED * 6)),
+    "copy_final, first and second": (
+        lambda server: finals(server, 1),
+        lambda adapter: [adapter.copy_final(adapter.bucket, "final/00000", to) for to in "ab"],
+    ),
+    "copy_final, 30 MiB": (
+        lambda server: finals(server, 1, COPIED * 6),
+        lambda adapter: adapter.copy_final(adapter.bucket, "final/00000", "a"),
+    ),
+    "check_health": (None, lambda adapter: adapter.check_health()),
+    "list_final of 10,000": (lambda server: finals(server, 10000), lambda adapter: list(adapter.list_final())),
     "put_temp_part, 200 in order": (None, lambda adapter: put(adapter, range(1, 201))),
     "put_temp_part, 200 in reverse": (None, lambda adapter: put(adapter, range(200, 0, -1))),
     "put_temp_part, 200 by 8 threads": (None, lambda adapter: put(adapter, range(1, 201), 8)),
