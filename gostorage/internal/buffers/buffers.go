@@ -23,8 +23,8 @@ const Size = object.BlockSize
 // DefaultBudget in bytes bounds all read-ahead of the process, unless another budget is set.
 const DefaultBudget = 64 << 20
 
-// overhead in bytes is what each transfer that shares the budget takes of it beside its blocks: connections, and the
-// heaps of Go and Python. Eight uploads to S3 grew a process by 20 to 24 MiB.
+// overhead in bytes is the most that a transfer takes of the budget beside its blocks: connections, and the heaps of Go
+// and Python. Eight uploads to S3 grew a process by 20 to 24 MiB.
 const overhead = 3 << 20
 
 // ballast is never touched, so it costs no memory. With it the collector of an otherwise tiny heap runs once for some
@@ -73,7 +73,9 @@ type Share struct {
 }
 
 // NewPool makes a pool with a budget in bytes.
-func NewPool(budget int64) *Pool { return &Pool{budget: flow.NewTotal(budget/Size, overhead/Size)} }
+func NewPool(budget int64) *Pool {
+	return &Pool{budget: flow.NewTotal(budget/Size, overhead/Size)}
+}
 
 // Shared is the pool of the process.
 var Shared = NewPool(DefaultBudget)
@@ -103,8 +105,28 @@ func (s *Share) TryGet() *Block {
 	return block
 }
 
+// Wants says how many blocks of the budget the transfer will have if it can.
+func (s *Share) Wants(blocks int64) { s.part.Wants(blocks) }
+
 // TryGetAll gives blocks for so many bytes, or nil if TryGet would not give all of them.
-func (s *Share) TryGetAll(size int64) []*Block { return s.pool.all(size, s.TryGet) }
+func (s *Share) TryGetAll(size int64) []*Block {
+	left := (size + Size - 1) / Size
+	if !s.part.Take(left) {
+		return nil
+	}
+	blocks := s.pool.all(size, func() *Block {
+		block, err := s.pool.take(s)
+		if err != nil {
+			return nil
+		}
+		left--
+		return block
+	})
+	if left > 0 {
+		s.part.Give(left)
+	}
+	return blocks
+}
 
 // GetAll gives blocks for so many bytes, beside the budget. The error is the system's, if it has no memory.
 func (p *Pool) GetAll(size int64) (blocks []*Block, err error) {

@@ -254,6 +254,7 @@ func (p *Pipe) takes(n int) error {
 func (p *Pipe) next(timeout <-chan time.Time) (*piece, error) {
 	return p.place(timeout, false, func(ahead bool) (*buffers.Block, error) {
 		if ahead {
+			p.share.Wants(p.most.Load() - p.need.Load())
 			return p.share.TryGet(), nil
 		}
 		block, err := p.pool.Get()

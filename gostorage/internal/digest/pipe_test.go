@@ -344,8 +344,8 @@ func TestBlocksGoBackToTheBudget(t *testing.T) {
 		}
 		want := int64(20)
 		if others {
-			_ = pool.Share().TryGet() // there is none, but now it counts
-			want = count/2 + 10       // half of the budget, with some that is left for each, and its own
+			pool.Share().Wants(1000)
+			want = count/2 + 10 // half of the budget, with some that is left for each, and its own
 		} else {
 			pipe.Reserve(need, want*buffers.Size, nil)
 		}

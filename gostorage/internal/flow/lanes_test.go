@@ -35,8 +35,8 @@ func TestEveryCallHasALane(t *testing.T) {
 		}
 		lanes.End()
 	}
-	if total.taken != 0 || total.shares != 0 {
-		t.Errorf("%d units and %d shares are left", total.taken, total.shares)
+	if total.taken != 0 || len(total.shares) != 0 {
+		t.Errorf("%d units and %d shares are left", total.taken, len(total.shares))
 	}
 }
 

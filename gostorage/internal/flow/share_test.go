@@ -16,6 +16,7 @@ func TestSharesAreEven(t *testing.T) {
 		t.Errorf("one alone has %d of 64, too many: %v", first.mine, first.Exceeds())
 	}
 	second := total.Share()
+	second.Wants(64)
 	if second.Take(5) {
 		t.Error("there was nothing left")
 	}
@@ -47,6 +48,42 @@ func TestSharesAreEven(t *testing.T) {
 	}
 }
 
+// What some do not want is shared by the others. Where there is not enough for all, each has as much.
+func TestSharesThatWantALittle(t *testing.T) {
+	total := NewTotal(100, 10)
+	large := total.Share()
+	for large.Take(1) {
+	}
+	little := make([]*Share, 4)
+	for i := range little {
+		little[i] = total.Share()
+		little[i].Wants(5)
+	}
+	if large.mine != 90 || !large.Exceeds() || large.Even() != 50 {
+		t.Errorf("the large one has %d, and keeps %d", large.mine, large.Even())
+	}
+	large.Give(40)
+	for _, one := range little {
+		for range 5 {
+			if !one.Take(1) {
+				t.Fatal("each gets the little that it wants")
+			}
+		}
+	}
+	if large.Exceeds() || large.Take(1) {
+		t.Error("the large one has the rest, and no more")
+	}
+	if little[0].Wants(50); large.Even() != 25 {
+		t.Errorf("two that want much have the rest, each %d", large.Even())
+	}
+	for range 20 {
+		total.Share().Wants(5)
+	}
+	if even := large.Even(); even != 2 {
+		t.Errorf("of 50 each of 25 has %d", even)
+	}
+}
+
 // Whatever happens, no more is taken than there is, and all comes back.
 func TestSharesOfManyHands(t *testing.T) {
 	total := NewTotal(100, 1)
@@ -73,7 +110,7 @@ func TestSharesOfManyHands(t *testing.T) {
 		})
 	}
 	hands.Wait()
-	if total.taken != 0 || total.shares != 0 {
-		t.Errorf("%d units and %d shares are left", total.taken, total.shares)
+	if total.taken != 0 || len(total.shares) != 0 {
+		t.Errorf("%d units and %d shares are left", total.taken, len(total.shares))
 	}
 }
