@@ -747,6 +747,7 @@ def test_the_admin(run):
         "saves": False,
         "add": 403,
         "one": [404, 0],
+        "finishing": ["finishing", 1],
         "expired": [410, 200],
         "left": 0,
         "deleted": [404, 404],

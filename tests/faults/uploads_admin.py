@@ -28,6 +28,7 @@ django.setup()
 from django.contrib import admin  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
+from django.db import connection  # noqa: E402
 from django.test import Client  # noqa: E402
 
 from storage import get_storage_adapter  # noqa: E402
@@ -69,6 +70,20 @@ found = {
 one = Upload.objects.get(size=7)
 client.post(f"{changelist}{one.pk}/delete/", {"post": "yes"})
 found["one"] = [client.head(urls.pop(), headers=TUS).status_code, len(get_storage_adapter().list_temp_parts(one.name))]
+
+
+def finishing(execute, sql, *rest):
+    """Another request begins to finish an upload just before it would expire."""
+    if sql.startswith("UPDATE") and Upload._meta.db_table in sql:
+        execute(f"UPDATE {Upload._meta.db_table} SET state = 'finishing' WHERE size = 10", (), *rest[1:])
+    return execute(sql, *rest)
+
+
+ten = Upload.objects.get(size=10)
+with connection.execute_wrapper(finishing):
+    client.post(changelist, {"action": "expire", "_selected_action": [str(ten.pk)]})
+found["finishing"] = [Upload.objects.get(size=10).state, len(get_storage_adapter().list_temp_parts(ten.name))]
+Upload.objects.filter(size=10).update(state="uploading")
 chosen = [str(upload.pk) for upload in Upload.objects.all()]
 client.post(changelist, {"action": "expire", "_selected_action": chosen})
 found["expired"] = [client.head(url, headers=TUS).status_code for url in urls]

@@ -75,8 +75,9 @@ class UploadAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def expire(self, request: HttpRequest, queryset: QuerySet[Upload]) -> None:
         count = 0
         for upload in queryset.exclude(state__in=[core.FINISHED, core.FINISHING]):
-            count += Upload.objects.filter(pk=upload.pk, state=upload.state).update(state=core.EXPIRED)
-            get_storage_adapter().delete_temp_parts(upload.name)
+            if Upload.objects.filter(pk=upload.pk, state=upload.state).update(state=core.EXPIRED):
+                count += 1
+                get_storage_adapter().delete_temp_parts(upload.name)
         self.message_user(request, f"{count} uploads have expired. Finished ones are left.", messages.SUCCESS)
 
     def delete_model(self, request: HttpRequest, obj: Upload) -> None:
