@@ -589,6 +589,18 @@ def test_two_finish_at_once(told, at):
     assert len(told) == 1
 
 
+def test_a_head_beside_the_end(told):
+    name = create(10)
+    put(name, 0, b"01234")
+    end, gone = Exchange("HEAD", name), Exchange("HEAD", name)
+    for late in (end, gone):
+        until(late, "list_temp_parts")
+    put(name, 5, b"56789")
+    assert end.run().headers["Upload-Offset"] == "10"
+    ask("DELETE", name)
+    assert gone.run().status == 404
+
+
 def test_a_delete_beside_a_patch(told):
     name = create(20)
     patch_ = after_a_part(name, 0, b"0123456789")
@@ -623,6 +635,10 @@ def test_a_name_that_is_taken(told):
             assert answer.status == status
         assert ask("HEAD", name).status == 423 and content(told[0][1]) == b"0123"
         assert ask("DELETE", name).status == 204
+        for data in (b"4567", b""):  # nobody is told where that is, so nothing of it is left
+            answer = ask("POST", "", Body(data), upload_length=len(data), upload_metadata="name YQ==")
+            assert answer.status == 409 and len(told) == Upload.objects.count() == 2
+        assert sweep(older_than="0s")["sessions"] == 0
         assert ask("POST", upload_length=4, upload_metadata="name Li4veA==").status == 400  # ../x
 
 
@@ -804,6 +820,16 @@ def test_a_sweep_beside_a_patch(told):
     sweep(older_than="999d")
     assert slow.run().status == 410
     assert get_storage_adapter().list_temp_parts(name) == []
+
+
+def test_a_sweep_beside_the_finish(told):
+    name = create(4)
+    slow = patching(name, 0, b"0123")
+    until(slow, "finish")
+    expire(name)
+    sweep(older_than="999d")
+    assert slow.run().status == 204 and content(told[0][1]) == b"0123"
+    assert offset_of(name) == 4
 
 
 # ---- any clients, any order

@@ -259,14 +259,16 @@ def _create(request: Request, most: int) -> Steps[Answer]:
         _check_length(_length(headers), 0, size, most)
     upload: Upload = yield Ask("create", (size, metadata, kind == "partial"))
     offset = 0
-    if with_body:
-        try:
+    try:
+        if with_body:
             upload, offset = yield from _receive(upload, [], checksum, most)
-        except Refused:
-            # The client was never told where it is: nobody could go on with it.
-            yield from _remove(upload)
-            raise
-    upload = yield from _finished_if_complete(upload, offset)
+        upload = yield from _finished_if_complete(upload, offset)
+    except Refused:
+        # The client was never told where it is: nobody could go on with it.
+        left: Upload | None = yield Ask("find", (upload.name,))
+        if left is not None:
+            yield from _remove(left)
+        raise
     told = {"Upload-Offset": str(offset)} if with_body else {}
     return Answer(201, {**told, **_expiry(upload)}, location=upload.name)
 
@@ -314,6 +316,10 @@ def _size_of_partial(name: str) -> Steps[int]:
 def _head(request: Request, most: int) -> Steps[Answer]:
     upload = yield from _found(request)
     offset = yield from _offset(upload)
+    if offset != upload.size:
+        # Look again: if it is over by now, its parts were gone when they were counted.
+        upload = yield from _found(request)
+        offset = (upload.size or 0) if upload.state == FINISHED else offset
     if upload.final is not None:
         yield from _check_final(upload.final)
     else:

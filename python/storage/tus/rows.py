@@ -126,7 +126,8 @@ class Rows:
         now = timezone.now()
         told = {"bucket": final.bucket, "key": final.key, "sha256": final.sha256 or "", "finished": now, "telling": now}
         with transaction.atomic(using=router.db_for_write(Upload)):
-            row = stored().filter(pk=upload.pk, state=core.FINISHING)
+            # Also one that a sweep has let expire meanwhile: the object is there.
+            row = stored().filter(pk=upload.pk, state__in=[core.FINISHING, core.EXPIRED])
             first = row.update(state=core.FINISHED, **told)
             if first:
                 _joined_by(upload).update(state=core.FINISHED)
