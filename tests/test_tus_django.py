@@ -264,6 +264,29 @@ def test_a_hook_may_be_a_coroutine():
         assert post().status_code == 403
 
 
+async def only_ada(request, upload):
+    if upload.owner is None or upload.owner.username != "ada":
+        raise PermissionDenied("only Ada")
+
+
+def test_hooks_that_are_coroutines_see_the_owner():
+    heard = []
+
+    async def receive(upload, **_):
+        heard.append(upload.owner.username)
+
+    upload_finished.connect(receive)
+    ada = {**TUS, "X-User": "ada"}
+    try:
+        with override_settings(STORAGE_TUS_AUTHORIZE=only_ada):
+            assert post().status_code == 403
+            url = client.post("/files/", headers={**ada, "Upload-Defer-Length": "1"})["Location"]
+            assert patch(url, 0, b"x", **ada, **{"Upload-Length": "1"}).status_code == 204
+    finally:
+        upload_finished.disconnect(receive)
+    assert heard == ["ada"]
+
+
 class Asynchronous:
     async def __call__(self, request, upload):
         return False

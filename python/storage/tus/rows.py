@@ -33,8 +33,11 @@ NOT_ALLOWED = "you may not upload this"
 
 
 def stored() -> QuerySet[Upload]:
-    """All uploads, from the database that has the last change: a replica may not have it yet."""
-    return Upload.objects.using(router.db_for_write(Upload))
+    """All uploads, from the database that has the last change: a replica may not have it yet.
+
+    With their owners, because a hook or receiver that is a coroutine function cannot ask for them.
+    """
+    return Upload.objects.using(router.db_for_write(Upload)).select_related("owner")
 
 
 class Rows:
