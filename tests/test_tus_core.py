@@ -601,6 +601,18 @@ def test_a_head_beside_the_end(told):
     assert gone.run().status == 404
 
 
+@pytest.mark.parametrize("at", ["joined", "find", "list_temp_parts", "join", "assemble", "finish"])
+def test_a_concatenation_that_is_sent_twice_at_once(told, at):
+    names = [create(4, upload_concat="partial") for _ in range(2)]
+    for name in names:
+        put(name, 0, b"0123")
+    late = Exchange("POST", upload_concat=f"final;{names[0]} {names[1]}")
+    until(late, at)
+    first = joined(*names)
+    assert late.run().location == first.location != ""
+    assert [content(final) for _, final in told] == [b"01230123"]
+
+
 def test_a_delete_beside_a_patch(told):
     name = create(20)
     patch_ = after_a_part(name, 0, b"0123456789")

@@ -280,19 +280,28 @@ def _join(request: Request, metadata: dict[str, str], names: list[str], most: in
         raise Refused(400, "a final upload has no Upload-Length: it is as long as its partial uploads")
     joined: Upload | None = yield Ask("joined", (metadata, names))
     if joined is None:
-        size = 0
-        for name in names:
-            size += yield from _size_of_partial(name)
-        if size > most:
-            raise _too_large(most)
-        joined = yield Ask("join", (size, metadata, names))
-    assert joined is not None
+        try:
+            joined = yield from _new_join(metadata, names, most)
+        except Refused:
+            joined = yield Ask("joined", (metadata, names))  # by the same request, that was sent twice
+            if joined is None:
+                raise
     try:
         yield from _finish(joined)
     except Refused:
         yield from _remove(joined)
         raise
     return Answer(201, location=joined.name)
+
+
+def _new_join(metadata: dict[str, str], names: list[str], most: int) -> Steps[Upload]:
+    size = 0
+    for name in names:
+        size += yield from _size_of_partial(name)
+    if size > most:
+        raise _too_large(most)
+    joined: Upload = yield Ask("join", (size, metadata, names))
+    return joined
 
 
 def _size_of_partial(name: str) -> Steps[int]:

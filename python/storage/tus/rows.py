@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.db import router, transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
@@ -60,7 +60,9 @@ class Rows:
         return upload
 
     def create(self, size: int | None, metadata: dict[str, str], partial: bool) -> Upload:
-        return self._create(Upload(size=size, metadata=metadata, partial=partial))
+        upload = self._allowed(Upload(size=size, metadata=metadata, partial=partial))
+        upload.save(force_insert=True)
+        return upload
 
     def joined(self, metadata: dict[str, str], names: Sequence[str]) -> Upload | None:
         """The upload that joins just these, if the client repeats a request whose answer it has not got."""
@@ -68,15 +70,22 @@ class Rows:
         return self._own.filter(concat=list(names), metadata=metadata, state__in=states).first()
 
     def join(self, size: int, metadata: dict[str, str], names: Sequence[str]) -> Upload:
-        return self._create(Upload(size=size, metadata=metadata, concat=list(names), state=core.FINISHING))
+        upload = self._allowed(Upload(size=size, metadata=metadata, concat=list(names), state=core.FINISHING))
+        with transaction.atomic(using=router.db_for_write(Upload)):
+            # Of those who change this row the next waits for the end: so a request that was sent twice joins once.
+            stored().filter(pk=UUID(hex=names[0])).update(turn=F("turn") + 1)
+            other = self.joined(metadata, names)
+            if other is None:
+                upload.save(force_insert=True)
+        return other or upload
 
-    def _create(self, upload: Upload) -> Upload:
+    def _allowed(self, upload: Upload) -> Upload:
+        """A new upload, which the project lets the user create."""
         conf.inspect()  # a wrong setting is told now, and not when all bytes have come
         upload.id, upload.owner, upload.expires = uuid4(), self._owner, _expiry()
         self._authorize(upload)
         if not upload.partial:
             upload.file_id = self._named(upload)
-        upload.save(force_insert=True)
         return upload
 
     def _authorize(self, upload: Upload) -> None:
