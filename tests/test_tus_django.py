@@ -176,6 +176,11 @@ def test_names_that_are_none():
         assert (answer.status_code, answer.content, answer["Content-Length"]) == (404, b"", "0")
 
 
+def test_blanks_around_a_header():
+    url = post(**{"Upload-Length": "10 "})["Location"]
+    assert patch(url, "0\t", b"01234", **{"Tus-Resumable": "1.0.0 "}).status_code == 204
+
+
 def test_the_url_has_a_name():
     assert reverse("storage_tus:uploads") == "/files/"
 

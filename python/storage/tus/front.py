@@ -48,7 +48,8 @@ ALLOWED = (
 def asked(request: HttpRequest, name: str) -> Request:
     """The request as the protocol sees it. A name that no upload has is one that it does not find."""
     known = core.as_name(name) or NOBODYS if name else ""
-    return Request(request.method or "", known, {key.lower(): value for key, value in request.headers.items()})
+    headers = {key.lower(): value.strip(" \t") for key, value in request.headers.items()}  # some servers leave blanks
+    return Request(request.method or "", known, headers)
 
 
 NOBODYS = "0" * 32
