@@ -213,6 +213,7 @@ def test_creation_with_upload(told):
     assert ask("POST", "", Body(b"01"), upload_length=1, transfer_encoding="chunked").status == 413
     wrong = "md5 " + "A" * 22 + "=="
     assert ask("POST", "", Body(b"01"), upload_length=2, content_length=2, upload_checksum=wrong).status == 460
+    assert ask("POST", "", Body(), upload_length=2, content_length=0, upload_checksum=wrong).status == 460
     assert Upload.objects.count() == 2  # nobody could go on with the others
     form = ask("POST", "", Body(b"--"), upload_length=2, content_length=2, content_type="multipart/form-data")
     assert form.status == 201 and offset_of(form.location) == 0

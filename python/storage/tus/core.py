@@ -253,7 +253,8 @@ def _create(request: Request, most: int) -> Steps[Answer]:
     size = _declared(headers)
     if size is not None and size > most:
         raise _too_large(most)
-    with_body = _is_typed(headers) and _length(headers) != 0  # by HTTP/2 a body may come without a length
+    # By HTTP/2 a body may come without a length. One that has no bytes may have a checksum, which must be right.
+    with_body = _is_typed(headers) and (_length(headers) != 0 or "upload-checksum" in headers)
     checksum = _checksum(headers) if with_body else None
     if with_body:
         _check_length(_length(headers), 0, size, most)
