@@ -775,6 +775,16 @@ def test_an_inspector_that_fails_is_asked_again(told, fault):
     nothing_is_left(name)
 
 
+def test_a_delete_while_an_inspector_fails(told):
+    name = create(4)
+    with override_settings(STORAGE_TUS_INSPECT=lambda reader: 1 / 0):
+        with pytest.raises(ZeroDivisionError):
+            put(name, 0, b"0123")
+        assert ask("DELETE", name).status == 204
+    assert not told
+    nothing_is_left(name)
+
+
 # ---- telling
 
 

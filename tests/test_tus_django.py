@@ -403,6 +403,19 @@ def test_inspect():
         post()
 
 
+def test_a_client_that_asks_while_a_scanner_is_away_keeps_its_upload(caplog):
+    def away(reader):
+        raise ConnectionRefusedError("no scanner here")
+
+    url = post(2)["Location"]
+    with override_settings(STORAGE_TUS_INSPECT=away):
+        with pytest.raises(ConnectionRefusedError):
+            patch(url, 0, b"xx")
+        assert head(url).status_code == 423
+    assert "no scanner here" in caplog.text and "in away" in caplog.text
+    assert head(url)["Upload-Offset"] == "2" and Upload.objects.get().state == "finished"
+
+
 @contextlib.contextmanager
 def answering(**response):
     """A receiver that answers the client."""

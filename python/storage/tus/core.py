@@ -127,6 +127,10 @@ class Taken(Refused):
     """An upload cannot be finished while another object has its name."""
 
 
+class Unfinished(Exception):
+    """A HEAD cannot finish the upload, because an inspector of the project, or the database, has failed."""
+
+
 # ---- steps
 
 
@@ -203,7 +207,7 @@ class Slice:
 def respond(request: Request, max_size: int | None = None) -> Steps[Answer]:
     """Answer a request. ``max_size`` is the most bytes of an upload.
 
-    Raises ``StorageError`` if the store fails, and what the rows raise; then the client may ask again.
+    Raises ``StorageError`` if the store fails, and what the rows and inspectors raise; then the client may ask again.
     """
     most = MAX_SIZE if max_size is None else min(max_size, MAX_SIZE)
     try:
@@ -338,6 +342,10 @@ def _head(request: Request, most: int) -> Steps[Answer]:
         except Taken as taken:
             # Locked: after 409 to a HEAD, common clients would send all the bytes again.
             raise Refused(423, taken.text) from None
+        except (Refused, StorageError):
+            raise
+        except Exception as error:
+            raise Unfinished(f"the upload cannot be finished: {error!r}") from error
     told = {"Upload-Offset": str(offset), **_expiry(upload)}
     if upload.size is None:
         told["Upload-Defer-Length"] = "1"
@@ -387,7 +395,7 @@ def _delete(request: Request, most: int) -> Steps[Answer]:
     while upload is not None:
         if upload.state == FINISHING:
             # Somebody may be about to finish it, so that it cannot be undone any more, only be forgotten.
-            with contextlib.suppress(Refused, StorageError):
+            with contextlib.suppress(Exception):  # the store may be away, and an inspector may fail
                 upload = yield from _finish(upload)
         if (yield from _remove(upload)):
             break

@@ -122,8 +122,8 @@ def _tell(request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
     _tell_origin(request, response)
 
 
-FAILURES = (StorageError, OperationalError, InterfaceError)
-"""What a store or a database raises that does not answer as it should."""
+FAILURES = (StorageError, OperationalError, InterfaceError, core.Unfinished)
+"""What a store or a database raises that does not answer as it should, and a HEAD that cannot finish an upload."""
 
 
 def failed(request: HttpRequest, error: Exception) -> HttpResponse:
