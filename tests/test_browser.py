@@ -14,6 +14,7 @@ from servers import web
 from storage import S3StorageAdapter
 
 NAME = "Zoë 报告 100%.bin"
+PERCENT = "%41 100%25.bin"
 
 
 # ---- a film
@@ -225,11 +226,11 @@ def reds(screenshot):
 
 @on_one_server
 def test_a_download_has_its_name(site, tab):
-    for name in ("a.pdf", "a.html", "film.webm"):
+    for name, told in (("a.pdf", NAME), ("a.html", PERCENT), ("film.webm", NAME)):
         with tab.expect_download() as started:
             tab.goto(f"{site}/page/a.png")
-            tab.evaluate("url => { location = url }", f"{site}/{name}?{urlencode({'filename': NAME})}")
+            tab.evaluate("url => { location = url }", f"{site}/{name}?{urlencode({'filename': told})}")
         download = started.value
-        assert download.suggested_filename == NAME
+        assert download.suggested_filename == told
         assert download.path().read_bytes() == OBJECTS[name][0]
     assert tab.said == []

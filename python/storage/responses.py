@@ -18,10 +18,11 @@ from django.http import (
     StreamingHttpResponse,
 )
 from django.utils.cache import get_conditional_response
-from django.utils.http import content_disposition_header, http_date, parse_http_date_safe
+from django.utils.http import http_date, parse_http_date_safe
 
 from .arguments import CONTROL, MAX_FILENAME_CHARACTERS, check_content_type, check_expected, check_flag
 from .conf import accel, get_storage_adapter
+from .disposition import content_disposition
 from .exceptions import ContentMismatch, ObjectNotFound
 from .steps import Steps, run
 from .streams import ObjectReader
@@ -160,7 +161,7 @@ class _Wish:
         content_type = self.content_type or known.content_type or "application/octet-stream"
         told = {
             "Content-Type": content_type if self.as_attachment else _with_charset(content_type),
-            "Content-Disposition": content_disposition_header(self.as_attachment, filename),
+            "Content-Disposition": content_disposition(self.as_attachment, filename),
             "X-Content-Type-Options": "nosniff",
             "Content-Security-Policy": None if self.as_attachment else _policy(content_type),
             "Cache-Control": "private",

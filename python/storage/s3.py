@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal, cast
 from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.http import content_disposition_header
 
 from . import native
 from .adapter import NativeAdapter
 from .arguments import CONTROL, MAX_KEY_BYTES, check_key
 from .conf import Secret, masked
+from .disposition import content_disposition
 from .exceptions import ObjectExists, ObjectNotFound
 from .options import Checked, instead_of, is_flag
 from .steps import Steps, World
@@ -139,7 +139,7 @@ class S3StorageAdapter(NativeAdapter):
     def _url(self, world: World, key: str, link: dict[str, Any]) -> Steps[str]:
         filename = link.pop("filename", None)
         if filename is not None:
-            link["disposition"] = content_disposition_header(True, filename)
+            link["disposition"] = content_disposition(True, filename)
         linked = yield world.call(self._final, "url", key=key, **link)
         return cast("str", linked["url"])
 
