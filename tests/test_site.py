@@ -314,6 +314,19 @@ def test_the_tab_is_closed(person, site, make):
     assert begun == []
 
 
+def test_going_back(person, site, make):
+    """The browser asks for the page again: one that it has kept would not have the upload."""
+    path, _ = make("left.bin", 8 * MIB)
+    tab = open_tab(person, site, SLOWLY)
+    choose(tab, path)
+    goes_on(tab, path, 5)
+    tab.goto("about:blank")
+    tab.go_back()
+    expect(item(tab, path)).to_contain_text("Choose the same file again to go on.")
+    press(tab, path, "Cancel")
+    expect(item(tab, path)).to_have_count(0)
+
+
 ROWS = "[...document.querySelectorAll('#files li')].map(row => [row.dataset.name, row.querySelector('code').innerText])"
 
 

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
+from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_sameorigin
 from django.views.decorators.http import require_POST, require_safe
 
@@ -60,6 +61,7 @@ def unfinished(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 @require_safe
+@never_cache  # who goes back, or opens a closed tab again, is shown what is there now
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     page = Paginator(stored(request), PER_PAGE).get_page(request.GET.get("page"))
