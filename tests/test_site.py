@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 
 import axe_playwright_python
@@ -217,7 +218,7 @@ def has_no_flaws(tab):
 # ---- uploads
 
 
-def test_an_upload_is_stored(tab, make):
+def test_an_upload_is_stored(tab, make, site):
     path, digest = make("Zoë 报告 100%.bin", 5 * MIB)
     choose(tab, path)
     is_stored(tab, path, digest)
@@ -227,6 +228,9 @@ def test_an_upload_is_stored(tab, make):
         item(tab, path).get_by_role("link", name="Download").click()
     assert started.value.suggested_filename == path.name
     assert started.value.path().read_bytes() == path.read_bytes()
+    html = tab.request.get(site.url).text()
+    told, words = re.search(r'<time datetime="(\S+)">(.+?)</time>', html).groups()
+    assert datetime.fromisoformat(told).strftime("%-d %B %Y, %H:%M UTC") == words and told.endswith("+00:00")
 
 
 def test_an_upload_behind_a_proxy_that_is_not_believed(person, site, make):

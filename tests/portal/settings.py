@@ -13,6 +13,7 @@ ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "portal.urls"
 WSGI_APPLICATION = "portal.wsgi.application"
 USE_TZ = True
+TIME_ZONE = "UTC"  # Django's default is that of Chicago
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
