@@ -520,11 +520,12 @@ def test_what_is_refused(tab, make, tmp_path):
 
 NAMES = {
     **dict.fromkeys(["a.exe", "A.ExE", "a.tar.sh", ".exe", "a.exe. .", "b.ps1", "a.jar", "报告.bat"], True),
+    **dict.fromkeys(["a.py", "A.Js"], True),
     **dict.fromkeys(["exe", "a.exe.txt", "a.bin", "", ".", "a.", "sh.pdf", "a.shx"], False),
 }
 HEADS = {
     **dict.fromkeys([b"\x7fELF\2\1", b"MZ\x90\0\3", b"MZ" + bytes(1000), b"#!/bin/sh\n", b"#! /usr/bin/perl"], True),
-    **dict.fromkeys([b"\xca\xfe\xba\xbe\0\0", b"\xcf\xfa\xed\xfe"], True),
+    **dict.fromkeys([b"#!\t/bin/sh", b"\xca\xfe\xba\xbf\0\0", b"\xca\xfe\xba\xbe\0\0", b"\xcf\xfa\xed\xfe"], True),
     **dict.fromkeys([b"", b"M", b"MZ", b"MZ of the unit is away.\n", b"\x7fEL", b"#!", b"%PDF-1.7", bytes(9)], False),
 }
 

@@ -8,12 +8,14 @@ from django.http import HttpRequest
 from storage import ContentRejected, ObjectReader
 
 REFUSED = {
-    *("apk", "app", "appimage", "appx", "bash", "bat", "cmd", "com", "command", "cpl", "csh", "deb", "desktop"),
-    *("dll", "dmg", "drv", "dylib", "elf", "exe", "hta", "jar", "jse", "ksh", "lnk", "msc", "msi", "msix"),
-    *("msp", "ocx", "pif", "pkg", "ps1", "psm1", "reg", "rpm", "run", "scr", "sh", "so", "sys", "vb", "vbe"),
-    *("vbs", "wsf", "wsh", "zsh"),
+    *("apk", "app", "appimage", "application", "appx", "bash", "bat", "cgi", "cjs", "class", "cmd", "com", "command"),
+    *("cpl", "crx", "csh", "deb", "desktop", "dex", "dll", "dmg", "drv", "dylib", "efi", "elf", "exe", "fish"),
+    *("gadget", "hta", "ipa", "jar", "jnlp", "js", "jse", "ko", "ksh", "lnk", "lua", "mjs", "msc", "msi", "msix"),
+    *("msp", "msu", "ocx", "php", "pif", "pkg", "pl", "ps1", "psm1", "py", "pyc", "pyw", "pyz", "rb", "reg", "rpm"),
+    *("run", "scf", "scr", "sct", "sh", "so", "sys", "tcl", "vb", "vbe", "vbs", "wasm", "ws", "wsf", "wsh", "xpi"),
+    "zsh",
 }
-"""The endings of programs, and of what starts one when it is opened."""
+"""The endings of programs and scripts, and of what starts one when it is opened."""
 
 TYPES = {
     *("application/java-archive", "application/vnd.android.package-archive", "application/x-bat", "application/x-elf"),
@@ -24,7 +26,7 @@ TYPES = {
 
 STARTS = (
     *(b"\x7fELF", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe"),
-    *(b"\xca\xfe\xba\xbe", b"#!/", b"#! /"),
+    *(b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf", b"#!/", b"#! /", b"#!\t/"),
 )
 """How programs of Linux, macOS and Java begin, and scripts, whatever their name is."""
 

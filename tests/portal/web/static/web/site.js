@@ -62,7 +62,7 @@ function reasonAgainst(file) {
 // How programs of Linux, macOS and Java begin, and scripts.
 const STARTS = [
   ...["\x7fELF", "\xfe\xed\xfa\xce", "\xfe\xed\xfa\xcf", "\xce\xfa\xed\xfe", "\xcf\xfa\xed\xfe"],
-  ...["\xca\xfe\xba\xbe", "#!/", "#! /"],
+  ...["\xca\xfe\xba\xbe", "\xca\xfe\xba\xbf", "#!/", "#! /", "#!\t/"],
 ];
 
 async function isProgram(file) {
