@@ -642,6 +642,7 @@ async function deleteFile(row) {
 
 if (channel) {
   channel.addEventListener("message", async ({ data: { what, item } }) => {
+    if (what === "opened") return goOn(); // a person may have logged in again
     if (what === "deleted") return refresh("");
     let mine = items.find((one) => one.key === item.key && !RUNNING.has(one.state));
     if (!mine && ["running", "paused"].includes(what)) mine = new Item(item);
@@ -690,6 +691,7 @@ async function lookAt(item) {
   else item.show();
 }
 
+if (channel) channel.postMessage({ what: "opened" });
 localise(document);
 for (const found of JSON.parse(document.getElementById("unfinished").textContent).reverse()) {
   const item = new Item(found);
