@@ -527,6 +527,26 @@ HEADS = {
 }
 
 
+@long
+def test_a_limit_that_was_lowered(tab, site, tmp_path):
+    """A page that was open before tells that of the server."""
+    large = tmp_path / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(LIMIT + 1)
+    was = {f'data-max-size="{LIMIT}"': f'data-max-size="{2 * LIMIT}"', 'data-limit="400 MB"': 'data-limit="800 MB"'}
+
+    def as_it_was(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, body=re.sub("|".join(was), lambda found: was[found[0]], answer.text()))
+
+    tab.route(site.url, as_it_was)
+    tab.reload()
+    tab.unroute_all()
+    assert tab.evaluate("MAX_SIZE") == 2 * LIMIT
+    choose(tab, large)
+    expect(tab.get_by_role("alert")).to_have_text("large.bin was not uploaded. This file is larger than 400 MB.")
+
+
 def test_page_and_server_have_the_same_rules(tab):
     assert {name: rules.ending(name) in rules.REFUSED for name in NAMES} == NAMES
     assert {head: rules.is_program(head) for head in HEADS} == HEADS

@@ -53,7 +53,7 @@ function tell(text) {
 // ---- what may be uploaded
 
 function reasonAgainst(file) {
-  if (file.size > MAX_SIZE) return TOO_LARGE;
+  if (file.size > MAX_SIZE) return tooLarge(page.limit);
   const name = file.name.replace(/[. ]+$/, "").toLowerCase();
   const dot = name.lastIndexOf(".");
   return dot >= 0 && REFUSED.has(name.slice(dot + 1)) ? page.reason : "";
@@ -272,7 +272,7 @@ class Item {
     }
     const answer = error.originalResponse ? error.originalResponse.getBody().trim() : "";
     if ([400, 403, 413, 422].includes(status)) {
-      const why = status === 413 ? TOO_LARGE : answer || page.reason;
+      const why = status === 413 ? tooLarge(await limitNow()) : answer || page.reason;
       alertOf(`${this.name} was not uploaded. ${why}`);
       return this.remove();
     }
@@ -392,7 +392,7 @@ class Item {
 
 const OFFLINE = "You are offline. The upload goes on when you are back.";
 const LOGGED_OUT = "You are logged out. Log in again in another tab, and then try again here.";
-const TOO_LARGE = `This file is larger than ${page.limit}.`;
+const tooLarge = (limit) => `This file is larger than ${limit}.`;
 
 function showSections() {
   const list = document.querySelector("#uploads ul");
@@ -491,6 +491,15 @@ async function load(url) {
   if (response.redirected) throw new Error(LOGGED_OUT);
   if (!response.ok) throw new Error("The server does not answer as it should.");
   return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
+// The server may have been started again with another limit than this page knows.
+async function limitNow() {
+  try {
+    return (await load(location.pathname)).querySelector("main").dataset.limit;
+  } catch {
+    return page.limit;
+  }
 }
 
 function showFiles(loaded) {
