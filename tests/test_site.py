@@ -691,6 +691,17 @@ def test_a_list_comes_late(tab, make, site):
     is_stored(tab, late, late_digest)
 
 
+@long
+def test_a_list_that_cannot_be_had(tab, make, site):
+    """The upload gives way to its row as soon as there is a list."""
+    path, digest = make("unlisted.txt", 10)
+    tab.route(site.url, lambda route: route.abort())
+    choose(tab, path)
+    expect(item(tab, path)).to_contain_text("It is uploaded. The list cannot be shown now.")
+    tab.unroute_all()
+    is_stored(tab, path, digest)
+
+
 def test_delete_is_asked(tab, make, site):
     path, digest = make("old.txt", 10)
     choose(tab, path)

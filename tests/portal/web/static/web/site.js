@@ -284,17 +284,25 @@ class Item {
     this.stop();
     this.become("storing");
     this.say("done");
-    const row = await refresh(this.url.split("/").pop());
+    const isListed = await this.giveWay();
     tell(`${this.name} is uploaded.`);
-    if (row === undefined) {
-      this.sent = this.size;
-      return this.become("stored", "It is uploaded. The list cannot be shown now: open this page again.");
-    }
+    if (isListed) return;
+    this.sent = this.size;
+    this.become("stored", "It is uploaded. The list cannot be shown now.");
+    do await new Promise((resolve) => setTimeout(resolve, 5000));
+    while (!(await this.giveWay()));
+  }
+
+  // To its row among the stored files, if the list can be had.
+  async giveWay() {
+    const row = await refresh(this.url.split("/").pop());
+    if (row === undefined) return false;
     if (row && !row.isConnected) {
       this.element.after(row); // the list shows another page
       this.becomeRow(row);
     }
     this.remove();
+    return true;
   }
 
   becomeRow(row) {
