@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -858,6 +859,17 @@ def test_what_is_set_wrongly(tmp_path, site):
     assert start(STORAGE_BACKEND="s3", AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", **nothing)[1].startswith(
         "files cannot be stored: "
     )
+
+
+@long
+def test_two_that_start_at_once(tmp_path):
+    """In one new folder: both are there, with one user."""
+    first, second = Site(tmp_path), Site(tmp_path)
+    second.log = tmp_path / "second"
+    with contextlib.ExitStack() as both, ThreadPoolExecutor() as threads:
+        for site in threads.map(lambda site: site.start() or site, (first, second)):
+            both.callback(site.end)
+    assert first.password == second.password and first.url != second.url
 
 
 @long

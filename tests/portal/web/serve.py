@@ -2,6 +2,7 @@
 """Starts the site under gunicorn, in the foreground, with a user who may log in and see /admin/. See docs/portal.md."""
 
 import errno
+import fcntl
 import os
 import socket
 import sys
@@ -47,17 +48,17 @@ def listening(port: str) -> socket.socket:
 
 def prepare() -> None:
     """Makes the tables and the user, once, and tries the store. The password stays as long as its file is there."""
-    import django
     from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import call_command
     from django.db import DatabaseError
 
-    from storage import StorageError, get_storage_adapter
+    from storage import StorageError
 
     try:
-        django.setup()
-        call_command("migrate", verbosity=0)
-        get_storage_adapter().check_health()
+        from portal.settings import VAR
+
+        with open(VAR / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start at once, one makes them
+            make()
     except ImproperlyConfigured as error:
         sys.exit(str(error))
     except StorageError as error:
@@ -65,7 +66,17 @@ def prepare() -> None:
     except (OSError, DatabaseError) as error:
         sys.exit(f"PORTAL_VAR is a folder that can be written to: {error}")
 
+
+def make() -> None:
+    import django
     from django.contrib.auth import get_user_model
+    from django.core.management import call_command
+
+    from storage import get_storage_adapter
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+    get_storage_adapter().check_health()
 
     from portal.web.settings import USER, kept
 
