@@ -830,6 +830,17 @@ def test_what_has_expired_is_gone_and_swept(told):
     assert ask("HEAD", gone).status == 404
 
 
+def test_all_parts_of_what_has_expired_are_swept(told):
+    with patch.object(core, "MAX_PART_NUMBER", 3), patch("storage.sweep.MAX_PART_NUMBER", 3):
+        name = create(10)
+        for offset in range(7):
+            put(name, offset, b"x")
+        expire(name)
+        swept = {"sessions": 3, "parts": 7, "uploads": 0, "size": 7, "finished": True}
+        assert sweep(older_than="999d", dry_run=True) == sweep(older_than="999d") == swept
+        assert not any(get_storage_adapter().list_temp_parts(f"{name}{more}") for more in ("", "-1", "-2"))
+
+
 def test_what_has_expired_can_be_deleted(told):
     name = create(10)
     expire(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
 from time import monotonic
@@ -18,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import conf, native
+from .arguments import MAX_PART_NUMBER
 from .base import StorageAdapter
 from .exceptions import ContentMismatch, ObjectNotFound, StorageError
 from .steps import Steps, World
@@ -36,8 +37,11 @@ class Owner(Protocol):
     def live(self, session_id: str) -> bool:
         """Whether the session is one of its own that can go on."""
 
-    def over(self, dry_run: bool) -> Iterator[str]:
-        """The sessions whose time is over, whatever their age. Unless ``dry_run``, they cannot go on from here."""
+    def over(self, dry_run: bool) -> Iterator[Iterable[str]]:
+        """The sessions whose time is over, whatever their age. Unless ``dry_run``, they cannot go on from here.
+
+        Each item has the sessions of one thing: the next one has parts only if the one before is full.
+        """
 
 
 owners: dict[str, Owner] = {}
@@ -100,15 +104,18 @@ class _Over:
         self._sessions = self._parts = self._size = 0
         self._finished = True
         for owner in owners:
-            for session in owner.over(dry_run):
-                parts = adapter.list_temp_parts(session)
-                if dry_run:
-                    self._counted.add(session)
-                else:
-                    adapter.delete_temp_parts(session)
-                self._sessions += bool(parts)
-                self._parts += len(parts)
-                self._size += sum(part.size or 0 for part in parts)
+            for sessions in owner.over(dry_run):
+                for session in sessions:
+                    parts = adapter.list_temp_parts(session)
+                    if dry_run:
+                        self._counted.add(session)
+                    else:
+                        adapter.delete_temp_parts(session)
+                    self._sessions += bool(parts)
+                    self._parts += len(parts)
+                    self._size += sum(part.size or 0 for part in parts)
+                    if len(parts) < MAX_PART_NUMBER:
+                        break
                 if monotonic() >= end:
                     self._finished = False
                     return

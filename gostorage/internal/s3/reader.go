@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/buffers"
 	"github.com/django-gostorage/django-gostorage/gostorage/internal/checksum"
@@ -23,9 +24,10 @@ type reader struct {
 	store      *Store
 	ctx        context.Context // that of the store, with the thread of who has opened it
 	info       object.Info
-	etag       string // "" until the first answer
-	coded      string // its Content-Encoding
-	limit      int64  // where the caller means to stop
+	etag       string      // "" until the first answer
+	coded      string      // its Content-Encoding
+	limit      int64       // where the caller means to stop
+	ranged     atomic.Bool // the server has given a part
 	mu         sync.Mutex
 	prefetcher *prefetch.Prefetcher // what is fetched now, or nil
 	closed     bool
@@ -197,6 +199,8 @@ func (r *reader) openPart(ctx context.Context, from, until int64) (io.ReadCloser
 		return nil, err
 	}
 	switch {
+	case !out.Ranged && r.ranged.Load():
+		err = s3api.Unlike("all of an object in place of a part")
 	case !out.Ranged:
 		err = object.Errorf(object.Refused, "the server does not give a part of an object, only all of it")
 	case out.Size >= 0 && out.Size != r.info.Size || out.End != until:
@@ -204,6 +208,7 @@ func (r *reader) openPart(ctx context.Context, from, until int64) (io.ReadCloser
 	case out.Encoding != r.coded && r.coded+out.Encoding != "identity":
 		err = s3api.Unlike("parts of an object in different encodings")
 	default:
+		r.ranged.Store(true)
 		return out.Body, nil
 	}
 	_ = out.Body.Close()

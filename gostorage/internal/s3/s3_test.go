@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -409,6 +410,49 @@ func TestRangesOfAReader(t *testing.T) {
 	want := []string{"bytes=5-14", fmt.Sprintf("bytes=%d-%d", 9<<20, 10<<20-1), fmt.Sprintf("bytes=%d-%d", 10<<20, 12<<20-1), "bytes=3-14"}
 	if fmt.Sprint(asked) != fmt.Sprint(want) {
 		t.Errorf("asked for %v, not %v", asked, want)
+	}
+}
+
+// A server that has given parts, and then all of an object in place of one, is asked again; one that gives none is not.
+func TestAllInPlaceOfAPart(t *testing.T) {
+	data := storetest.Bytes(20<<20, 7)
+	for _, c := range []struct {
+		parts []int32 // the requests that are answered by a part
+		asked int32
+		code  object.Code
+	}{
+		{[]int32{2, 4}, 4, ""},
+		{nil, 2, object.Refused},
+	} {
+		var asked atomic.Int32
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("ETag", `"e"`)
+			if !slices.Contains(c.parts, asked.Add(1)) {
+				r.Header.Del("Range")
+			}
+			http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(data)))
+		}))
+		store := open(t, server.URL, nil)
+		reader, err := store.Get(t.Context(), "k", object.Whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []int64{15 << 20, 9 << 20} {
+			into, n := make([]byte, 8), 0
+			for n == 0 && err == nil {
+				if n, err = reader.ReadAt(into, at); err == object.ErrNotYet {
+					err = nil
+				}
+			}
+			if n > 0 && string(into[:n]) != string(data[at:at+int64(n)]) {
+				t.Errorf("other bytes at %d", at)
+			}
+		}
+		if object.CodeOf(err) != c.code || asked.Load() != c.asked {
+			t.Errorf("%v: %d requests, %v", c.parts, asked.Load(), err)
+		}
+		_, _ = reader.Close(), store.Close()
+		server.Close()
 	}
 }
 

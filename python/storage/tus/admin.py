@@ -12,6 +12,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html_join
 
 from storage import get_storage_adapter
+from storage.arguments import MAX_PART_NUMBER
 from storage.exceptions import StorageError
 
 from . import core
@@ -77,17 +78,23 @@ class UploadAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         for upload in queryset.exclude(state__in=[core.FINISHED, core.FINISHING]):
             if Upload.objects.filter(pk=upload.pk, state=upload.state).update(state=core.EXPIRED):
                 count += 1
-                get_storage_adapter().delete_temp_parts(upload.name)
+                _delete_parts(upload.name)
         self.message_user(request, f"{count} uploads have expired. Finished ones are left.", messages.SUCCESS)
 
     def delete_model(self, request: HttpRequest, obj: Upload) -> None:
         """Remove an upload with its parts. The final object of a finished one stays."""
         name = obj.name
         super().delete_model(request, obj)
-        get_storage_adapter().delete_temp_parts(name)
+        _delete_parts(name)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Upload]) -> None:
         names = [upload.name for upload in queryset]
         super().delete_queryset(request, queryset)
         for name in names:
-            get_storage_adapter().delete_temp_parts(name)
+            _delete_parts(name)
+
+
+def _delete_parts(name: str) -> None:
+    for session in core.sessions_of(name):
+        if get_storage_adapter().delete_temp_parts(session) < MAX_PART_NUMBER:
+            break

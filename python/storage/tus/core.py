@@ -15,8 +15,9 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import itertools
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -426,6 +427,11 @@ def session_of(name: str, part: int) -> tuple[str, int]:
     return f"{name}-{full}" if full else name, index + 1
 
 
+def sessions_of(name: str) -> Iterator[str]:
+    """The sessions of an upload, in order. Each but the last one that has parts is full."""
+    return (session_of(name, full * MAX_PART_NUMBER)[0] for full in itertools.count())
+
+
 def name_of(session: str) -> str:
     """The name of the upload whose session it may be."""
     return session.partition("-")[0]
@@ -434,15 +440,15 @@ def name_of(session: str) -> str:
 def _parts(upload: Upload) -> Steps[list[TempPart]]:
     """The parts without a gap, in their order."""
     parts: list[TempPart] = []
-    while True:
-        session, _ = session_of(upload.name, len(parts))
+    for session in sessions_of(upload.name):
         listed: list[TempPart] = yield Store("list_temp_parts", (session,))
         for number, part in enumerate(listed, 1):
             if part.part_number != number:
                 return parts
             parts.append(part)
         if len(listed) < MAX_PART_NUMBER:
-            return parts
+            break
+    return parts
 
 
 def _size(parts: list[TempPart]) -> int:
@@ -596,11 +602,10 @@ def _remove(upload: Upload) -> Steps[bool]:
 def _delete_parts(names: Sequence[str]) -> Steps[None]:
     """Delete the parts of uploads that are over. What cannot be deleted is left to a sweep."""
     for name in names:
-        session, full = name, 0
         with contextlib.suppress(StorageError):
-            while (yield Store("delete_temp_parts", (session,))) >= MAX_PART_NUMBER:
-                full += 1
-                session, _ = session_of(name, full * MAX_PART_NUMBER)
+            for session in sessions_of(name):
+                if (yield Store("delete_temp_parts", (session,))) < MAX_PART_NUMBER:
+                    break
 
 
 def _no_such_upload() -> Refused:

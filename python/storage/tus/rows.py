@@ -206,7 +206,7 @@ class Sessions:
         upload = None if name is None else stored().filter(pk=UUID(hex=name)).first()
         return upload is not None and upload.state in (core.UPLOADING, core.FINISHING) and not upload.expired
 
-    def over(self, dry_run: bool) -> Iterator[str]:
+    def over(self, dry_run: bool) -> Iterator[Iterator[str]]:
         """The sessions of uploads that have expired. From here on nobody can resume them."""
         now = timezone.now()
         if not dry_run:
@@ -216,7 +216,7 @@ class Sessions:
         late = stored().filter(state__in=[core.UPLOADING, core.FINISHING], expires__lte=now).order_by("pk")
         for upload in late.iterator():
             if dry_run or self._expire(upload, now):
-                yield upload.name
+                yield core.sessions_of(upload.name)
         if not dry_run:
             long_ago = now - (conf.expires() or conf.DEFAULT_EXPIRES)  # until then clients are told 410, and not 404
             stored().filter(state=core.EXPIRED, expires__lte=long_ago).delete()
