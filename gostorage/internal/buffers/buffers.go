@@ -24,8 +24,8 @@ const Size = object.BlockSize
 const DefaultBudget = 64 << 20
 
 // overhead in bytes is the most that a transfer takes of the budget beside its blocks: connections, and the heaps of Go
-// and Python. Eight uploads to S3 grew a process by 20 to 24 MiB.
-const overhead = 3 << 20
+// and Python. Eight uploads to S3 grew a process by 20 to 26 MiB.
+const overhead = 3<<20 + Size
 
 // ballast is never touched, so it costs no memory. With it the collector of an otherwise tiny heap runs once for some
 // hundred small requests, not once for a few dozen. The heap may hold as much garbage meanwhile.
