@@ -73,9 +73,7 @@ type Share struct {
 }
 
 // NewPool makes a pool with a budget in bytes.
-func NewPool(budget int64) *Pool {
-	return &Pool{budget: flow.NewTotal(budget/Size, overhead/Size)}
-}
+func NewPool(budget int64) *Pool { return &Pool{budget: flow.NewTotal(budget/Size, overhead/Size)} }
 
 // Shared is the pool of the process.
 var Shared = NewPool(DefaultBudget)
